@@ -1,0 +1,203 @@
+"""From a configuration to objects. The only caller of Hydra's `instantiate`.
+
+Only classes and functions *defined* in ganduel or torch.optim are built, each group from its own modules, whoever wrote the configuration: the object that a
+path leads to is looked at, not the path (`torch.optim.optimizer.torch.os.system` is `os.system`). `allow=[package]`, typed by the user, admits others.
+"""
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import hydra.utils
+import torch
+from hydra.errors import InstantiationException
+from torch import nn
+
+from ganduel.augment import Chain
+from ganduel.errors import UserError
+from ganduel.game import Game
+from ganduel.regularizers import Regularizer
+
+Config = dict[str, Any]
+
+# Where the parts of each group are defined. The rest of ganduel is not for configurations to call.
+HOMES = {
+    "model": ("ganduel.models", "ganduel.game"),
+    "loss": ("ganduel.losses",),
+    "regularizer": ("ganduel.regularizers",),
+    "augment": ("ganduel.augment",),
+    "optimizer": ("torch.optim",),
+    "scheduler": ("ganduel.pace",),
+    "pace": ("ganduel.pace",),
+    "data": ("ganduel.data.sources",),
+    "mode": ("ganduel.sampling",),
+}
+
+
+def part(node: Config, key: str, allow: Sequence[str], **given: Any) -> Any:
+    """Build what a configuration node describes, and `given` from here.
+
+    Raises UserError, naming the key, for a target that may not be built, an argument that it does not take, lacks or that has the wrong type, and whatever it
+    objects to itself.
+    """
+    check(node, key, allow, given)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **given)
+    except InstantiationException as error:
+        raise UserError(f"{key}: {error.__cause__ or error}") from error
+
+
+def check(node: Any, key: str, allow: Sequence[str], given: Iterable[str] = ()) -> None:
+    """Look at every target, argument and string of a plain configuration, at every depth, before anything is built."""
+    if isinstance(node, str) and "${" in node:
+        raise UserError(f"{key}: the interpolation {node} is not resolved here")
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_arguments(locate(node["_target_"], key, allow), node, key, given)
+        for name, value in node.items():
+            check(value, f"{key}.{name}", allow)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            check(value, f"{key}[{i}]", allow)
+
+
+def locate(path: Any, key: str, allow: Sequence[str]) -> Callable:
+    """The class or function that a dotted path names, if it may be built. Raises UserError."""
+    roots = (*HOMES[key.split(".")[0]], *allow)
+    refused = UserError(
+        f"{key}: {path} may not be built: allowed are classes and functions defined in {' or '.join(roots)}; "
+        "a package of your own is admitted with allow=[package]"
+    )
+    if not isinstance(path, str) or not _inside(path, roots):  # importing a module runs it: not even that
+        raise refused
+    names = path.split(".")
+    found: Any = importlib.import_module(names[0])
+    for i, name in enumerate(names[1:], 2):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            try:
+                found = importlib.import_module(".".join(names[:i]))
+            except ImportError:
+                raise UserError(f"{key}: there is no {path}") from None
+    if not isinstance(found, type | types.FunctionType) or not _inside(found.__module__, roots):
+        raise refused
+    return found
+
+
+def _inside(path: str, roots: Sequence[str]) -> bool:
+    return any(path == root or path.startswith(root + ".") for root in roots)
+
+
+def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[str]) -> None:
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = [n for n in node if not n.startswith("_")]
+    for name in names:
+        if name not in parameters and not open_ended:
+            raise UserError(f"unknown option '{key}.{name}'. {suggest(f'{key}.{name}', [f'{key}.{p}' for p in parameters])}")
+    try:
+        hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+    except (NameError, TypeError):  # annotations of others that cannot be read
+        hints = {}
+    for name in names:
+        if name in hints and not _fits(node[name], hints[name]):
+            raise UserError(f"{key}.{name}={node[name]!r} is not allowed; it takes {describe(hints[name])}")
+    known = {*names, *given, "_args_", "self"}
+    missing = [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in known
+    ]
+    if missing and not node.get("_partial_") and "_args_" not in node:
+        raise UserError(f"{key}: {node['_target_']} needs {', '.join(f'{key}.{n}' for n in missing)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a type; types that YAML does not have are not judged."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(value, Mapping) or hint is Any:  # a part to be built
+        return True
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, a) for a in arguments)
+    if origin in (list, tuple, Sequence):
+        inner = arguments[0] if arguments else Any
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, types.NoneType):
+        return isinstance(value, hint)
+    return origin is not None or value is None or not isinstance(value, str | int | float | bool)
+
+
+def describe(hint: Any) -> str:
+    """A type in the words of a configuration file."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(str(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in arguments)
+    if origin in (list, tuple, Sequence):
+        return f"a list of {describe(arguments[0])}s"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """ "Did you mean: ...?" where something is close, else what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean: {', '.join(close)}?"
+    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--cfg job prints all there are"
+
+
+def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
+    """The game that `model.game` names, from the parts and settings of `model` that it asks for by name."""
+    kind = locate(model["game"], "model.game", allow)
+    if not isinstance(kind, type) or not issubclass(kind, Game):
+        raise UserError(f"model.game={model['game']} is no game; NoiseGame is one")
+    wanted = [name for name in inspect.signature(kind).parameters if name != "augment"]
+    missing = [name for name in wanted if name not in model]
+    if missing:
+        raise UserError(f"model.{missing[0]} is missing: {model['game']} needs {', '.join(wanted)}")
+    built = {name: _value(model[name], f"model.{name}", allow) for name in wanted}
+    chain = Chain(*parts(augment, "augment", allow).values())
+    return kind(**built, augment=chain)
+
+
+def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
+    return part(node, key, allow) if isinstance(node, Mapping) and "_target_" in node else node
+
+
+def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
+    """The selected members of a group of which any number may be chosen."""
+    for name, node in nodes.items():
+        if "_target_" not in node:
+            raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}=[{name}]")
+    return {name: part(node, f"{key}.{name}", allow) for name, node in nodes.items()}
+
+
+def optimizer(
+    node: Config, key: str, allow: Sequence[str], networks: nn.Module, lazy: Iterable[Regularizer], device: torch.device
+) -> torch.optim.Optimizer:
+    """A player's optimizer, corrected for the extra steps of its lazy regularizers.
+
+    With one regularizer every k steps, Adam's learning rate is multiplied by c = k / (k + 1) and its betas are raised to c, so that an
+    iteration moves as far and forgets as much as without it (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B).
+    """
+    c = 1 / (1 + sum(1 / r.every for r in lazy if r.every > 1))
+    node = dict(node)
+    if c < 1 and "betas" in node:
+        node |= {"lr": node["lr"] * c, "betas": [beta**c for beta in node["betas"]]}
+    if device.type not in ("cpu", "cuda"):
+        node.pop("fused", None)
+    return part(node, key, allow, params=networks.parameters())

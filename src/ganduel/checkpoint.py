@@ -1,0 +1,117 @@
+"""One file, tensors and plain values only, written atomically, with a checksum of its contents.
+
+`torch.load(path, weights_only=True)` opens it, and opening it runs nothing.
+"""
+
+import hashlib
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganduel.errors import UserError
+
+FORMAT = 1
+NETWORKS = ("game", "ema")  # what a networks-only checkpoint keeps of the trainer's state
+
+State = dict[str, Any]
+
+
+def save(path: Path, content: State) -> None:
+    """Write so that a reader finds the old file or the new one, whole, even if the power goes.
+
+    Raises UserError where it cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    content = {"format": FORMAT, **content}
+    content["checksum"] = checksum(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer wraps the former in the latter
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({_reason(error)}); the checkpoints before it are intact: "
+            "make room or give write permission, then run the same command again"
+        ) from error
+
+
+def load(path: Path) -> State:
+    """Read and verify a checkpoint. Raises UserError for anything that is not a whole one of this format."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever PyTorch has to say of strangers' files, the line below says it
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is damaged or no checkpoint of ganduel") from error
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise UserError(f"{path}: is no checkpoint of ganduel")
+    if content["format"] > FORMAT:
+        raise UserError(
+            f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
+        )
+    if content.pop("checksum", None) != checksum(content):
+        raise UserError(f"{path}: is damaged (its checksum does not match)")
+    return content
+
+
+def networks_only(content: State) -> State:
+    """What sampling and measuring need: without optimizers, for periodic checkpoints."""
+    state = {name: content["state"][name] for name in NETWORKS}
+    return {**content, "state": state}
+
+
+def find(where: str | Path) -> Path:
+    """The checkpoint meant by a file or by a run folder: its best, else its latest."""
+    path = Path(where)
+    if path.is_dir():
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        for name in ("best.pt", "latest.pt", "previous.pt"):
+            if (folder / name).exists():
+                return folder / name
+        raise UserError(f"ckpt: {path} holds no checkpoint; give a .pt file or a run folder, as in ckpt=runs/dcgan-digits")
+    if not path.exists():
+        raise UserError(f"ckpt: {path} does not exist; give a .pt file or a run folder, as in ckpt=runs/dcgan-digits")
+    return path
+
+
+def checksum(content: Any) -> str:
+    """SHA-256 over the structure, the plain values and the bytes of every tensor."""
+    digest = hashlib.sha256()
+
+    def feed(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                digest.update(f"{name!r}:".encode())
+                feed(item)
+        elif isinstance(value, list | tuple):
+            digest.update(f"[{len(value)}".encode())
+            for item in value:
+                feed(item)
+        else:
+            digest.update(repr(value).encode())
+
+    feed(content)
+    return digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -1,0 +1,62 @@
+"""Which device, and which precision on it."""
+
+import os
+
+import torch
+
+from ganduel import distributed
+from ganduel.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose(name: str) -> torch.device:
+    """The device of this process: "auto" takes CUDA, else MPS, else the CPU. Raises UserError where a device is absent."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise UserError(f"device={name}: this machine or this PyTorch has none; leave device=auto or set device=cpu")
+    if name == "cuda" and distributed.world() > 1:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device(name)
+
+
+def precision(name: str | None, device: torch.device) -> torch.dtype:
+    """The type of mixed precision; float32 means none.
+
+    By default bfloat16 on CUDA from compute capability 8, float16 below it, float32 elsewhere.
+    """
+    if name is None:
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if name == "fp16" and device.type != "cuda":
+        raise UserError(f"precision=fp16 needs CUDA, and this is {device.type}: set precision=bf16 or fp32")
+    return DTYPES[name]
+
+
+def label(device: torch.device) -> str:
+    """The device in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def memory(device: torch.device) -> float:
+    """Gigabytes in use at the peak: of the device, or of this process where the device is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # kilobytes, on Linux
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is lack of memory, on any device."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+    )

@@ -1,0 +1,38 @@
+"""Exponential moving average of the generators: what is sampled from and measured."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Averaged copies of all generators, with their running statistics.
+
+    The weight of a state halves after `half_life` images. `ramp` shortens the half-life to `ramp` times the images seen so
+    far, so that early averages forget the initialisation (Karras et al. 2020, "Training Generative Adversarial
+    Networks with Limited Data"); null keeps it constant.
+    """
+
+    def __init__(self, generators: nn.ModuleDict, half_life: float, ramp: float | None):
+        self.generators = copy.deepcopy(generators).eval().requires_grad_(False)
+        self.half_life, self.ramp = half_life, ramp
+        self.pairs = list(zip(_state(self.generators), _state(generators), strict=True))
+
+    def decay(self, images: int, images_seen: int) -> float:
+        """What remains of the old average after a step of `images`, at `images_seen` in all."""
+        half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * images_seen)
+        return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+
+    @torch.no_grad()
+    def update(self, images: int, images_seen: int) -> None:
+        floats = [(average, now) for average, now in self.pairs if average.is_floating_point()]
+        weight = 1 - self.decay(images, images_seen)
+        torch._foreach_lerp_([a for a, _ in floats], [n for _, n in floats], weight)
+        for average, now in self.pairs:  # counters are copied
+            if not average.is_floating_point():
+                average.copy_(now)
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,216 @@
+"""FID and its relatives by torch-fidelity, with the provenance without which such a number means nothing.
+
+The only importer of torch_fidelity.
+"""
+
+import functools
+import os
+import pickle
+import urllib.error
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_fidelity
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from ganduel.data.loading import ImageSet
+from ganduel.data.packing import in_mode
+from ganduel.data.sources import folder as find_images
+from ganduel.errors import UserError
+from ganduel.evaluation.features import WIDTH, digit_weights, file_hash, load_classifier
+
+FIDELITY_VERSION = torch_fidelity.__version__
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_PAGE = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
+EXTRACTORS = {"inception": "inception-v3-compat", "digits": "ganduel-digits"}
+# torch-fidelity's names of the results
+RESULTS = {
+    "fid": ["frechet_inception_distance"],
+    "kid": ["kernel_inception_distance_mean", "kernel_inception_distance_std"],
+    "isc": ["inception_score_mean", "inception_score_std"],
+    "prc": ["precision", "recall"],
+}
+
+
+class DigitExtractor(FeatureExtractorBase):
+    """The digit classifier as torch-fidelity wants it."""
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any):
+        super().__init__(name, features_list)
+        self.classifier = load_classifier(Path(feature_extractor_weights_path))
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return (str(WIDTH), "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else str(WIDTH)
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self.get_provided_features_list(), self.classifier(images), strict=True))
+        return tuple(named[name] for name in self.features_list)
+
+
+torch_fidelity.register_feature_extractor(EXTRACTORS["digits"], DigitExtractor)
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature extractor with its weights. `note` says what is to be known of them."""
+
+    kind: str  # inception, digits
+    weights: Path
+    note: str = ""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        return f"{self.kind}-{file_hash(self.weights)}"
+
+
+def find_features(kind: str, weights: str | None, images: ImageSet | None, folder: Path) -> Features:
+    """The extractor of this name, with the given file of weights; without one Inception's are downloaded and a digit classifier is
+    trained on the labels of `images` and kept in `folder`.
+
+    Raises UserError where that cannot be.
+    """
+    if weights is not None:
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(f"metric.weights={path}: there is no such file")
+        if kind == "inception":
+            _refuse_code(path)  # torch-fidelity would unpickle it
+        return Features(kind, path)
+    if kind == "digits":
+        if images is None:
+            raise UserError("metric.features=digits: without a labelled set, name a classifier's file with metric.weights=FILE")
+        path, accuracy = digit_weights(images, folder)
+        return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                f"{INCEPTION_PAGE.replace('tag', 'download')}/{INCEPTION}", str(path), hash_prefix="6726825d"
+            )
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"metric.features=inception needs {INCEPTION} (96 MB), which cannot be downloaded ({error}): get it from "
+                f"{INCEPTION_PAGE} and put it into {path.parent}, or name it with metric.weights=FILE"
+            ) from error
+    return Features(kind, path)
+
+
+def _refuse_code(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"metric.weights={path}: is no file of weights that can be opened without running code") from error
+
+
+class Real(Dataset):
+    """All training images of a set as torch-fidelity wants them: uint8 (3, H, W)."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images.train)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return as_rgb(self.images.pixels[self.images.train[i]].cpu())
+
+
+class Fake(Dataset):
+    """Generated images, a batch at a time and in order; nothing is kept."""
+
+    def __init__(self, generate: Callable[[range], Tensor], count: int, batch: int):
+        """`generate` takes the numbers of images to uint8 images (N, C, H, W)."""
+        self.generate, self.count, self.batch = generate, count, batch
+        self.current: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Tensor:
+        first = i - i % self.batch
+        if self.current is None or self.current[0] != first:
+            self.current = first, self.generate(range(first, min(first + self.batch, self.count))).cpu()
+        return as_rgb(self.current[1][i - first])
+
+
+class Folder(Dataset):
+    """The images of a folder, as they are."""
+
+    def __init__(self, path: str):
+        self.source = find_images(path)
+        self.identity = self.source.stamp[:16]
+
+    def __len__(self) -> int:
+        return self.source.count
+
+    def __getitem__(self, i: int) -> Tensor:
+        import numpy as np
+
+        try:
+            with self.source.read(i) as image:
+                return torch.from_numpy(np.array(in_mode(image, "RGB"))).permute(2, 0, 1)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"folders: {self.source.name(i)} cannot be read ({error})") from error
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """(1 or 3, H, W) to (3, H, W)."""
+    return image.expand(3, -1, -1) if len(image) == 1 else image
+
+
+def measure(
+    fake: Dataset,
+    real: Dataset,
+    features: Features,
+    which: list[str],
+    *,
+    reference: str | None,
+    cache: Path | None,
+    device: torch.device,
+    batch: int,
+) -> dict[str, float]:
+    """The metrics by their names in `RESULTS`' keys: fid, kid and kid_std, isc and isc_std, precision and recall.
+
+    `reference` identifies the real images; their statistics are kept under `cache` with it and with the weights' hash in their name, so that
+    changed images or weights never meet old statistics.
+    """
+    counts = len(fake), len(real)  # type: ignore[arg-type]
+    if min(counts) < 2:
+        raise UserError(f"metric: {counts[0]} generated and {counts[1]} real images are too few; 2 or more of each")
+    name = f"{reference}-{counts[1]}-{features.identity}" if reference and cache else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = torch_fidelity.calculate_metrics(
+            input1=fake,
+            input2=real,
+            **{metric: True for metric in which},
+            feature_extractor=EXTRACTORS[features.kind],
+            feature_extractor_weights_path=str(features.weights),
+            kid_subset_size=min(1000, *counts),
+            cuda=device.type == "cuda",
+            batch_size=batch,
+            save_cpu_ram=True,  # no worker processes: the images are in memory
+            cache=name is not None,
+            input2_cache_name=name,
+            cache_root=None if cache is None else os.fspath(cache),
+            verbose=False,
+        )
+    short = {"kernel_inception_distance_std": "kid_std", "inception_score_std": "isc_std", "precision": "precision", "recall": "recall"}
+    return {short.get(long, metric): float(results[long]) for metric in which for long in RESULTS[metric]}

@@ -1,0 +1,80 @@
+"""What a run tells: TensorBoard, stats.jsonl and train.log for later, a progress bar or plain lines for now."""
+
+import sys
+import time
+import warnings
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ganduel.run import RunFolder
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of TensorBoard's dependencies
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal; results alone go to stdout."""
+    tqdm.write(text, file=sys.stderr)
+
+
+class Logbook:
+    """Writes what one run has to say, from `step` on; what an interrupted run wrote after it is cut off."""
+
+    def __init__(self, run: RunFolder, step: int, images_seen: int, steps: int):
+        self.run = run
+        for name in ("stats.jsonl", "metrics.jsonl"):
+            run.cut_back(name, step)
+        # All curves are over images seen.
+        self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=images_seen + 1)
+        self.bar = tqdm(total=steps, initial=step, unit=" steps", disable=not sys.stderr.isatty(), smoothing=0.05)
+        self.spoken = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """To the terminal and to train.log."""
+        say(text)
+        with open(self.run.path / "train.log", "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%F %T')} {text}\n")
+
+    def numbers(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
+        """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye."""
+        self.run.append("stats.jsonl", row)
+        for name, value in row.items():
+            if "/" in name:
+                self.writer.add_scalar(name, value, row["images"])
+        shown = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
+        shown |= {name: f"{value:.3g}" for name, value in metrics.items()}
+        shown["images/s"] = f"{row['speed/images_per_second']:.0f}"
+        self.bar.set_postfix(shown, refresh=False)
+        if self.bar.disable and time.monotonic() - self.spoken > PLAIN_SECONDS:
+            self.spoken = time.monotonic()
+            say(f"step {row['step']:,}/{self.bar.total:,}  " + "  ".join(f"{n} {v}" for n, v in shown.items()))
+
+    def metrics(self, row: dict[str, Any], values: dict[str, float]) -> None:
+        self.run.append("metrics.jsonl", row)
+        for name, value in values.items():
+            self.writer.add_scalar(f"metric/{name}", value, row["images"])
+
+    def picture(self, name: str, image: Tensor, images_seen: int) -> None:
+        """`image` is (3, H, W), uint8."""
+        self.writer.add_image(name, image, images_seen)
+
+    def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:
+        """For TensorBoard's table that compares runs."""
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+        for summary in hparams(plain, {f"final/{name}": value for name, value in results.items()}):
+            self.writer.file_writer.add_summary(summary)
+        for name, value in results.items():
+            self.writer.add_scalar(f"final/{name}", value)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.bar.close()
+        self.writer.close()

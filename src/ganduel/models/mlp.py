@@ -1,0 +1,46 @@
+"""The first GAN: two multilayer perceptrons (Goodfellow et al. 2014)."""
+
+from torch import Tensor, nn
+
+from ganduel.models.layers import Norm, norm1d
+
+
+class Generator(nn.Module):
+    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1), through hidden layers of `widths`."""
+
+    def __init__(self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm):
+        super().__init__()
+        self.latent = latent
+        layers: list[nn.Module] = []
+        for before, after in zip([latent, *widths], widths, strict=False):
+            layers += [nn.Linear(before, after), norm1d(norm, after, running=True), nn.LeakyReLU(0.2, inplace=True)]
+        layers += [
+            nn.Linear([latent, *widths][-1], image_channels * resolution**2),
+            nn.Tanh(),
+            nn.Unflatten(1, (image_channels, resolution, resolution)),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.layers(latent)
+
+
+class Discriminator(nn.Module):
+    """Images (N, image_channels, resolution, resolution) to logits (N,), through hidden layers of `widths` with dropout."""
+
+    def __init__(self, *, resolution: int, image_channels: int, widths: list[int], norm: Norm, dropout: float):
+        super().__init__()
+        sizes = [image_channels * resolution**2, *widths]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for i, (before, after) in enumerate(zip(sizes, widths, strict=False)):
+            layers += [
+                nn.Linear(before, after),
+                norm1d(norm if i else "none", after, running=False),  # as in DCGAN, never on the input
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Dropout(dropout),
+            ]
+        layers += [nn.Linear(sizes[-1], 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten()

@@ -1,0 +1,87 @@
+"""Whose turn it is, and how time is counted: durations, learning-rate schedules.
+
+Time is the number of real images that the discriminators have seen. One iteration is one round of turns, so images seen are a pure
+function of the iteration, and so is everything that depends on them.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ganduel.errors import UserError
+
+
+class Turn(NamedTuple):
+    """One player's move within an iteration."""
+
+    player: str
+    nth: int  # how many turns this player had before, in this iteration
+    reals: int  # which of the iteration's batches of real images it meets
+
+
+class Pace:
+    """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
+
+    Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see next).
+    """
+
+    def __init__(self, n_critic: int, n_generator: int, first: Literal["D", "G"]):
+        if n_critic < 1 or n_generator < 1:
+            raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
+        self.n_critic, self.n_generator = n_critic, n_generator
+        critic = [Turn("D", i, i) for i in range(n_critic)]
+        generator = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
+        self.turns = critic + generator if first == "D" else generator + critic
+
+    def count(self, player: str) -> int:
+        """Turns of this player in one iteration."""
+        return self.n_critic if player == "D" else self.n_generator
+
+
+class Clock(NamedTuple):
+    """What durations are converted with. All the trainer counts is iterations."""
+
+    images_per_iteration: int
+    steps_per_iteration: int  # a step is one turn of G
+    images_per_epoch: int
+
+    def iterations(self, duration: "Duration") -> int:
+        """The least number of iterations that last this long."""
+        if duration.unit == "steps":
+            return math.ceil(duration.amount / self.steps_per_iteration)
+        images = duration.amount * (1000 if duration.unit == "kimg" else self.images_per_epoch)
+        return math.ceil(images / self.images_per_iteration - 1e-9)
+
+    def describe(self, iterations: int) -> str:
+        images = iterations * self.images_per_iteration
+        epochs = images / self.images_per_epoch
+        return f"{iterations * self.steps_per_iteration:,} steps = {images / 1000:,.1f} kimg = {epochs:,.1f} epochs"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: "5000 kimg", "97500 steps" or "20 epochs"."""
+
+    amount: float
+    unit: Literal["kimg", "steps", "epochs"]
+
+    @classmethod
+    def parse(cls, text: str, key: str) -> "Duration":
+        """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
+        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(kimg|steps?|epochs?)\s*", str(text))
+        try:
+            amount = float(match[1]) if match else 0.0
+        except ValueError:
+            amount = 0.0
+        if not match or not amount > 0:
+            raise UserError(
+                f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, as in {key}="500 kimg"'
+            )
+        unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
+        return cls(amount, unit)  # type: ignore[arg-type]
+
+
+def constant(images_seen: int) -> float:
+    """A schedule is the factor on the learning rate after so many images; this one is 1."""
+    return 1.0

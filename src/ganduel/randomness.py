@@ -1,0 +1,70 @@
+"""Random numbers as a pure function of (seed, stream), so that they can be drawn again, sliced and sampled one by one.
+
+Every image of a batch carries a 64-bit seed of its own, and everything random about it (its latent, its mirroring,
+its augmentation) is hashed from that seed and the name of a stream. So a run can be resumed at any step, and neither
+the number of micro batches nor of processes changes what image i of step k meets. The hash is the finalizer of
+SplitMix64 (Steele, Lea and Flood 2014); the result is the same on every device.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >= 1 << 63 else x
+
+
+GOLDEN = _signed(0x9E3779B97F4A7C15)
+FACTORS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+
+def key(*parts: int | str) -> int:
+    """Hash integers and names to one 63-bit seed, for whatever takes a single number."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def seeds(*parts: int | str, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Seeds of images `first` to `first + count` under this key: int64 (count,)."""
+    index = torch.arange(first, first + count, device=device)
+    return _mix(key(*parts) + index * GOLDEN)
+
+
+def uniform(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
+    """Float32 numbers in (0, 1), shape (N, *shape), for the seeds (N,)."""
+    return _unit(_shift(_bits(seed, shape, stream), 40))
+
+
+def normal(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
+    """Float32 numbers of the standard normal distribution, shape (N, *shape), for the seeds (N,).
+
+    Box and Muller (1958) on two 24-bit uniforms taken from one 64-bit hash; no number exceeds 5.9.
+    """
+    bits = _bits(seed, shape, stream)
+    radius = (-2 * _unit(_shift(bits, 40)).log()).sqrt()
+    return radius * (2 * math.pi * _unit(bits & 0xFFFFFF)).cos()
+
+
+def _bits(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
+    start = _mix(seed ^ key(stream)).view(-1, 1)
+    counter = torch.arange(1, math.prod(shape) + 1, device=seed.device) * GOLDEN
+    return _mix(start + counter).view(len(seed), *shape)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * FACTORS[0]
+    x = (x ^ _shift(x, 27)) * FACTORS[1]
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, n: int) -> Tensor:
+    """Logical shift to the right; PyTorch's own copies the sign."""
+    return (x >> n) & ((1 << (64 - n)) - 1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """24-bit integers to the middles of 2^24 equal parts of (0, 1)."""
+    return (x.float() + 0.5) * 2.0**-24

@@ -1,0 +1,57 @@
+"""Grids and single pictures: the modes `grid` and `images` of gan-sample, and the pictures of a run."""
+
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from ganduel.errors import UserError
+from ganduel.files import make_folder
+from ganduel.sampling import Sampler
+
+LARGEST = 65_535  # pixels a side that image viewers still open
+
+
+def tile(images: Tensor, columns: int | None = None) -> Tensor:
+    """Images (N, C, H, W), uint8, side by side with two pixels between: (3, height, width). As square as can be by default."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write one image (C, H, W), uint8, grey or RGB, so that no half of it is ever seen."""
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    temporary = path.with_name(path.name + ".tmp")
+    Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
+    temporary.replace(path)
+
+
+def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
+    """One PNG of all images, in rows; returns its path."""
+    path = out if out.suffix else out.with_suffix(".png")
+    if path.suffix != ".png":
+        raise UserError(f"out={out}: a grid is a PNG; give a name that ends in .png")
+    *_, height, width = sampler.sample(seeds[:1]).shape
+    columns = columns or math.ceil(math.sqrt(len(seeds)))
+    if max(columns * (width + 2), math.ceil(len(seeds) / columns) * (height + 2)) > LARGEST:
+        raise UserError(f"seeds: a grid of {len(seeds)} images is over {LARGEST} pixels a side; take fewer, or mode=images")
+    make_folder(path.parent, "out")
+    save_png(tile(sampler.bytes(seeds, batch), columns), path)
+    return path
+
+
+def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
+    """One PNG an image, <seed>.png in the folder `out`; returns the folder."""
+    if out.suffix:
+        raise UserError(f"out={out}: mode=images writes a folder; give a name without {out.suffix}")
+    make_folder(out, "out")
+    with tqdm(total=len(seeds), unit=" images") as bar:
+        for part in torch.tensor(seeds).split(batch):
+            for seed, image in zip(part.tolist(), sampler.bytes(part.tolist(), batch), strict=True):
+                save_png(image, out / f"{seed:06d}.png")
+            bar.update(len(part))
+    return out

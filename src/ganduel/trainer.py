@@ -1,0 +1,271 @@
+"""The loop. `Trainer.step` is one iteration of any game, `Trainer.run` one optimizer step of any phase.
+
+Only this module calls backward, step, zero_grad, autocast and the averaging over processes, so gradient accumulation, mixed precision,
+EMA and many processes work for every model.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganduel import distributed, randomness
+from ganduel.data.loading import ImageSet
+from ganduel.ema import EMA
+from ganduel.errors import UserError
+from ganduel.game import Batch, Duel, Game
+from ganduel.losses import AdversarialLoss
+from ganduel.pace import Pace, Turn
+from ganduel.regularizers import Regularizer
+
+
+class Term(NamedTuple):
+    """Named scalars to minimise, from one micro batch."""
+
+    fn: Callable[[Batch, list[Duel]], dict[str, Tensor]]
+    mixed: bool  # may run in mixed precision; penalties may not
+
+
+class Phase(NamedTuple):
+    """One optimizer step: the main loss, or one lazy regularizer, in every `every`-th turn and times `every`."""
+
+    terms: list[Term]
+    every: int
+
+
+@dataclass
+class Player:
+    """D or G: its networks, its optimizer, its phases."""
+
+    networks: nn.ModuleDict
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]  # images seen -> factor on the learning rate
+    phases: list[Phase]
+    scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
+
+    def __post_init__(self) -> None:
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self, images_seen: int) -> None:
+        """Move along the gradients that lie in the parameters."""
+        distributed.average_gradients(self.networks.parameters())
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.schedule(images_seen)
+        self.scaler.step(self.optimizer)  # divides by its scale first
+        self.scaler.update()
+
+
+class Stats:
+    """Running means of named numbers, kept on the device: nothing in a step waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
+
+    def add(self, numbers: dict[str, Tensor]) -> None:
+        for name, number in numbers.items():
+            pair = torch.stack([number.detach().float(), torch.ones((), device=number.device)])
+            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+    def means(self) -> dict[str, float]:
+        """Means since the last reset, over all processes: one wait for the device."""
+        if not self.sums:
+            return {}
+        sums = distributed.mean(torch.stack(list(self.sums.values())))
+        return dict(zip(self.sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+
+
+class Trainer:
+    """Trains one game. All that changes is in `state_dict()`; all else is a function of (seed, iteration)."""
+
+    def __init__(
+        self,
+        game: Game,
+        loss: AdversarialLoss,
+        regularizers: dict[str, Regularizer],
+        pace: Pace,
+        images: ImageSet,
+        ema: EMA,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once."""
+        self.game, self.loss, self.pace, self.images, self.ema = game, loss, pace, images, ema
+        self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
+        self.dtype, self.device = dtype, device
+        self.images_per_iteration = batch_size * pace.n_critic
+        self.iteration = 0
+        self.stats = Stats()
+        self.players: dict[str, Player] = {}
+        self.phases = {
+            "D": self._phases("D", self.discriminator_loss, regularizers),
+            "G": self._phases("G", self.generator_loss, regularizers),
+        }
+
+    def add_player(self, name: str, optimizer: torch.optim.Optimizer, schedule: Callable[[int], float]) -> None:
+        networks = self.game.discriminators if name == "D" else self.game.generators
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.players[name] = Player(networks, optimizer, schedule, self.phases[name], scaler)
+
+    @property
+    def images_seen(self) -> int:
+        return self.iteration * self.images_per_iteration
+
+    def step(self) -> None:
+        """One iteration: everyone's turns, then the averages."""
+        torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
+        for turn in self.pace.turns:
+            self.take_turn(turn)
+        self.iteration += 1
+        self.ema.update(self.images_per_iteration, self.images_seen)
+
+    def take_turn(self, turn: Turn) -> None:
+        player, batch = self.players[turn.player], self.draw(turn)
+        nth = self.iteration * self.pace.count(turn.player) + turn.nth
+        for phase in player.phases:
+            if nth % phase.every == 0:
+                self.run(phase, player, batch)
+
+    def draw(self, turn: Turn) -> Batch:
+        """This process's share of the turn's global batch."""
+        share = self.batch_size // distributed.world()
+        first = distributed.rank() * share
+        position = self.images_seen + turn.reals * self.batch_size + first
+        stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
+        return {
+            "real": self.images.batch(position, share),
+            "seed": randomness.seeds(*stream, first=first, count=share, device=self.device),
+        }
+
+    def run(self, phase: Phase, player: Player, batch: Batch) -> None:
+        """One optimizer step of a phase, over the micro batches of a batch."""
+        player.optimizer.zero_grad(set_to_none=True)
+        parts = split(batch, self.micro_batch)
+        with only_trainable(player.networks, among=self.game):
+            for part in parts:
+                duels, losses = self.game.duels(part), {}
+                for term in phase.terms:
+                    with self.autocast(term.mixed):
+                        losses |= term.fn(part, duels)
+                total = torch.stack(list(losses.values())).sum()
+                player.scaler.scale(total * (phase.every / len(parts))).backward()
+                self.stats.add(losses)
+            player.step(self.images_seen)
+
+    def autocast(self, mixed: bool) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=mixed and self.dtype != torch.float32)
+
+    def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        losses = {}
+        for duel in duels:
+            real, fake = duel.critic(duel.real), duel.critic(duel.fake)
+            losses[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake)
+            self.stats.add(self.judgement(duel.name, real, fake))
+        return losses
+
+    def generator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        losses = {}
+        for duel in duels:
+            real = duel.critic(duel.real) if self.loss.relativistic else None
+            losses[f"loss/G{duel.name}"] = self.loss.generator(duel.critic(duel.fake), real)
+        return losses | {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+
+    def judgement(self, name: str, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What D thinks: its mean logits, and where the loss has a boundary the share that it gets right."""
+        numbers = {f"logits/real{name}": real.mean(), f"logits/fake{name}": fake.mean()}
+        if self.loss.boundary is not None:
+            right = (real > self.loss.boundary).float().mean(), (fake < self.loss.boundary).float().mean()
+            numbers |= {f"accuracy/real{name}": right[0], f"accuracy/fake{name}": right[1]}
+        return numbers
+
+    def validate(self) -> dict[str, float]:
+        """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a validation split."""
+        count = min(self.micro_batch, len(self.images.validation))
+        if count == 0:
+            return {}
+        seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
+        batch = {"real": self.images.validation_batch(self.images_seen, count), "seed": seed}
+        stats, self.stats = self.stats, Stats()
+        self.game.eval()
+        with torch.no_grad(), self.autocast(True):
+            duels = self.game.duels(batch)
+            self.stats.add(self.discriminator_loss(batch, duels) | self.generator_loss(batch, duels))
+        self.game.train()
+        means = {f"validation/{name}": value for name, value in self.stats.means().items()}
+        self.stats = stats
+        return means
+
+    def check_finite(self) -> None:
+        """Raise UserError, naming the culprit, if a loss or a network is no longer finite."""
+        bad = [name for name, value in self.stats.means().items() if not abs(value) < float("inf")]
+        if not bad:
+            finite = {name: torch.isfinite(p).all() for name, p in self.game.named_parameters()}
+            if finite and not torch.stack(list(finite.values())).all():
+                bad = [next(name for name, ok in finite.items() if not ok)]
+        if bad:
+            raise UserError(
+                f"{', '.join(bad)} is not finite at step {self.iteration * self.pace.n_generator}; the last good state is kept: "
+                "try a lower learning rate, precision=fp32 or another loss, with accept_changes=true"
+            )
+
+    def _phases(self, player: str, main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:
+        """The main phase, joined by what is due in every turn, and one phase for each lazy regularizer."""
+        own = {name: r for name, r in regularizers.items() if r.player == player}
+        joined = [_penalty(name, r) for name, r in own.items() if r.every == 1]
+        lazy = [Phase([_penalty(name, r)], r.every) for name, r in own.items() if r.every > 1]
+        return [Phase([Term(main, mixed=True), *joined], every=1), *lazy]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "game": self.game.state_dict(),
+            "ema": self.ema.generators.state_dict(),
+            "stats": self.stats.sums,
+            "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
+            "scalers": {name: player.scaler.state_dict() for name, player in self.players.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.iteration = state["iteration"]
+        self.game.load_state_dict(state["game"])
+        self.ema.generators.load_state_dict(state["ema"])
+        self.stats.sums = {name: pair.to(self.device) for name, pair in state["stats"].items()}
+        for name, player in self.players.items():
+            settings = [{k: v for k, v in g.items() if k != "params"} for g in player.optimizer.param_groups]
+            player.optimizer.load_state_dict(state["optimizers"][name])
+            for group, own in zip(player.optimizer.param_groups, settings, strict=True):
+                group.update(own)  # the settings of today, the moments of then
+            player.scaler.load_state_dict(state["scalers"][name])
+
+
+def _penalty(name: str, regularizer: Regularizer) -> Term:
+    def fn(batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        return {f"loss/{name}{duel.name}": regularizer.weight * regularizer.fn(duel) for duel in duels}
+
+    return Term(fn, mixed=False)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Cut a batch into micro batches of `size` images."""
+    length = len(batch["seed"])
+    return [{name: t[i : i + size] for name, t in batch.items()} for i in range(0, length, size)]
+
+
+@contextmanager
+def only_trainable(networks: nn.Module, among: nn.Module) -> Iterator[None]:
+    """Let gradients flow into `networks` alone, so that D's turn builds no graph of G, nor G's gradients of D's weights."""
+    parameters = [p for p in among.parameters() if p.requires_grad]
+    own = {id(p) for p in networks.parameters()}
+    for p in parameters:
+        p.requires_grad_(id(p) in own)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
