@@ -101,7 +101,7 @@ def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[
         if name not in parameters and not open_ended:
             raise UserError(f"unknown option '{key}.{name}'. {suggest(f'{key}.{name}', [f'{key}.{p}' for p in parameters])}")
     try:
-        hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+        hints = typing.get_type_hints(vars(target).get("__init__", target) if isinstance(target, type) else target)
     except (NameError, TypeError):  # annotations of others that cannot be read
         hints = {}
     for name in names:
@@ -175,7 +175,7 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
 
 
 def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
-    return part(node, key, allow) if isinstance(node, Mapping) and "_target_" in node else node
+    return part(node, key, allow) if isinstance(node, dict) and "_target_" in node else node
 
 
 def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +187,12 @@ def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
 
 
 def optimizer(
-    node: Config, key: str, allow: Sequence[str], networks: nn.Module, lazy: Iterable[Regularizer], device: torch.device
+    node: Config,
+    key: str,
+    allow: Sequence[str],
+    networks: nn.Module,
+    lazy: Iterable[Regularizer],
+    device: torch.device,
 ) -> torch.optim.Optimizer:
     """A player's optimizer, corrected for the extra steps of its lazy regularizers.
 

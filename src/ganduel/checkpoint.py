@@ -55,14 +55,19 @@ def load(path: Path) -> State:
         raise UserError(f"{path}: there is no such checkpoint") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{path}: is damaged or no checkpoint of ganduel") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise UserError(f"{path}: is no checkpoint of ganduel")
     if content["format"] > FORMAT:
-        raise UserError(
-            f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
-        )
+        raise UserError(f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel")
     if content.pop("checksum", None) != checksum(content):
         raise UserError(f"{path}: is damaged (its checksum does not match)")
     return content
@@ -74,17 +79,17 @@ def networks_only(content: State) -> State:
     return {**content, "state": state}
 
 
-def find(where: str | Path) -> Path:
+def find(where: str | Path, key: str = "ckpt") -> Path:
     """The checkpoint meant by a file or by a run folder: its best, else its latest."""
-    path = Path(where)
+    path, hint = Path(where), f"give a .pt file or a run folder, as in {key}=runs/dcgan-digits"
     if path.is_dir():
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         for name in ("best.pt", "latest.pt", "previous.pt"):
             if (folder / name).exists():
                 return folder / name
-        raise UserError(f"ckpt: {path} holds no checkpoint; give a .pt file or a run folder, as in ckpt=runs/dcgan-digits")
+        raise UserError(f"{key}: {path} holds no checkpoint; {hint}")
     if not path.exists():
-        raise UserError(f"ckpt: {path} does not exist; give a .pt file or a run folder, as in ckpt=runs/dcgan-digits")
+        raise UserError(f"{key}: {path} does not exist; {hint}")
     return path
 
 
@@ -95,7 +100,7 @@ def checksum(content: Any) -> str:
     def feed(value: Any) -> None:
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             for name, item in value.items():
                 digest.update(f"{name!r}:".encode())

@@ -213,10 +213,9 @@ def finish(config: DictConfig) -> dict[str, Any]:
         if value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE")
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(" ".join(str(error).split())) from error
-    assert isinstance(plain, dict)
     values = {**dict(flatten(OmegaConf.create(plain)))}
     for key, (low, high) in RANGES.items():
         value = values.get(key)
@@ -240,7 +239,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(config, DictConfig):
         for name in config:
             node = config._get_node(name)
-            inner = f"{prefix}{name}"
+            inner = f"{prefix}{name!s}"
             if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation() and not node._is_missing():
                 yield from flatten(node, f"{inner}.")
             elif isinstance(node, ListConfig):
@@ -271,7 +270,8 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     groups = _groups()
     chosen = [o for o in parse(overrides) if o.key_or_group in groups]
     for override in chosen:
-        names = override.value() if isinstance(override.value(), list) else [override.value()]
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
         unknown = [str(n) for n in names if n is not None and str(n) not in groups[override.key_or_group]]
         if unknown:
             options = sorted(groups[override.key_or_group])

@@ -41,7 +41,9 @@ def stop() -> None:
 @cache
 def _control() -> dist.ProcessGroup:
     """A group for small messages between hosts, so that they never wait for a GPU."""
-    return dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+    group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def agree(number: int) -> int:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 from ganduel.data.loading import ImageSet
 from ganduel.data.prepare import prepare
 from ganduel.device import choose
@@ -62,7 +61,12 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
         for repeat in range(config["repeats"])
     ]
     row = {**rows[0], **spread(rows)}
-    row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
+    row |= {
+        "text": describe(row),
+        "by": "gan-fid",
+        "ckpt": str(sampler.path),
+        "step": sampler.content["step"],
+    }
     row |= {"images": sampler.content["images_seen"], "time": time.strftime("%FT%T")}
     if (log := beside(sampler.path) / "metrics.jsonl").exists():
         with open(log, "a", encoding="utf-8") as file:

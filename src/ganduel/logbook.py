@@ -1,14 +1,13 @@
 """What a run tells: TensorBoard, stats.jsonl and train.log for later, a progress bar or plain lines for now."""
 
-import sys
 import time
 import warnings
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ganduel.run import RunFolder
+from ganduel.terminal import progress, say
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of TensorBoard's dependencies
@@ -16,11 +15,6 @@ with warnings.catch_warnings():
     from torch.utils.tensorboard.summary import hparams
 
 PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal; results alone go to stdout."""
-    tqdm.write(text, file=sys.stderr)
 
 
 class Logbook:
@@ -32,14 +26,12 @@ class Logbook:
             run.cut_back(name, step)
         # All curves are over images seen.
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=images_seen + 1)
-        self.bar = tqdm(total=steps, initial=step, unit=" steps", disable=not sys.stderr.isatty(), smoothing=0.05)
+        self.bar = progress(total=steps, initial=step, unit=" steps", smoothing=0.05)
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:
         """To the terminal and to train.log."""
-        say(text)
-        with open(self.run.path / "train.log", "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%F %T')} {text}\n")
+        self.run.note(text)
 
     def numbers(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
         """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye."""
@@ -68,7 +60,7 @@ class Logbook:
         """For TensorBoard's table that compares runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
         for summary in hparams(plain, {f"final/{name}": value for name, value in results.items()}):
-            self.writer.file_writer.add_summary(summary)
+            self.writer._get_file_writer().add_summary(summary)
         for name, value in results.items():
             self.writer.add_scalar(f"final/{name}", value)
 

@@ -48,10 +48,16 @@ class Clock(NamedTuple):
 
     def iterations(self, duration: "Duration") -> int:
         """The least number of iterations that last this long."""
-        if duration.unit == "steps":
-            return math.ceil(duration.amount / self.steps_per_iteration)
-        images = duration.amount * (1000 if duration.unit == "kimg" else self.images_per_epoch)
-        return math.ceil(images / self.images_per_iteration - 1e-9)
+        return math.ceil(self.images(duration) / self.images_per_iteration - 1e-9)
+
+    def images(self, duration: "Duration") -> float:
+        """The number of images seen in this time."""
+        images = {
+            "kimg": 1000,
+            "steps": self.images_per_iteration / self.steps_per_iteration,
+            "epochs": self.images_per_epoch,
+        }
+        return duration.amount * images[duration.unit]
 
     def describe(self, iterations: int) -> str:
         images = iterations * self.images_per_iteration

@@ -45,6 +45,6 @@ def _squared_gradient(duel: Duel, images: Tensor) -> Tensor:
     By `torch.func.vjp`, which unlike `autograd.grad` under `create_graph` does not also compute the gradients of
     the weights only to drop them.
     """
-    logits, pull_back = torch.func.vjp(duel.critic, images)
+    logits, pull_back = torch.func.vjp(duel.critic, images)[:2]
     (gradient,) = pull_back(torch.ones_like(logits))
     return gradient.square().sum(dim=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from ganduel import checkpoint
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
+from ganduel.terminal import say
 
 # What may differ between a run and its continuation; the rest would make it another experiment.
 FREE = (
@@ -96,6 +98,12 @@ class RunFolder:
             numbered = sorted(self.checkpoints.glob("[0-9]*kimg.pt"))
             for old in numbered[: len(numbered) - keep]:
                 old.unlink()
+
+    def note(self, text: str) -> None:
+        """Tell the terminal and train.log."""
+        say(text)
+        with open(self.path / "train.log", "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%F %T')} {text}\n")
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Add one line to a .jsonl file."""

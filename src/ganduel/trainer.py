@@ -88,6 +88,8 @@ class Trainer:
         pace: Pace,
         images: ImageSet,
         ema: EMA,
+        optimizers: dict[str, torch.optim.Optimizer],
+        schedule: Callable[[int], float],
         *,
         seed: int,
         batch_size: int,
@@ -102,16 +104,20 @@ class Trainer:
         self.images_per_iteration = batch_size * pace.n_critic
         self.iteration = 0
         self.stats = Stats()
-        self.players: dict[str, Player] = {}
-        self.phases = {
-            "D": self._phases("D", self.discriminator_loss, regularizers),
-            "G": self._phases("G", self.generator_loss, regularizers),
+        sides = {
+            "D": (game.discriminators, self.discriminator_loss),
+            "G": (game.generators, self.generator_loss),
         }
-
-    def add_player(self, name: str, optimizer: torch.optim.Optimizer, schedule: Callable[[int], float]) -> None:
-        networks = self.game.discriminators if name == "D" else self.game.generators
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.players[name] = Player(networks, optimizer, schedule, self.phases[name], scaler)
+        self.players = {
+            name: Player(
+                networks,
+                optimizers[name],
+                schedule,
+                phases(main, {n: r for n, r in regularizers.items() if r.player == name}),
+                torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+            )
+            for name, (networks, main) in sides.items()
+        }
 
     @property
     def images_seen(self) -> int:
@@ -149,7 +155,8 @@ class Trainer:
         parts = split(batch, self.micro_batch)
         with only_trainable(player.networks, among=self.game):
             for part in parts:
-                duels, losses = self.game.duels(part), {}
+                duels = self.game.duels(part)
+                losses: dict[str, Tensor] = {}
                 for term in phase.terms:
                     with self.autocast(term.mixed):
                         losses |= term.fn(part, duels)
@@ -192,11 +199,15 @@ class Trainer:
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
         batch = {"real": self.images.validation_batch(self.images_seen, count), "seed": seed}
         stats, self.stats = self.stats, Stats()
-        self.game.eval()
+        buffers = [(b, b.clone()) for b in self.game.buffers()]
+        # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
+        self.game.discriminators.eval()
         with torch.no_grad(), self.autocast(True):
             duels = self.game.duels(batch)
             self.stats.add(self.discriminator_loss(batch, duels) | self.generator_loss(batch, duels))
-        self.game.train()
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        self.game.discriminators.train()
         means = {f"validation/{name}": value for name, value in self.stats.means().items()}
         self.stats = stats
         return means
@@ -213,13 +224,6 @@ class Trainer:
                 f"{', '.join(bad)} is not finite at step {self.iteration * self.pace.n_generator}; the last good state is kept: "
                 "try a lower learning rate, precision=fp32 or another loss, with accept_changes=true"
             )
-
-    def _phases(self, player: str, main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:
-        """The main phase, joined by what is due in every turn, and one phase for each lazy regularizer."""
-        own = {name: r for name, r in regularizers.items() if r.player == player}
-        joined = [_penalty(name, r) for name, r in own.items() if r.every == 1]
-        lazy = [Phase([_penalty(name, r)], r.every) for name, r in own.items() if r.every > 1]
-        return [Phase([Term(main, mixed=True), *joined], every=1), *lazy]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -242,6 +246,13 @@ class Trainer:
             for group, own in zip(player.optimizer.param_groups, settings, strict=True):
                 group.update(own)  # the settings of today, the moments of then
             player.scaler.load_state_dict(state["scalers"][name])
+
+
+def phases(main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:
+    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer."""
+    joined = [_penalty(name, r) for name, r in regularizers.items() if r.every == 1]
+    lazy = [Phase([_penalty(name, r)], r.every) for name, r in regularizers.items() if r.every > 1]
+    return [Phase([Term(main, mixed=True), *joined], every=1), *lazy]
 
 
 def _penalty(name: str, regularizer: Regularizer) -> Term:

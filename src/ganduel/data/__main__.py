@@ -1,7 +1,6 @@
 """gan-data: find or download a set, check it, pack it, report."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +8,8 @@ import torch
 from ganduel.data.loading import ImageSet
 from ganduel.data.packing import report
 from ganduel.data.prepare import prepare
-from ganduel.logbook import say
 from ganduel.sampling.grids import save_png, tile
+from ganduel.terminal import say
 
 PREVIEW = 64  # images, spread over the whole set
 
@@ -30,7 +29,10 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         device=torch.device("cpu"),
     )
     preview = path.with_suffix(".png")
-    save_png(tile(images.gather(torch.linspace(0, about["images"] - 1, min(PREVIEW, about["images"])).long())), preview)
+    save_png(
+        tile(images.gather(torch.linspace(0, about["images"] - 1, min(PREVIEW, about["images"])).long())),
+        preview,
+    )
     say(f"  {len(images.train):,} to train on, {len(images.validation):,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
 

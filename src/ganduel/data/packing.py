@@ -17,16 +17,20 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from ganduel.data.sources import Source
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
+from ganduel.terminal import progress
 
 FORMAT = 1
 CHUNK = 512  # images between two notes of progress
 SMALLEST = 4  # pixels a side: anything less is no picture
-FILTERS = {"box": Image.Resampling.BOX, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+FILTERS = {
+    "box": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,14 @@ def pack(source: Source, recipe: Recipe, folder: Path, name: str, *, workers: in
     make_folder(folder, "data.packed")
     with locked(folder / f"{path.stem}.lock"):
         if not _complete(path):  # another process may have packed it meanwhile
-            _write(source, recipe, path, workers, max_rejected, {"name": name, "recipe": recorded, "identity": identity})
+            _write(
+                source,
+                recipe,
+                path,
+                workers,
+                max_rejected,
+                {"name": name, "recipe": recorded, "identity": identity},
+            )
     (folder / f"{path.stem}.lock").unlink(missing_ok=True)
     return path
 
@@ -129,7 +140,7 @@ def _write(source: Source, recipe: Recipe, path: Path, workers: int, max_rejecte
     with (
         open(part, "r+b" if done.end else "wb") as file,
         open(journal, "a" if done.end else "w", encoding="utf-8") as notes,
-        tqdm(total=source.count, initial=done.end, desc=f"packing {about['name']}", unit=" images") as bar,
+        progress(total=source.count, initial=done.end, desc=f"packing {about['name']}", unit=" images") as bar,
     ):
         header = _header(file, (source.count, recipe.channels, recipe.resolution, recipe.resolution))
         file.truncate(header + (done.end - len(done.rejected)) * row)
@@ -144,7 +155,7 @@ def _write(source: Source, recipe: Recipe, path: Path, workers: int, max_rejecte
                     news.modes[mode] += 1
                     news.sizes[size] += 1
             file.flush()
-            notes.write(json.dumps(asdict(news)) + "\n")
+            notes.write(json.dumps(vars(news)) + "\n")
             notes.flush()
             done.add(news)
             bar.update(len(chunk))
@@ -211,7 +222,7 @@ def _inspect(pixels: np.ndarray) -> dict[str, Any]:
     content, seen, sums = hashlib.sha256(), Counter[bytes](), np.zeros((2, pixels.shape[1]))
     for first in range(0, len(pixels), CHUNK):
         chunk = np.ascontiguousarray(pixels[first : first + CHUNK])
-        content.update(chunk)
+        content.update(chunk.data)
         seen.update(hashlib.blake2b(row, digest_size=16).digest() for row in chunk)
         sums += [(chunk.astype(np.float64) ** power).sum(axis=(0, 2, 3)) for power in (1, 2)]
     mean, square = sums / (pixels.size / pixels.shape[1])

@@ -11,11 +11,14 @@ from ganduel.data.packing import Recipe, pack
 
 
 def prepare(
-    data: dict[str, Any], workers: int | None, allow: Sequence[str], say: Callable[[dict[str, Any]], None] | None = None
+    data: dict[str, Any],
+    workers: int | None,
+    allow: Sequence[str],
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
 
-    `say` is told of a set that was packed just now.
+    `tell` is told of a set that was packed just now.
     """
     source = build.part(data["source"], "data.source", allow)
     recipe = Recipe(*(data[key] for key in ("resolution", "channels", "crop", "resize")))
@@ -29,6 +32,6 @@ def prepare(
         workers=workers or os.cpu_count() or 1,
         max_rejected=data["max_rejected"],
     )
-    if say and path not in before:
-        say(json.loads(path.read_text()))
+    if tell and path not in before:
+        tell(json.loads(path.read_text()))
     return path

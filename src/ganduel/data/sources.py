@@ -51,7 +51,7 @@ def mnist(root: str) -> Source:
     pixels, labels = (np.concatenate(parts[kind]) for kind in MNIST_KINDS)
     if pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
         raise UserError(f"data.root: the MNIST files under {folder} do not belong together: {pixels.shape}, {labels.shape}")
-    stamp = hashlib.sha256(pixels).hexdigest()
+    stamp = hashlib.sha256(pixels.tobytes()).hexdigest()
     return _arrays(pixels, labels, stamp, official_train=len(parts[MNIST_KINDS[0]][0]), expected=70_000)
 
 
@@ -100,9 +100,7 @@ def folder(root: str) -> Source:
     if not top.is_dir():
         raise UserError(f"data.root: {top} is no folder; name the folder of your images with data.root=FOLDER")
     paths = sorted(
-        p
-        for p in top.rglob("*")
-        if p.suffix.lower() in IMAGE_SUFFIXES and PACKED not in p.relative_to(top).parts and p.is_file()
+        p for p in top.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and PACKED not in p.relative_to(top).parts and p.is_file()
     )
     if not paths:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
@@ -120,7 +118,12 @@ def folder(root: str) -> Source:
 
 
 def _arrays(
-    pixels: np.ndarray, labels: np.ndarray, stamp: str, *, official_train: int | None = None, expected: int | None = None
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    stamp: str,
+    *,
+    official_train: int | None = None,
+    expected: int | None = None,
 ) -> Source:
     """A source of images that are in memory already: (N, H, W) uint8."""
     return Source(

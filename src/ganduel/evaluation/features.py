@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ganduel import checkpoint
 from ganduel.data.loading import ImageSet
 from ganduel.errors import UserError
+from ganduel.terminal import progress
 
 SIZE = 28  # pixels a side that the classifier sees
 WIDTH = 64  # features an image
@@ -82,7 +82,7 @@ def train(images: ImageSet) -> tuple[DigitClassifier, float]:
         model = DigitClassifier(int(labels.max()) + 1).to(images.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
-        for _ in tqdm(range(STEPS), desc="training the digit classifier", unit=" steps", leave=False):
+        for _ in progress(iterable=range(STEPS), desc="training the digit classifier", unit=" steps", leave=False):
             choice = fitted[torch.randint(len(fitted), (BATCH,))]
             loss = F.cross_entropy(model(images.gather(choice))[1], labels[choice].to(images.device))
             optimizer.zero_grad()

@@ -200,7 +200,7 @@ def measure(
         results = torch_fidelity.calculate_metrics(
             input1=fake,
             input2=real,
-            **{metric: True for metric in which},
+            **dict.fromkeys(which, True),
             feature_extractor=EXTRACTORS[features.kind],
             feature_extractor_weights_path=str(features.weights),
             kid_subset_size=min(1000, *counts),
@@ -212,5 +212,10 @@ def measure(
             cache_root=None if cache is None else os.fspath(cache),
             verbose=False,
         )
-    short = {"kernel_inception_distance_std": "kid_std", "inception_score_std": "isc_std", "precision": "precision", "recall": "recall"}
+    short = {
+        "kernel_inception_distance_std": "kid_std",
+        "inception_score_std": "isc_std",
+        "precision": "precision",
+        "recall": "recall",
+    }
     return {short.get(long, metric): float(results[long]) for metric in which for long in RESULTS[metric]}

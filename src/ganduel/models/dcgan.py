@@ -30,7 +30,14 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, *, resolution: int, image_channels: int, latent: int, channels: int, depth: int | None, norm: Norm
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        latent: int,
+        channels: int,
+        depth: int | None,
+        norm: Norm,
     ):
         super().__init__()
         self.latent, self.resolution = latent, resolution

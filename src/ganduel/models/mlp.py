@@ -13,7 +13,11 @@ class Generator(nn.Module):
         self.latent = latent
         layers: list[nn.Module] = []
         for before, after in zip([latent, *widths], widths, strict=False):
-            layers += [nn.Linear(before, after), norm1d(norm, after, running=True), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [
+                nn.Linear(before, after),
+                norm1d(norm, after, running=True),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         layers += [
             nn.Linear([latent, *widths][-1], image_channels * resolution**2),
             nn.Tanh(),

@@ -25,7 +25,7 @@ class Sampler:
         self.game.load_state_dict(self.content["state"]["game"])
         if ema:
             self.game.generators.load_state_dict(self.content["state"]["ema"])
-        self.game.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def sample(self, seeds: Iterable[int], batch: int = 64) -> Tensor:
         """Images (N, C, H, W), float32 in [-1, 1] on the CPU."""

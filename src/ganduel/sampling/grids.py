@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
-from tqdm import tqdm
 
 from ganduel.errors import UserError
 from ganduel.files import make_folder
 from ganduel.sampling import Sampler
+from ganduel.terminal import progress
 
 LARGEST = 65_535  # pixels a side that image viewers still open
 
@@ -49,7 +49,7 @@ def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
     if out.suffix:
         raise UserError(f"out={out}: mode=images writes a folder; give a name without {out.suffix}")
     make_folder(out, "out")
-    with tqdm(total=len(seeds), unit=" images") as bar:
+    with progress(total=len(seeds), unit=" images") as bar:
         for part in torch.tensor(seeds).split(batch):
             for seed, image in zip(part.tolist(), sampler.bytes(part.tolist(), batch), strict=True):
                 save_png(image, out / f"{seed:06d}.png")

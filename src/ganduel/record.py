@@ -1,0 +1,205 @@
+"""What a run keeps: statistics, pictures, measurements and checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganduel import checkpoint, distributed
+from ganduel.data.loading import to_bytes
+from ganduel.device import memory
+from ganduel.errors import UserError
+from ganduel.evaluation.evaluate import describe, evaluate, versions
+from ganduel.evaluation.fid import find_features
+from ganduel.logbook import Logbook
+from ganduel.run import RunFolder, differences
+from ganduel.sampling.grids import save_png, tile
+from ganduel.terminal import say
+from ganduel.trainer import Trainer
+
+GRID = 64  # images of the pictures made during training
+
+# The value that decides which networks are best, and whether less (1) or more (-1) is better.
+HEADLINE = {"fid": ("fid", 1), "kid": ("kid", 1), "isc": ("isc", -1), "prc": ("recall", -1)}
+
+
+class Recorder:
+    """The tasks that surround the loop. All processes call them alike; only the first writes."""
+
+    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
+        self.config, self.overrides, self.run, self.trainer = config, overrides, run, trainer
+        self.main = distributed.is_main()
+        self.metric: dict[str, float] = {}  # the latest
+        self.best: dict[str, float] = {}
+        self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
+        self.log: Logbook
+
+    def open(self, total: int) -> bool:
+        """Go on where the folder's newest checkpoint stands, if it has one; `total` is in iterations. Returns whether it has."""
+        resumed = self._restore()
+        if self.main:
+            self.run.record(self.config, self.overrides)
+            self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
+        self.watch = Stopwatch(self.trainer.iteration, self.trainer.device)
+        return resumed
+
+    @property
+    def step(self) -> int:
+        """Turns of G so far."""
+        return self.trainer.iteration * self.trainer.pace.n_generator
+
+    @property
+    def kimg(self) -> str:
+        """Thousands of images seen, as file names have it."""
+        return f"{round(self.trainer.images_seen / 1000):06d}kimg"
+
+    def write_statistics(self) -> None:
+        """Means since the last time, validation, learning rates, speed and memory."""
+        trainer = self.trainer
+        trainer.check_finite()
+        numbers = trainer.stats.means()
+        trainer.stats.sums.clear()
+        numbers |= trainer.validate()
+        for name, player in trainer.players.items():
+            numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
+        numbers["speed/images_per_second"] = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
+        numbers["memory/gigabytes"] = memory(trainer.device)
+        if self.main:
+            self.log.numbers({"step": self.step, "images": trainer.images_seen, **numbers}, self.metric)
+
+    def write_reals(self) -> None:
+        """A grid of training images, to hold the samples against."""
+        if self.main:
+            images = self.trainer.images
+            self._picture("reals", "reals", images.gather(images.train[:GRID]))
+
+    def write_samples(self) -> None:
+        """A grid of the averaged generators, always from the same seeds: those that gan-sample shows first."""
+        if self.main:
+            seeds = torch.arange(GRID, device=self.trainer.device)
+            self._picture("fakes", self.kimg, to_bytes(self.draw(seeds)))
+
+    def draw(self, seeds: Tensor) -> Tensor:
+        """Images of the averaged generators, in [-1, 1]."""
+        return self.trainer.game.sample(self.trainer.ema.generators, seeds)
+
+    def _picture(self, name: str, file: str, images: Tensor) -> None:
+        folder, picture = self.run.path / "samples", tile(images.cpu())
+        folder.mkdir(exist_ok=True)
+        save_png(picture, folder / f"{file}.png")
+        self.log.picture(f"samples/{name}", picture, self.trainer.images_seen)
+
+    def measure(self) -> None:
+        """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and training goes on."""
+        settings = self.config["metric"]
+        if not self.main or not settings["which"]:
+            return
+        folder = Path(self.config["data"]["packed"])
+        try:
+            features = find_features(settings["features"], settings["weights"], self.trainer.images, folder)
+        except UserError as error:
+            self.log.say(f"warning: {error}; training goes on without metrics")
+            settings["which"] = []
+            return
+        row = evaluate(
+            self.draw,
+            self.trainer.images,
+            features,
+            which=settings["which"],
+            samples=self.samples,
+            seed=0,
+            batch=self.trainer.micro_batch,
+            cache=folder,
+            ema=True,
+        )
+        self.metric = {name: value for name, value in row.items() if isinstance(value, float)}
+        row = {"by": "gan-train", "step": self.step, "images": self.trainer.images_seen, **row}
+        self.log.metrics(row, self.metric)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
+        self.log.say(f"step {self.step:,}: {values}" if self.best else f"step {self.step:,}: {describe(row)}")
+        name, sign = HEADLINE[settings["which"][0]]
+        if not self.best or sign * self.metric[name] < sign * self.best.get(name, math.inf * sign):
+            self.best = {"step": self.step, **self.metric}
+            self.trainer.check_finite()
+            self.run.save_networks(self.content(), "best.pt")
+
+    def save(self) -> None:
+        """The whole state as latest.pt, and the networks alone under the number of images."""
+        self.trainer.check_finite()  # a state that is lost already must not replace a good one
+        if self.main:
+            content = self.content()
+            self.log.flush()
+            self.run.save(content)
+            self.run.save_networks(content, f"{self.kimg}.pt", self.config["keep"])
+
+    def content(self) -> checkpoint.State:
+        """All that a checkpoint holds."""
+        return {
+            "config": self.config,
+            "overrides": self.overrides,
+            "data": {"fingerprint": self.trainer.images.fingerprint, **self.trainer.images.about},
+            "versions": versions(),
+            "step": self.step,
+            "images_seen": self.trainer.images_seen,
+            "metric": self.metric,
+            "best": self.best,
+            "state": self.trainer.state_dict(),
+        }
+
+    def _restore(self) -> bool:
+        """The inverse of `save`. Raises UserError where the folder holds another experiment."""
+        content, warnings = self.run.newest()
+        for warning in warnings if self.main else []:
+            say(f"warning: {warning}; resuming from the checkpoint before it")
+        if content is None:
+            return False
+        changed = differences(content["config"], self.config)
+        if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
+            changed.append(f"the images themselves: {then} -> {now}")
+        if changed and not self.config["accept_changes"]:
+            raise UserError(
+                f"{self.run.path} was trained with other settings: {'; '.join(changed)}. Set accept_changes=true to go on with "
+                "the new ones, overwrite=true to start anew, or name=... for another run"
+            )
+        try:
+            self.trainer.load_state_dict(content["state"])
+        except (RuntimeError, KeyError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{self.run.path}: its networks or optimizers do not fit the new settings ({'; '.join(changed)}); "
+                "give this run another name=..., with init_from= to start from the old weights"
+            ) from error
+        if changed and self.main:
+            self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
+        self.best, self.metric = content["best"], content["metric"]
+        return True
+
+
+class Stopwatch:
+    """Iterations a second, without the time that tasks take."""
+
+    def __init__(self, iteration: int, device: torch.device):
+        self.iteration, self.device = iteration, device
+        self.start, self.paused = time.perf_counter(), 0.0
+
+    def pausing(self, do: Callable[[], None]) -> Callable[[], None]:
+        """The same task, not counted."""
+
+        def paused() -> None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # steps still under way are no part of the pause
+            start = time.perf_counter()
+            do()
+            self.paused += time.perf_counter() - start
+
+        return paused
+
+    def rate(self, iteration: int) -> float:
+        """Since the last call."""
+        now = time.perf_counter()
+        rate = (iteration - self.iteration) / max(now - self.start - self.paused, 1e-9)
+        self.iteration, self.start, self.paused = iteration, now, 0.0
+        return rate
