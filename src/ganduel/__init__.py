@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 
 def load(path: str, **settings: Any) -> Any:
-    """A checkpoint or run folder as a sampler: `load("runs/x").sample(seeds=range(16))` is float (16, C, H, W) in [-1, 1]."""
+    """A checkpoint or run folder as a sampler: `load("runs/x").sample(seeds=range(16))` is float (16, C, H, W) in [-1,
+    1]."""
     from ganduel.sampling import Sampler
 
     return Sampler(path, **settings)

@@ -45,14 +45,14 @@ def save(path: Path, content: State) -> None:
         ) from error
 
 
-def load(path: Path) -> State:
-    """Read and verify a checkpoint. Raises UserError for anything that is not a whole one of this format."""
+def read(path: Path, what: str = "checkpoint of ganduel") -> Any:
+    """Tensors and plain values of a file, running nothing. Raises UserError, saying `what` it should be."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whatever PyTorch has to say of strangers' files, the line below says it
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such checkpoint") from None
+        raise UserError(f"{path}: there is no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
     except (
@@ -63,11 +63,18 @@ def load(path: Path) -> State:
         KeyError,
         zipfile.BadZipFile,
     ) as error:
-        raise UserError(f"{path}: is damaged or no checkpoint of ganduel") from error
+        raise UserError(f"{path}: is damaged or no {what}") from error
+
+
+def load(path: Path) -> State:
+    """Read and verify a checkpoint. Raises UserError for anything that is not a whole one of this format."""
+    content = read(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise UserError(f"{path}: is no checkpoint of ganduel")
     if content["format"] > FORMAT:
-        raise UserError(f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel")
+        raise UserError(
+            f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
+        )
     if content.pop("checksum", None) != checksum(content):
         raise UserError(f"{path}: is damaged (its checksum does not match)")
     return content
@@ -109,8 +116,10 @@ def checksum(content: Any) -> str:
             digest.update(f"[{len(value)}".encode())
             for item in value:
                 feed(item)
-        else:
+        elif type(value) in (str, int, float, bool, type(None)):
             digest.update(repr(value).encode())
+        else:
+            raise TypeError(f"a checkpoint holds tensors and plain values, not {type(value)}")
 
     feed(content)
     return digest.hexdigest()

@@ -11,7 +11,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose(name: str) -> torch.device:
-    """The device of this process: "auto" takes CUDA, else MPS, else the CPU. Raises UserError where a device is absent."""
+    """The device of this process: "auto" takes CUDA, else MPS, else the CPU. Raises UserError where a device is
+    absent."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"

@@ -1,6 +1,7 @@
 """Many processes on PyTorch's own engine: start them with torchrun; with one process all of this does nothing.
 
-Gradients are averaged explicitly and modules stay unwrapped, so any phase works (a penalty alone, two networks at once).
+Gradients are averaged explicitly and modules stay unwrapped, so any phase works (a penalty alone, two networks at
+once).
 """
 
 import os

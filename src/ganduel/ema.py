@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class EMA:
     """Averaged copies of all generators, with their running statistics.
 
-    The weight of a state halves after `half_life` images. `ramp` shortens the half-life to `ramp` times the images seen so
-    far, so that early averages forget the initialisation (Karras et al. 2020, "Training Generative Adversarial
+    The weight of a state halves after `half_life` images. `ramp` shortens the half-life to `ramp` times the images seen
+    so far, so that early averages forget the initialisation (Karras et al. 2020, "Training Generative Adversarial
     Networks with Limited Data"); null keeps it constant.
     """
 

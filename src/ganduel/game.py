@@ -1,7 +1,7 @@
 """A game: which networks exist, how discriminators meet images, and what else generators owe.
 
-A `Duel` is one critic facing one batch of real and one of fake images. Losses and penalties only ever see duels; the trainer only ever sees
-games. Images are (N, C, H, W) in [-1, 1].
+A `Duel` is one critic facing one batch of real and one of fake images. Losses and penalties only ever see duels; the
+trainer only ever sees games. Images are (N, C, H, W) in [-1, 1].
 """
 
 from collections.abc import Callable

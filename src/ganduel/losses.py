@@ -1,7 +1,7 @@
 """Adversarial losses. Each reads like its equation: raw logits in, real before fake, a scalar out, both sides together.
 
-D(x) below is the logit of the discriminator (larger means more real), sigma the sigmoid. A logit may be one number an image, (N,), or a map of
-patches, (N, 1, H, W): everything is averaged.
+D(x) below is the logit of the discriminator (larger means more real), sigma the sigmoid. A logit may be one number an
+image, (N,), or a map of patches, (N, 1, H, W): everything is averaged.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from torch.nn.functional import softplus
 class AdversarialLoss(NamedTuple):
     """Both sides of a game, as functions of logits.
 
-    `boundary` is the logit at which D is undecided, from which its accuracy is counted; None where logits have no such point.
-    A `relativistic` loss needs the logits of real images in the generator's turn as well.
+    `boundary` is the logit at which D is undecided, from which its accuracy is counted; None where logits have no such
+    point. A `relativistic` loss needs the logits of real images in the generator's turn as well.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # (real, fake) -> scalar
@@ -35,7 +35,8 @@ def minimax() -> AdversarialLoss:
 
 
 def nonsaturating() -> AdversarialLoss:
-    """G maximises log sigma(D(G(z))) instead, whose gradient survives a strong D (Goodfellow et al. 2014, section 3)."""
+    """G maximises log sigma(D(G(z))) instead, whose gradient survives a strong D (Goodfellow et al. 2014, section
+    3)."""
     return AdversarialLoss(_cross_entropy, lambda fake, real: softplus(-fake).mean())
 
 

@@ -1,7 +1,7 @@
 """Whose turn it is, and how time is counted: durations, learning-rate schedules.
 
-Time is the number of real images that the discriminators have seen. One iteration is one round of turns, so images seen are a pure
-function of the iteration, and so is everything that depends on them.
+Time is the number of real images that the discriminators have seen. One iteration is one round of turns, so images seen
+are a pure function of the iteration, and so is everything that depends on them.
 """
 
 import math
@@ -23,7 +23,8 @@ class Turn(NamedTuple):
 class Pace:
     """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
 
-    Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see next).
+    Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see
+    next).
     """
 
     def __init__(self, n_critic: int, n_generator: int, first: Literal["D", "G"]):
@@ -82,7 +83,8 @@ class Duration:
             amount = 0.0
         if not match or not amount > 0:
             raise UserError(
-                f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, as in {key}="500 kimg"'
+                f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
+                f'as in {key}="500 kimg"'
             )
         unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
         return cls(amount, unit)  # type: ignore[arg-type]

@@ -35,12 +35,19 @@ class Recorder:
         self.main = distributed.is_main()
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
+        self.saved = 0  # the step of the newest checkpoint
         self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
         self.log: Logbook
 
     def open(self, total: int) -> bool:
-        """Go on where the folder's newest checkpoint stands, if it has one; `total` is in iterations. Returns whether it has."""
+        """Go on where the folder's newest checkpoint stands, if it has one; `total` is in iterations. Returns whether
+        it has."""
         resumed = self._restore()
+        if self.trainer.iteration > total:
+            raise UserError(
+                f"duration={self.config['duration']} is shorter than the {self.step:,} steps that {self.run.path} has "
+                "behind it; set a longer one"
+            )
         if self.main:
             self.run.record(self.config, self.overrides)
             self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
@@ -60,7 +67,7 @@ class Recorder:
     def write_statistics(self) -> None:
         """Means since the last time, validation, learning rates, speed and memory."""
         trainer = self.trainer
-        trainer.check_finite()
+        self.check_finite()
         numbers = trainer.stats.means()
         trainer.stats.sums.clear()
         numbers |= trainer.validate()
@@ -94,7 +101,8 @@ class Recorder:
         self.log.picture(f"samples/{name}", picture, self.trainer.images_seen)
 
     def measure(self) -> None:
-        """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and training goes on."""
+        """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
+        training goes on."""
         settings = self.config["metric"]
         if not self.main or not settings["which"]:
             return
@@ -124,17 +132,27 @@ class Recorder:
         name, sign = HEADLINE[settings["which"][0]]
         if not self.best or sign * self.metric[name] < sign * self.best.get(name, math.inf * sign):
             self.best = {"step": self.step, **self.metric}
-            self.trainer.check_finite()
+            self.check_finite()
             self.run.save_networks(self.content(), "best.pt")
 
     def save(self) -> None:
         """The whole state as latest.pt, and the networks alone under the number of images."""
-        self.trainer.check_finite()  # a state that is lost already must not replace a good one
+        self.check_finite()  # a state that is lost already must not replace a good one
         if self.main:
             content = self.content()
             self.log.flush()
             self.run.save(content)
+            self.saved = self.step
             self.run.save_networks(content, f"{self.kimg}.pt", self.config["keep"])
+
+    def check_finite(self) -> None:
+        """Raise UserError, naming the culprit, once a loss or a weight is not finite."""
+        if bad := self.trainer.not_finite():
+            raise UserError(
+                f"{', '.join(bad)} is not finite at step {self.step:,}; the last good state, of step {self.saved:,}, "
+                f"is in {self.run.checkpoints / 'latest.pt'}: go on from it with accept_changes=true and a lower "
+                "optimizer.G.lr and optimizer.D.lr, with precision=fp32, or with another loss"
+            )
 
     def content(self) -> checkpoint.State:
         """All that a checkpoint holds."""
@@ -162,8 +180,9 @@ class Recorder:
             changed.append(f"the images themselves: {then} -> {now}")
         if changed and not self.config["accept_changes"]:
             raise UserError(
-                f"{self.run.path} was trained with other settings: {'; '.join(changed)}. Set accept_changes=true to go on with "
-                "the new ones, overwrite=true to start anew, or name=... for another run"
+                f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "
+                "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "
+                "or name=... for another run"
             )
         try:
             self.trainer.load_state_dict(content["state"])
@@ -174,7 +193,7 @@ class Recorder:
             ) from error
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
-        self.best, self.metric = content["best"], content["metric"]
+        self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
         return True
 
 

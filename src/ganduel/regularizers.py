@@ -18,7 +18,8 @@ class Regularizer:
     """A penalty, who pays it, how much and how often.
 
     With `every == 1` it joins the player's main phase; otherwise it gets an optimizer step of its own in every
-    `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B).
+    `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
+    Quality of StyleGAN", appendix B).
     """
 
     fn: Callable[[Duel], Tensor]

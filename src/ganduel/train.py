@@ -59,7 +59,9 @@ class Training:
             "every.metric": math.ceil(self.total / 5),
             "every.checkpoint": min(math.ceil(self.total / 20), 2000),
         }
-        self.every = {key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()}
+        self.every = {
+            key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()
+        }
         self.recorder = Recorder(config, overrides, run, self.trainer)
         self.resumed = self.recorder.open(self.total)
 
@@ -129,13 +131,15 @@ class Training:
         channels, height, width = images.shape
         every = ", ".join(f"{key[6:]} {n * trainer.pace.n_generator:,}" for key, n in self.every.items())
         fewer = " (on a CPU; 50,000 elsewhere)" if metric["samples"] is None and trainer.device.type == "cpu" else ""
-        measured = f"{', '.join(metric['which'])} on {self.recorder.samples:,} images{fewer}" if metric["which"] else "none"
+        measured = (
+            f"{', '.join(metric['which'])} on {self.recorder.samples:,} images{fewer}" if metric["which"] else "none"
+        )
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if self.resumed else ''}\n"
             f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}\n"
-            f"data       {images.about['name']}: {len(images.train):,} training and {len(images.validation):,} validation images, "
-            f"{height}x{width}x{channels}\n"
+            f"data       {images.about['name']}: {len(images.train):,} training and {len(images.validation):,} "
+            f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"
             f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}\n"
             f"every      {every} steps\n"

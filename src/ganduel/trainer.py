@@ -1,9 +1,10 @@
 """The loop. `Trainer.step` is one iteration of any game, `Trainer.run` one optimizer step of any phase.
 
-Only this module calls backward, step, zero_grad, autocast and the averaging over processes, so gradient accumulation, mixed precision,
-EMA and many processes work for every model.
+Only this module calls backward, step, zero_grad, autocast and the averaging over processes, so gradient accumulation,
+mixed precision, EMA and many processes work for every model.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from ganduel import distributed, randomness
 from ganduel.data.loading import ImageSet
 from ganduel.ema import EMA
-from ganduel.errors import UserError
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Pace, Turn
@@ -192,8 +192,9 @@ class Trainer:
         return numbers
 
     def validate(self) -> dict[str, float]:
-        """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a validation split."""
-        count = min(self.micro_batch, len(self.images.validation))
+        """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a
+        validation split."""
+        count = min(self.batch_size, len(self.images.validation))
         if count == 0:
             return {}
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
@@ -203,8 +204,9 @@ class Trainer:
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
         self.game.discriminators.eval()
         with torch.no_grad(), self.autocast(True):
-            duels = self.game.duels(batch)
-            self.stats.add(self.discriminator_loss(batch, duels) | self.generator_loss(batch, duels))
+            for part in split(batch, self.micro_batch):
+                duels = self.game.duels(part)
+                self.stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
@@ -212,18 +214,14 @@ class Trainer:
         self.stats = stats
         return means
 
-    def check_finite(self) -> None:
-        """Raise UserError, naming the culprit, if a loss or a network is no longer finite."""
-        bad = [name for name, value in self.stats.means().items() if not abs(value) < float("inf")]
+    def not_finite(self) -> list[str]:
+        """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
+        bad = [name for name, value in self.stats.means().items() if not math.isfinite(value)]
         if not bad:
-            finite = {name: torch.isfinite(p).all() for name, p in self.game.named_parameters()}
-            if finite and not torch.stack(list(finite.values())).all():
-                bad = [next(name for name, ok in finite.items() if not ok)]
-        if bad:
-            raise UserError(
-                f"{', '.join(bad)} is not finite at step {self.iteration * self.pace.n_generator}; the last good state is kept: "
-                "try a lower learning rate, precision=fp32 or another loss, with accept_changes=true"
-            )
+            weights = dict(self.game.named_parameters())
+            finite = torch.stack([torch.isfinite(p).all() for p in weights.values()]).tolist()
+            bad = [name for name, ok in zip(weights, finite, strict=True) if not ok][:1]
+        return bad
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -270,7 +268,8 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 @contextmanager
 def only_trainable(networks: nn.Module, among: nn.Module) -> Iterator[None]:
-    """Let gradients flow into `networks` alone, so that D's turn builds no graph of G, nor G's gradients of D's weights."""
+    """Let gradients flow into `networks` alone, so that D's turn builds no graph of G, nor G's gradients of D's
+    weights."""
     parameters = [p for p in among.parameters() if p.requires_grad]
     own = {id(p) for p in networks.parameters()}
     for p in parameters:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 class Chain(nn.Module):
     """Transforms applied in order, to reals and fakes alike; empty, it changes nothing.
 
-    A transform is a module `(images, seed) -> images` with images (N, C, H, W) and one seed an image (N,), from which all it draws is hashed.
+    A transform is a module `(images, seed) -> images` with images (N, C, H, W) and one seed an image (N,), from which
+    all it draws is hashed.
     """
 
     def __init__(self, *transforms: nn.Module):

@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
     """What a number or a checkpoint was made with."""
     return {
         "ganduel": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which safe loading refuses
         "torch_fidelity": FIDELITY_VERSION,
         "python": platform.python_version(),
     }
@@ -72,7 +72,7 @@ def describe(row: dict[str, Any]) -> str:
     numbers = [f"{name} {row[name]:.4g}" for name in ("fid", "kid", "isc", "precision", "recall") if name in row]
     note = f" ({row['note']})" if row["note"] else ""
     return (
-        f"{', '.join(numbers)}: {row['generated']:,} generated against {row['real']:,} real images, features {row['features']}{note}, "
-        f"data {row['data']}, ema {str(row['ema']).lower()}, seed {row['seed']}, "
+        f"{', '.join(numbers)}: {row['generated']:,} generated against {row['real']:,} real images, "
+        f"features {row['features']}{note}, data {row['data']}, ema {str(row['ema']).lower()}, seed {row['seed']}, "
         + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     )

@@ -1,6 +1,7 @@
 """Features of a small digit classifier: Inception, trained on photographs, says little about 28x28 grey digits.
 
-Trained once on a labelled set and kept beside its packed copy; always the same seed, so that two machines get the same features but for rounding.
+Trained once on a labelled set and kept beside its packed copy; always the same seed, so that two machines get the same
+features but for rounding.
 """
 
 import hashlib
@@ -17,19 +18,20 @@ from ganduel.terminal import progress
 
 SIZE = 28  # pixels a side that the classifier sees
 WIDTH = 64  # features an image
-STEPS, BATCH, RATE = 600, 128, 2e-3
+STEPS, BATCH, RATE = 300, 128, 1e-2
 
 
 class DigitClassifier(nn.Module):
-    """Images (N, C, H, W), uint8, to the features (N, 64) and the logits (N, classes) of a small convolutional network."""
+    """Images (N, C, H, W), uint8, to the features (N, 64) and the logits (N, classes) of a small convolutional
+    network."""
 
     def __init__(self, classes: int):
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(1, 16, 5, padding=2),
+            nn.Conv2d(1, 16, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 5, padding=2),
+            nn.Conv2d(16, 32, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
@@ -47,7 +49,8 @@ class DigitClassifier(nn.Module):
 
 
 def digit_weights(images: ImageSet, folder: Path) -> tuple[Path, float]:
-    """The file of a classifier for this labelled set, trained where there is none yet, and its accuracy on images it has not seen."""
+    """The file of a classifier for this labelled set, trained where there is none yet, and its accuracy on images it
+    has not seen."""
     if images.labels is None:
         raise UserError(
             f"metric.features=digits needs a labelled set, and {images.about['name']} has no labels: "

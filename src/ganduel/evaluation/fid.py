@@ -5,7 +5,6 @@ The only importer of torch_fidelity.
 
 import functools
 import os
-import pickle
 import urllib.error
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from ganduel import checkpoint
 from ganduel.data.loading import ImageSet
 from ganduel.data.packing import in_mode
 from ganduel.data.sources import folder as find_images
@@ -80,8 +80,8 @@ class Features:
 
 
 def find_features(kind: str, weights: str | None, images: ImageSet | None, folder: Path) -> Features:
-    """The extractor of this name, with the given file of weights; without one Inception's are downloaded and a digit classifier is
-    trained on the labels of `images` and kept in `folder`.
+    """The extractor of this name, with the given file of weights; without one Inception's are downloaded and a digit
+    classifier is trained on the labels of `images` and kept in `folder`.
 
     Raises UserError where that cannot be.
     """
@@ -90,11 +90,13 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
         if not path.is_file():
             raise UserError(f"metric.weights={path}: there is no such file")
         if kind == "inception":
-            _refuse_code(path)  # torch-fidelity would unpickle it
+            checkpoint.read(path, "file of weights")  # torch-fidelity would run what code it holds
         return Features(kind, path)
     if kind == "digits":
         if images is None:
-            raise UserError("metric.features=digits: without a labelled set, name a classifier's file with metric.weights=FILE")
+            raise UserError(
+                "metric.features=digits: without a labelled set, name a classifier's file with metric.weights=FILE"
+            )
         path, accuracy = digit_weights(images, folder)
         return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
@@ -106,17 +108,10 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
             )
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise UserError(
-                f"metric.features=inception needs {INCEPTION} (96 MB), which cannot be downloaded ({error}): get it from "
-                f"{INCEPTION_PAGE} and put it into {path.parent}, or name it with metric.weights=FILE"
+                f"metric.features=inception needs {INCEPTION} (96 MB), which cannot be downloaded ({error}): get it "
+                f"from {INCEPTION_PAGE} and put it into {path.parent}, or name it with metric.weights=FILE"
             ) from error
     return Features(kind, path)
-
-
-def _refuse_code(path: Path) -> None:
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"metric.weights={path}: is no file of weights that can be opened without running code") from error
 
 
 class Real(Dataset):
@@ -188,8 +183,8 @@ def measure(
 ) -> dict[str, float]:
     """The metrics by their names in `RESULTS`' keys: fid, kid and kid_std, isc and isc_std, precision and recall.
 
-    `reference` identifies the real images; their statistics are kept under `cache` with it and with the weights' hash in their name, so that
-    changed images or weights never meet old statistics.
+    `reference` identifies the real images; their statistics are kept under `cache` with it and with the weights' hash
+    in their name, so that changed images or weights never meet old statistics.
     """
     counts = len(fake), len(real)  # type: ignore[arg-type]
     if min(counts) < 2:

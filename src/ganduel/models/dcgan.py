@@ -1,6 +1,8 @@
-"""DCGAN (Radford, Metz and Chintala 2016) with the widths and the initialisation of PyTorch's tutorial, at any square size."""
+"""DCGAN (Radford, Metz and Chintala 2016) with the widths and the initialisation of PyTorch's tutorial, at any square
+size."""
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -25,8 +27,8 @@ def stages(resolution: int, depth: int | None) -> tuple[int, int]:
 class Generator(nn.Module):
     """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1).
 
-    `depth` transposed convolutions double the size, from `channels * 2^(depth - 1)` feature maps to the image. A size that is no multiple
-    of 2^depth is cut from the middle of the next larger one.
+    `depth` transposed convolutions double the size, from `channels * 2^(depth - 1)` feature maps to the image. A size
+    that is no multiple of 2^depth is cut from the middle of the next larger one.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Generator(nn.Module):
             norm2d(norm, widths[0], running=True),
             nn.ReLU(inplace=True),
         ]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [
                 nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=bias),
                 norm2d(norm, after, running=True),
@@ -66,7 +68,8 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,): the generator's mirror image, strided convolutions."""
+    """Images (N, image_channels, resolution, resolution) to logits (N,): the generator's mirror image, strided
+    convolutions."""
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, depth: int | None, norm: Norm):
         super().__init__()
@@ -77,7 +80,7 @@ class Discriminator(nn.Module):
             nn.Conv2d(image_channels, channels, 4, stride=2, padding=1, bias=bias),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 4, stride=2, padding=1, bias=bias),
                 norm2d(norm, after, running=False),

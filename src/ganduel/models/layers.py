@@ -10,8 +10,9 @@ Norm = Literal["batch", "layer", "instance", "none"]
 def norm2d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
     """A normalisation of (N, channels, H, W) with a gain and a bias a channel.
 
-    "layer" is over (C, H, W), as in "Improved Training of Wasserstein GANs". `running` keeps BatchNorm's running statistics for
-    evaluation. Discriminators do without: they meet real and fake batches in turn, and the mixed statistics would describe neither.
+    "layer" is over (C, H, W), as in "Improved Training of Wasserstein GANs". `running` keeps BatchNorm's running
+    statistics for evaluation. Discriminators do without: they meet real and fake batches in turn, and the mixed
+    statistics would describe neither.
     """
     match kind:
         case "batch":

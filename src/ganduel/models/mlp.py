@@ -6,7 +6,8 @@ from ganduel.models.layers import Norm, norm1d
 
 
 class Generator(nn.Module):
-    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1), through hidden layers of `widths`."""
+    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1), through hidden layers of
+    `widths`."""
 
     def __init__(self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm):
         super().__init__()
@@ -30,7 +31,8 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,), through hidden layers of `widths` with dropout."""
+    """Images (N, image_channels, resolution, resolution) to logits (N,), through hidden layers of `widths` with
+    dropout."""
 
     def __init__(self, *, resolution: int, image_channels: int, widths: list[int], norm: Norm, dropout: float):
         super().__init__()

@@ -17,7 +17,8 @@ LARGEST = 65_535  # pixels a side that image viewers still open
 
 
 def tile(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images (N, C, H, W), uint8, side by side with two pixels between: (3, height, width). As square as can be by default."""
+    """Images (N, C, H, W), uint8, side by side with two pixels between: (3, height, width). As square as can be by
+    default."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
@@ -38,7 +39,9 @@ def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int
     *_, height, width = sampler.sample(seeds[:1]).shape
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     if max(columns * (width + 2), math.ceil(len(seeds) / columns) * (height + 2)) > LARGEST:
-        raise UserError(f"seeds: a grid of {len(seeds)} images is over {LARGEST} pixels a side; take fewer, or mode=images")
+        raise UserError(
+            f"seeds: a grid of {len(seeds)} images is over {LARGEST} pixels a side; take fewer, or mode=images"
+        )
     make_folder(path.parent, "out")
     save_png(tile(sampler.bytes(seeds, batch), columns), path)
     return path

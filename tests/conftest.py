@@ -1,0 +1,90 @@
+"""What the tests share: a tiny model on a few digits, trained by the real command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganduel import checkpoint, cli, config
+from ganduel.evaluation import features
+
+TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
+MODELS = {
+    "dcgan": ("model=dcgan", "model.channels=4"),
+    "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
+}
+NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> None:
+    torch.set_num_threads(1)  # networks this small lose by more
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where all tests share the packed digits and a hastily trained classifier of them."""
+    features.STEPS = 100
+    return f"data.packed={tmp_path_factory.mktemp('packed')}"
+
+
+@pytest.fixture
+def tiny(packed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Arguments of gan-train that make a run of seconds, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return (*TINY, packed, *MODELS["dcgan"])
+
+
+@pytest.fixture
+def train(tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command gan-train, in this process, on a tiny run: `train("seed=1")` returns the exit code."""
+
+    def run(*arguments: str) -> int:
+        arguments = (*tiny, *arguments)
+        monkeypatch.setattr("sys.argv", ["gan-train", *arguments])
+        return cli.command("train", list(arguments))
+
+    return run
+
+
+@pytest.fixture
+def compose(packed: str) -> Callable[..., dict[str, Any]]:
+    """The configuration of a tiny run, as training gets it."""
+    return lambda *overrides, model="dcgan": config.compose("train", [*TINY, packed, *MODELS[model], *overrides])
+
+
+def state(run: str | Path, name: str = "latest") -> dict[str, Any]:
+    """What a checkpoint of a run holds."""
+    return checkpoint.load(Path(run) / "checkpoints" / f"{name}.pt")
+
+
+def rows(run: str | Path, name: str = "stats.jsonl") -> list[dict[str, Any]]:
+    """The lines of a run's statistics, without what a clock or a memory meter said."""
+    lines = (Path(run) / name).read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(("speed/", "memory/"))} for line in lines]
+
+
+def assert_equal(a: Any, b: Any, where: str = "") -> None:
+    """Two nested structures of tensors and plain values are the same, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for name in a:
+            assert_equal(a[name], b[name], f"{where}.{name}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Over all tensors of two state dicts."""
+    assert a.keys() == b.keys()
+    return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)

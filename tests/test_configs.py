@@ -1,0 +1,110 @@
+"""Every YAML file is found, composes, and builds what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ganduel import build, config, losses, pace, regularizers
+from ganduel.game import Game
+
+TOP = config.config_dir()
+FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
+COMMANDS = ("train", "sample", "fid", "data")
+
+
+def options(group: str) -> list[str]:
+    return [p.stem for p in FILES if p.parent == Path(group)]
+
+
+def test_all_files_are_accounted_for():
+    tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode"}
+    assert {str(p.parent) for p in FILES} - {"."} == tested
+    assert {p.stem for p in FILES if p.parent == Path()} == set(COMMANDS)
+    for path in FILES:
+        assert (TOP / path).read_text().startswith("#"), f"{path} does not say what it is"
+
+
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_models(model, channels):
+    composed = config.compose("train", [f"model={model}", f"data.channels={channels}", "data.resolution=32"])
+    game = build.game(composed["model"], composed["augment"], [])
+    assert isinstance(game, Game)
+    seed = torch.arange(2)
+    images = game.eval().sample(game.generators, seed)
+    assert images.shape == (2, channels, 32, 32)
+    assert composed["name"] == f"{model}-digits"
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_losses(loss):
+    composed = config.compose("train", [f"loss={loss}"])
+    built = build.part(composed["loss"], "loss", [])
+    assert isinstance(built, losses.AdversarialLoss)
+
+
+def test_what_is_typed_wins_over_the_model():
+    composed = config.compose("train", ["model=vanilla", "loss=least_squares"])
+    assert composed["loss"]["_target_"] == "ganduel.losses.least_squares"
+    assert config.compose("train", ["model=vanilla"])["loss"]["_target_"] == "ganduel.losses.minimax"
+
+
+@pytest.mark.parametrize("name", options("regularizer"))
+def test_regularizers(name):
+    composed = config.compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.weight=3"])
+    built = build.parts(composed["regularizer"], "regularizer", [])
+    assert isinstance(built[name], regularizers.Regularizer) and built[name].weight == 3
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_optimizers(name):
+    composed = config.compose("train", [f"optimizer={name}"])
+    for player in ("G", "D"):
+        node = composed["optimizer"][player]
+        built = build.optimizer(node, f"optimizer.{player}", [], torch.nn.Linear(2, 2), [], torch.device("cpu"))
+        assert isinstance(built, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_schedulers(name):
+    composed = config.compose("train", [f"scheduler={name}"])
+    assert build.part(composed["scheduler"], "scheduler", [])(0) > 0
+
+
+@pytest.mark.parametrize("name", options("pace"))
+def test_paces(name):
+    assert isinstance(build.part(config.compose("train", [f"pace={name}"])["pace"], "pace", []), pace.Pace)
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_data(name):
+    composed = config.compose("data", [f"data={name}", "data.root=somewhere"])
+    build.check(composed["data"]["source"], "data.source", [])
+    assert composed["data"]["packed"] == "somewhere/packed"
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_experiments_run_two_iterations(name, train):
+    tiny = ("batch_size=4", "duration=2 steps", "model.channels=4", "metric.samples=10")
+    assert train(f"experiment={name}", *tiny, "name=x") == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_key_is_explained(command):
+    """A comment stands beside every key of the four main files and of every option."""
+    lines = (TOP / f"{command}.yaml").read_text().split("hydra:\n")[0].splitlines()
+    keys = [line for line in lines if re.match(r" *\w+: *[^{ ]", line) and not line.lstrip().startswith(("-", "#"))]
+    obvious = ("seed:", "log:", "sample:", "checkpoint:", "metric:", "batch:", "runs_dir:")
+    unexplained = [line for line in keys if "#" not in line and not line.lstrip().startswith(obvious)]
+    assert not unexplained
+
+
+def test_schema_has_no_defaults_of_its_own():
+    for path in COMMANDS:
+        written = yaml.safe_load((TOP / f"{path}.yaml").read_text())
+        assert f"{path}_schema" in written["defaults"]
+    with pytest.raises(TypeError):
+        config.Train()  # every field must come from a file

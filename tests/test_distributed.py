@@ -1,0 +1,42 @@
+"""Many processes end where one does. Started by torchrun, on gloo."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import NO_BATCH_NORM, largest_difference, rows, state
+
+SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "every.log=4 steps", "regularizer=[r1]", "regularizer.r1.every=2")
+
+
+def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", "ganduel.train", *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_two_processes_equal_one(train, tiny):
+    assert train("name=one", *SETTINGS) == 0
+    result = torchrun(2, *tiny, "name=two", *SETTINGS)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["runs/two"] and result.stderr.count("finished ") == 1  # one of them speaks
+    one, two = state("runs/one")["state"], state("runs/two")["state"]
+    assert largest_difference(one["game"], two["game"]) < 1e-5
+    assert largest_difference(one["ema"], two["ema"]) < 1e-5
+    for a, b in zip(rows("runs/one"), rows("runs/two"), strict=True):
+        assert a["step"] == b["step"]
+        for name in a:
+            assert a[name] == pytest.approx(b[name], abs=1e-4), name
+    # The same run may go on in one process.
+    assert train("name=two", *SETTINGS, "duration=12 steps") == 0
+    assert train("name=one", *SETTINGS, "duration=12 steps") == 0
+    assert largest_difference(state("runs/one")["state"]["game"], state("runs/two")["state"]["game"]) < 1e-5
+
+
+def test_a_batch_that_cannot_be_shared(tiny):
+    result = torchrun(2, *tiny, "batch_size=7")
+    assert result.returncode != 0
+    assert "error: batch_size=7 cannot be shared by 2 processes; set a multiple of 2" in result.stderr

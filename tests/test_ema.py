@@ -1,0 +1,35 @@
+"""The averaged generators."""
+
+import pytest
+import torch
+from torch import nn
+
+from ganduel.ema import EMA
+
+
+def network() -> nn.ModuleDict:
+    return nn.ModuleDict({"G": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))})
+
+
+def test_half_of_the_past_remains_after_a_half_life():
+    generators = network()
+    ema = EMA(generators, half_life=1000, ramp=None)
+    before = generators["G"][0].weight.detach().clone()
+    with torch.no_grad():
+        generators["G"][0].weight += 1
+        generators["G"][1].running_mean += 2
+        generators["G"][1].num_batches_tracked += 3
+    for _ in range(10):
+        ema.update(images=100, images_seen=10_000)
+    average = ema.generators["G"]
+    assert torch.allclose(average[0].weight, before + 0.5, atol=1e-6)
+    assert torch.allclose(average[1].running_mean, torch.full((2,), 1.0), atol=1e-6)
+    assert average[1].num_batches_tracked == 3
+    assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+def test_ramp():
+    ema = EMA(network(), half_life=1000, ramp=0.05)
+    assert ema.decay(images=100, images_seen=2000) == pytest.approx(0.5)  # a half-life of 5 % of 2,000
+    assert ema.decay(images=100, images_seen=1_000_000) == pytest.approx(0.5**0.1)
+    assert ema.decay(images=100, images_seen=0) == 0  # follows at once

@@ -1,0 +1,42 @@
+"""Durations, the clock, and turns."""
+
+import pytest
+
+from ganduel.errors import UserError
+from ganduel.pace import Clock, Duration, Pace
+
+
+@pytest.mark.parametrize(
+    ("text", "iterations"),
+    [
+        ("10 steps", 10),
+        ("1 step", 1),
+        ("1 kimg", 16),
+        ("0.5 kimg", 8),
+        ("2 epochs", 4),
+        ("2.5 epochs", 5),
+        ("1e1 steps", 10),
+    ],
+)
+def test_durations(text, iterations):
+    clock = Clock(images_per_iteration=64, steps_per_iteration=1, images_per_epoch=128)
+    assert clock.iterations(Duration.parse(text, "duration")) == iterations
+
+
+def test_a_step_is_a_turn_of_the_generator():
+    clock = Clock(images_per_iteration=5 * 64, steps_per_iteration=2, images_per_epoch=320)
+    assert clock.iterations(Duration.parse("10 steps", "duration")) == 5
+    assert clock.images(Duration.parse("10 steps", "duration")) == 5 * 5 * 64
+
+
+@pytest.mark.parametrize("text", ["5 parsecs", "-1 kimg", "0 steps", "kimg", "5", "", "1.2.3 kimg", "nan epochs"])
+def test_what_is_no_duration(text):
+    with pytest.raises(UserError, match=r"every\.log.*kimg, steps or epochs"):
+        Duration.parse(text, "every.log")
+
+
+def test_turns():
+    turns = Pace(n_critic=2, n_generator=1, first="D").turns
+    assert [(t.player, t.nth, t.reals) for t in turns] == [("D", 0, 0), ("D", 1, 1), ("G", 0, 1)]
+    turns = Pace(n_critic=1, n_generator=2, first="G").turns
+    assert [(t.player, t.nth, t.reals) for t in turns] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]

@@ -1,0 +1,43 @@
+"""Randomness is a function of (seed, stream), image by image."""
+
+import torch
+
+from ganduel import randomness
+
+
+def test_numbers_do_not_depend_on_the_batch():
+    seeds = randomness.seeds(7, "turn", first=0, count=16)
+    whole = randomness.normal(seeds, (3, 5), "latent")
+    parts = [randomness.normal(part, (3, 5), "latent") for part in seeds.split([1, 4, 11])]
+    assert torch.equal(whole, torch.cat(parts))
+    assert torch.equal(seeds[10:], randomness.seeds(7, "turn", first=10, count=6))
+
+
+def test_streams_seeds_and_keys_differ():
+    a = randomness.seeds(7, "turn", 0, first=0, count=100)
+    b = randomness.seeds(7, "turn", 1, first=0, count=100)
+    assert len(torch.cat([a, b]).unique()) == 200
+    numbers = [randomness.uniform(a, (50,), "x"), randomness.uniform(a, (50,), "y"), randomness.uniform(b, (50,), "x")]
+    for i, x in enumerate(numbers):
+        for y in numbers[i + 1 :]:
+            assert abs(float(torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1])) < 0.05
+
+
+def test_distributions():
+    seeds = torch.arange(1000)  # the plainest seeds there are: those that users type
+    u = randomness.uniform(seeds, (100,), "u").double()
+    assert u.min() > 0 and u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.005 and abs(u.var() - 1 / 12) < 0.001
+    n = randomness.normal(seeds, (100,), "n").double()
+    moments = [float((n**k).mean()) for k in (1, 2, 3, 4)]
+    for moment, expected, tolerance in zip(moments, (0, 1, 0, 3), (0.015, 0.02, 0.05, 0.1), strict=True):
+        assert abs(moment - expected) < tolerance
+    for first, second in ((n[:, :-1], n[:, 1:]), (n[:-1], n[1:])):  # neighbours in an image, and neighbouring seeds
+        assert abs(float((first * second).mean())) < 0.015
+
+
+def test_values_are_forever():
+    """A change here would change every run and every `gan-sample seeds=`."""
+    assert randomness.key(0, "turn", 3) == 3736808663900028972
+    expected = torch.tensor([0.9819, -1.2006, 1.0590])
+    assert torch.allclose(randomness.normal(torch.tensor([5]), (3,), "latent")[0], expected, atol=1e-4)

@@ -1,0 +1,317 @@
+"""Runs that cannot be lost: resuming, stopping, changing, moving aside."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NO_BATCH_NORM, assert_equal, rows, state
+
+from ganduel.run import differences
+
+RUN = Path("runs/tiny")
+PENALTY = ("regularizer=[r1]", "regularizer.r1.every=3")  # a phase that is not due in every step
+
+
+def spawn(arguments: tuple[str, ...], **settings) -> subprocess.Popen:
+    """The real command, in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ganduel.train", *arguments]
+    return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, **settings)
+
+
+def test_a_run_leaves_what_the_design_says(train, capsys):
+    assert train("metric.which=[fid]", "metric.samples=100", "every.log=1 steps") == 0
+    out = capsys.readouterr()
+    assert out.out == "runs/tiny\n"
+    for word in (
+        "run ",
+        "device ",
+        "data ",
+        "networks ",
+        "duration ",
+        "resume ",
+        "finished ",
+        "gan-sample ckpt=runs/tiny",
+    ):
+        assert word in out.err, word
+    found = {str(p.relative_to(RUN)) for p in RUN.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
+    assert found == {
+        ".lock",
+        "config.yaml",
+        "overrides.txt",
+        "train.log",
+        "stats.jsonl",
+        "metrics.jsonl",
+        "samples/reals.png",
+        "samples/000000kimg.png",
+        "checkpoints/latest.pt",
+        "checkpoints/previous.pt",
+        "checkpoints/best.pt",
+        "checkpoints/000000kimg.pt",
+    }
+    assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4]
+    assert "model.channels=4" in (RUN / "overrides.txt").read_text().splitlines()
+    assert not Path("outputs").exists() and not Path("multirun").exists()
+
+
+def test_tensorboard_has_every_curve_over_images_seen(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train("metric.which=[fid]", "metric.samples=100", "every.log=2 steps") == 0
+    events = EventAccumulator(str(RUN / "tensorboard"))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    names = {"loss/D", "loss/G", "logits/real", "logits/fake", "accuracy/real", "accuracy/fake"}
+    names |= {f"validation/{name}" for name in names}
+    names |= {"learning_rate/D", "learning_rate/G", "speed/images_per_second", "memory/gigabytes", "metric/fid"}
+    assert names <= scalars
+    assert [e.step for e in events.Scalars("loss/D")] == [16, 32]
+    assert [e.step for e in events.Scalars("metric/fid")][-1] == 32
+    assert {"samples/reals", "samples/fakes"} <= set(events.Tags()["images"])
+    assert any("hparams" in name for name in events.summary_metadata)
+
+
+def test_twenty_steps_resumed_to_forty_equal_forty(train):
+    """Nothing of a checkpoint differs, and no line of the statistics is missing, repeated or changed."""
+    common = ("every.log=3 steps", "every.checkpoint=7 steps", *PENALTY)
+    assert train("name=a", "duration=20 steps", *common) == 0
+    assert train("name=a", "duration=40 steps", *common) == 0
+    assert train("name=b", "duration=40 steps", *common) == 0
+    a, b = state("runs/a"), state("runs/b")
+    assert a["step"] == 40 and a["images_seen"] == 320
+    assert_equal(a["state"], b["state"])
+    # The end of the first run wrote a line of its own, at step 20, which the longer one has not.
+    whole = rows("runs/b")
+    assert [r["step"] for r in whole] == [*range(3, 40, 3), 40]
+    assert [r["step"] for r in rows("runs/a")] == [*range(3, 20, 3), 20, *range(21, 40, 3), 40]
+    assert rows("runs/a")[:6] == whole[:6] and rows("runs/a")[8:] == whole[7:]
+
+
+def test_killed_at_random_moments(train, tiny):
+    """SIGKILL, the same command again, and so on: the weights and the statistics are those of an undisturbed run."""
+    common = ("duration=120 steps", "every.log=2 steps", "every.checkpoint=5 steps", "every.sample=50 steps", *PENALTY)
+    assert train("name=whole", *common) == 0
+    random.seed(0)
+    killed = 0
+    for _ in range(3):
+        process = spawn((*tiny, "name=killed", *common))
+        mark = rows("runs/killed")[-1]["step"] if Path("runs/killed/stats.jsonl").exists() else 0
+        goal = mark + random.randint(3, 25)
+        while process.poll() is None:
+            if Path("runs/killed/stats.jsonl").exists():
+                text = Path("runs/killed/stats.jsonl").read_text().splitlines()
+                if text and text[-1].endswith("}") and json.loads(text[-1])["step"] >= goal:
+                    process.kill()
+            time.sleep(0.002)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed == 3
+    assert train("name=killed", *common) == 0
+    assert_equal(state("runs/whole")["state"], state("runs/killed")["state"])
+    assert rows("runs/whole") == rows("runs/killed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_and_end(train, tiny, number, code):
+    common = ("duration=100000 steps", "every.log=1 steps", "every.sample=90000 steps", "every.checkpoint=90000 steps")
+    process = spawn((*tiny, *common))
+    while not (RUN / "stats.jsonl").exists() or len((RUN / "stats.jsonl").read_text().splitlines()) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert "stopped and saved at step" in errors and "Traceback" not in errors
+    saved = state(RUN)["step"]
+    assert saved >= 3 and rows(RUN)[-1]["step"] == saved
+
+
+def test_sigusr1_saves_and_goes_on(tiny):
+    process = spawn((*tiny, "duration=100000 steps", "every.log=1 steps", "every.checkpoint=90000 steps"))
+    while not (RUN / "stats.jsonl").exists() or len((RUN / "stats.jsonl").read_text().splitlines()) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    while state(RUN)["step"] < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    step = len((RUN / "stats.jsonl").read_text().splitlines())
+    while len((RUN / "stats.jsonl").read_text().splitlines()) <= step:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def test_changed_settings_are_refused_then_taken(train, capsys):
+    assert train() == 0
+    before = (RUN / "checkpoints" / "latest.pt").read_bytes()
+    assert train("duration=8 steps", "optimizer.G.lr=0.001") == 1
+    error = capsys.readouterr().err
+    assert "optimizer.G.lr: 0.0002 -> 0.001" in error and "accept_changes=true" in error
+    assert (RUN / "checkpoints" / "latest.pt").read_bytes() == before
+    assert train("duration=8 steps", "optimizer.G.lr=0.001", "accept_changes=true") == 0
+    assert rows(RUN)[-1]["learning_rate/G"] == 0.001 and rows(RUN)[-1]["learning_rate/D"] == 0.0002
+    assert "optimizer.G.lr: 0.0002 -> 0.001" in (RUN / "train.log").read_text()
+    # The momentum of then, the settings of today: betas too.
+    assert train("duration=9 steps", "optimizer.G.lr=0.001", "optimizer.G.betas=[0.0,0.9]", "accept_changes=true") == 0
+    assert state(RUN)["state"]["optimizers"]["G"]["param_groups"][0]["betas"] in ([0.0, 0.9], (0.0, 0.9))
+
+
+def test_networks_that_do_not_fit_are_refused(train, capsys):
+    assert train() == 0
+    assert train("duration=8 steps", "model.channels=8", "accept_changes=true") == 1
+    assert "do not fit the new settings (model.channels: 4 -> 8" in capsys.readouterr().err
+
+
+def test_what_may_change_freely(train):
+    assert train() == 0
+    free = (
+        "duration=6 steps",
+        "every.log=1 steps",
+        "keep=1",
+        "micro_batch=4",
+        "workers=1",
+        "metric.which=[fid]",
+        "json=true",
+    )
+    assert train(*free, "metric.samples=50") == 0
+    assert state(RUN)["step"] == 6
+
+
+def test_other_images_are_refused(train, capsys, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        Image.new("L", (16, 16), i * 10).save(tmp_path / "photos" / f"{i:02d}.png")
+    arguments = (
+        "data=folder",
+        "data.root=photos",
+        "data.packed=photos/packed",
+        "data.resolution=16",
+        "data.channels=1",
+    )
+    assert train(*arguments) == 0
+    Image.new("L", (16, 16), 255).save(tmp_path / "photos" / "03.png")
+    assert train(*arguments, "duration=6 steps") == 1
+    assert "the images themselves" in capsys.readouterr().err
+
+
+def test_a_finished_run_stays_as_it_is(train, capsys):
+    assert train() == 0
+    before = state(RUN)
+    assert train() == 0
+    assert_equal(before["state"], state(RUN)["state"])
+    assert train("duration=2 steps") == 1
+    assert "duration=2 steps is shorter" in capsys.readouterr().err
+
+
+def test_overwrite_moves_the_old_run_aside(train):
+    assert train() == 0
+    assert train("overwrite=true", "seed=1") == 0
+    assert train("overwrite=true", "seed=2") == 0
+    seeds = [state(f"runs/{name}")["config"]["seed"] for name in ("tiny.old-1", "tiny.old-2", "tiny")]
+    assert seeds == [0, 1, 2]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, capsys):
+    assert train("duration=8 steps", "every.checkpoint=3 steps") == 0
+    whole = state(RUN)
+    latest = RUN / "checkpoints" / "latest.pt"
+    content = bytearray(latest.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # one byte of a tensor
+    latest.write_bytes(content)
+    assert train("duration=8 steps", "every.checkpoint=3 steps") == 0
+    error = capsys.readouterr().err
+    assert "warning: " in error and "damaged" in error and "resumed at step 6" in error
+    assert_equal(whole["state"], state(RUN)["state"])
+    for path in (RUN / "checkpoints").glob("[lp]*.pt"):
+        path.write_bytes(b"nothing")
+    assert train("duration=9 steps") == 1
+    assert "overwrite=true starts anew" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(train, capsys):
+    assert train("every.checkpoint=2 steps") == 0
+    good = state(RUN)
+    again = ("duration=40 steps", "optimizer.G.lr=1e30", "optimizer.D.lr=1e30", "accept_changes=true")
+    assert train(*again) == 1
+    error = capsys.readouterr().err
+    assert "is not finite at step" in error and "of step 4" in error and error.splitlines()[-1].startswith("error: ")
+    assert_equal(good["state"], state(RUN)["state"])
+
+
+def test_out_of_memory_says_what_to_do(train, capsys, monkeypatch):
+    from ganduel.trainer import Trainer
+
+    def fail(self) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    assert train("micro_batch=4") == 1
+    error = capsys.readouterr().err
+    assert "out of memory with micro_batch=4: set micro_batch=2" in error
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(train, tiny):
+    """A limit on the size of files stands in for a full disk: the write fails half way."""
+    import resource
+
+    assert train("every.checkpoint=2 steps") == 0
+    good = state(RUN)
+    size = (RUN / "checkpoints" / "latest.pt").stat().st_size
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    process = spawn((*tiny, "every.checkpoint=2 steps", "duration=8 steps"), preexec_fn=limit)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "error: cannot write" in errors and "intact" in errors and "Traceback" not in errors
+    assert_equal(good["state"], state(RUN)["state"])
+    assert not list((RUN / "checkpoints").glob("*.tmp"))
+    assert train("every.checkpoint=2 steps", "duration=8 steps") == 0
+    assert state(RUN)["step"] == 8
+
+
+def test_periodic_checkpoints_hold_networks_only(train):
+    assert train("duration=2 kimg", "batch_size=100", "every.checkpoint=5 steps", "keep=2", *NO_BATCH_NORM) == 0
+    numbered = sorted(p.name for p in (RUN / "checkpoints").glob("[0-9]*"))
+    assert numbered == ["000001kimg.pt", "000002kimg.pt"]
+    assert set(state(RUN, "000002kimg")["state"]) == {"game", "ema"}
+    for path in (RUN / "checkpoints").glob("*.pt"):
+        assert torch.load(path, weights_only=True)["format"] == 1
+
+
+def test_init_from(train, capsys):
+    assert train("name=old") == 0
+    assert train("name=new", "init_from=runs/old", "seed=1", "optimizer.G.lr=1e-12", "optimizer.D.lr=1e-12") == 0
+    old, new = state("runs/old")["state"]["game"], state("runs/new")["state"]["game"]
+    name = "generators.G.layers.0.weight"
+    assert torch.allclose(old[name], new[name], atol=1e-6)
+    assert train("name=other", "init_from=runs/old", "model.channels=8") == 1
+    assert "init_from=runs/old: its networks are not those of this run" in capsys.readouterr().err
+
+
+def test_a_sweep_has_a_run_folder_a_job(train):
+    assert train("-m", "seed=0,1", "optimizer.G.lr=0.001") == 0
+    seeds = [state(f"runs/tiny/{job}")["config"]["seed"] for job in (0, 1)]
+    assert seeds == [0, 1]
+    assert not Path("outputs").exists() and not Path("multirun").exists()
+    assert train("seed=1", "optimizer.G.lr=0.001", "name=tiny/1", "duration=6 steps") == 0  # one of them goes on
+    assert state("runs/tiny/1")["step"] == 6
+
+
+def test_differences():
+    old = {"seed": 0, "every": {"log": None}, "data": {"root": "a", "crop": None}, "optimizer": {"G": {"lr": 1}}}
+    new = {"seed": 1, "every": {"log": "x"}, "data": {"root": "b", "crop": 3}, "optimizer": {"G": {"lr": 1, "eps": 2}}}
+    assert differences(old, new) == ["seed: 0 -> 1", "data.crop: None -> 3", "optimizer.G.eps: absent -> 2"]
+    assert differences(old, old) == []
