@@ -1,0 +1,224 @@
+"""The loop: equivalences that must hold for any game."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
+
+from ganduel import randomness, setup
+from ganduel.game import Duel
+from ganduel.pace import Turn
+from ganduel.regularizers import Regularizer, r1
+from ganduel.trainer import Stats, Trainer, phases
+
+LOSSES = ("minimax", "nonsaturating", "least_squares")
+PENALTIES = ((), ("regularizer=[r1]",), ("regularizer=[r1]", "regularizer.r1.every=2"))
+PRECISIONS = ("fp32", "bf16")
+
+
+@pytest.fixture
+def trainer(compose):
+    """A trainer of a tiny run: `trainer("loss=minimax", model="vanilla")`."""
+    return lambda *overrides, **model: setup.assemble(compose(*overrides, **model), torch.device("cpu"))[0]
+
+
+def weights(trainer: Trainer, player: str) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.players[player].networks.named_parameters()}
+
+
+def test_micro_batches_equal_the_whole_batch(trainer):
+    """Losses, penalties (main and lazy), optimizers and averages: all of them, after three iterations."""
+    whole, parts = (
+        trainer(*NO_BATCH_NORM, "regularizer=[r1]", "regularizer.r1.every=2", f"micro_batch={micro}")
+        for micro in (8, 2)
+    )
+    for one in (whole, parts):
+        for _ in range(3):
+            one.step()
+    assert largest_difference(whole.game.state_dict(), parts.game.state_dict()) < 1e-5
+    assert largest_difference(whole.ema.generators.state_dict(), parts.ema.generators.state_dict()) < 1e-5
+    for name, value in whole.stats.means().items():
+        assert parts.stats.means()[name] == pytest.approx(value, abs=1e-4), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_only_the_mover_moves(trainer, model):
+    one = trainer(model=model)
+    for mover, other in (("D", "G"), ("G", "D")):
+        before = weights(one, mover), weights(one, other)
+        one.take_turn(Turn(mover, 0, 0))
+        assert largest_difference(before[0], weights(one, mover)) > 0
+        assert largest_difference(before[1], weights(one, other)) == 0
+        assert all(p.requires_grad for p in one.game.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "penalty", "precision"), list(itertools.product(MODELS, LOSSES, PENALTIES, PRECISIONS)), ids=str
+)
+def test_every_combination_trains(trainer, model, loss, penalty, precision):
+    one = trainer(f"loss={loss}", f"precision={precision}", *penalty, model=model)
+    before = weights(one, "D"), weights(one, "G")
+    for _ in range(3):
+        one.step()
+    assert one.not_finite() == []
+    assert largest_difference(before[0], weights(one, "D")) > 0
+    assert largest_difference(before[1], weights(one, "G")) > 0
+    assert ("loss/r1" in one.stats.means()) == bool(penalty)
+
+
+def test_bf16_is_close_to_fp32(trainer):
+    means = []
+    for precision in PRECISIONS:
+        one = trainer(f"precision={precision}", *NO_BATCH_NORM)
+        one.step()
+        means.append(one.stats.means())
+    assert means[0]["loss/D"] != means[1]["loss/D"]  # it is on
+    assert means[0]["loss/D"] == pytest.approx(means[1]["loss/D"], rel=0.02)
+
+
+def test_penalties_and_critics_are_float32_under_mixed_precision(trainer):
+    seen = []
+
+    def spy(duel: Duel) -> torch.Tensor:
+        seen.append((duel.critic(duel.real).dtype, torch.is_autocast_enabled("cpu"), duel.real.dtype))
+        return r1(duel)
+
+    one = trainer("precision=bf16")
+    one.players["D"].phases = phases(one.discriminator_loss, {"spy": Regularizer(spy, "D", 1.0, 1)})
+    one.step()
+    assert seen == [(torch.float32, False, torch.float32)]
+
+
+def test_r1_of_a_linear_critic_is_its_squared_weight_norm():
+    weight = torch.randn(3 * 4 * 4)
+    duel = Duel("", lambda x: x.flatten(1) @ weight, torch.randn(5, 3, 4, 4), torch.zeros(5, 1), lambda z: z)
+    assert float(r1(duel)) == pytest.approx(float(weight.square().sum()), rel=1e-5)
+
+
+def test_r1_of_a_quadratic_critic():
+    """D(x) = |x|^2 has the gradient 2x; the penalty is per image, and its own gradient is right."""
+    images, scale = torch.randn(5, 1, 4, 4), torch.tensor(1.0, requires_grad=True)
+    duel = Duel("", lambda x: scale * x.square().sum((1, 2, 3)), images, torch.zeros(5, 1), lambda z: z)
+    penalty = r1(duel)
+    expected = float(4 * images.square().sum((1, 2, 3)).mean())
+    assert penalty.item() == pytest.approx(expected, rel=1e-5)
+    penalty.backward()
+    assert float(scale.grad) == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
+    """Every k-th turn, times k; the learning rate and the betas are corrected by k / (k + 1)."""
+    one = trainer("regularizer=[r1]", "regularizer.r1.every=4")
+    main, lazy = one.players["D"].phases
+    assert (main.every, len(main.terms), lazy.every, len(lazy.terms)) == (1, 1, 4, 1)
+    group = one.players["D"].optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(2e-4 * 4 / 5)
+    assert group["betas"] == pytest.approx((0.5 ** (4 / 5), 0.999 ** (4 / 5)))
+    assert one.players["G"].optimizer.param_groups[0]["lr"] == 2e-4
+    ran = []
+    run = one.run
+    one.run = lambda phase, player, batch: (ran.append(phase.every), run(phase, player, batch))
+    for _ in range(5):
+        one.step()
+    assert ran == [1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1]  # D, its penalty, G, D, G, ...
+
+
+def test_turns_see_the_images_they_should(trainer):
+    """New reals in every turn of D; G meets the last of them; latents are new in every turn."""
+    one = trainer("pace.n_critic=2")
+    batches = [one.draw(turn) for turn in one.pace.turns]
+    assert torch.equal(batches[0]["real"], one.images.batch(0, 8))
+    assert torch.equal(batches[1]["real"], one.images.batch(8, 8))
+    assert torch.equal(batches[2]["real"], batches[1]["real"])
+    assert len(torch.cat([b["seed"] for b in batches]).unique()) == 24
+    one.step()
+    assert one.images_seen == 16
+    assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8))
+
+
+def test_validation_changes_nothing(trainer):
+    one = trainer(model="vanilla")  # it has dropout and BatchNorm
+    one.step()
+    before = copy.deepcopy(one.state_dict())
+    numbers = one.validate()
+    assert_equal(before, one.state_dict())
+    assert one.game.training and all(m.training for m in one.game.modules())
+    assert set(numbers) == {
+        f"validation/{name}"
+        for name in ("loss/D", "loss/G", "logits/real", "logits/fake", "accuracy/real", "accuracy/fake")
+    }
+    assert trainer("data.validation=0").validate() == {}
+
+
+def test_dropout_is_a_function_of_seed_and_step(trainer):
+    runs = []
+    for disturbance in (0, 5):
+        one = trainer(model="vanilla")
+        for _ in range(2):
+            torch.rand(disturbance)  # whatever else draws numbers
+            one.step()
+        runs.append(one.state_dict())
+    assert_equal(*runs)
+
+
+def test_accuracy_counts_from_the_boundary(trainer):
+    one = trainer("loss=least_squares")  # decides at 0.5
+    numbers = one.judgement("", real=torch.tensor([0.4, 0.6, 0.7, 2.0]), fake=torch.tensor([0.4, 0.6]))
+    assert float(numbers["accuracy/real"]) == 0.75 and float(numbers["accuracy/fake"]) == 0.5
+
+
+def test_statistics_are_means_over_what_was_added():
+    stats = Stats()
+    for value in (1.0, 2.0, 6.0):
+        stats.add({"a": torch.tensor(value)})
+    stats.add({"b": torch.tensor(4.0)})
+    assert stats.means() == {"a": 3.0, "b": 4.0}
+
+
+def test_what_is_not_finite_is_named(trainer):
+    one = trainer()
+    one.step()
+    assert one.not_finite() == []
+    with torch.no_grad():
+        one.game.generators["G"].layers[0].weight[0] = math.inf
+    assert one.not_finite() == ["generators.G.layers.0.weight"]
+    one.step()
+    assert "loss/G" in one.not_finite()
+
+
+def test_the_schedule_sets_the_learning_rate(trainer):
+    one = trainer()
+    one.players["G"].schedule = lambda images_seen: 0.5 if images_seen else 1.0
+    for expected in (2e-4, 1e-4):
+        one.step()
+        assert one.players["G"].optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_augmentation_sees_reals_and_fakes_and_equals_over_micro_batches(trainer):
+    """A chain with its own randomness, written here: reals and fakes get different draws, the same in any split."""
+
+    class Noise(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[torch.Tensor] = []
+
+        def forward(self, images: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+            noise = randomness.normal(seed, tuple(images.shape[1:]), "noise")
+            self.calls.append(noise)
+            return images + noise
+
+    drawn = []
+    for micro in (8, 4):
+        one = trainer(f"micro_batch={micro}")
+        one.game.augment.transforms.append(Noise())
+        one.step()
+        drawn.append(one.game.augment.transforms[0].calls)
+    whole, parts = drawn
+    assert len(whole) == 3 and len(parts) == 6  # D on reals and fakes, G on fakes
+    assert not torch.equal(whole[0], whole[1])
+    assert torch.equal(whole[0], torch.cat([parts[0], parts[2]]))
+    assert torch.equal(whole[1], torch.cat([parts[1], parts[3]]))
+    assert torch.equal(whole[2], torch.cat([parts[4], parts[5]]))
