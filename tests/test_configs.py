@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from ganduel import build, config, losses, pace, regularizers
+from ganduel import build, config, losses, pace, regularizers, schema
 from ganduel.game import Game
 
 TOP = config.config_dir()
@@ -107,4 +107,4 @@ def test_schema_has_no_defaults_of_its_own():
         written = yaml.safe_load((TOP / f"{path}.yaml").read_text())
         assert f"{path}_schema" in written["defaults"]
     with pytest.raises(TypeError):
-        config.Train()  # every field must come from a file
+        schema.Train()  # every field must come from a file

@@ -96,11 +96,11 @@ def test_twenty_steps_resumed_to_forty_equal_forty(train):
 
 def test_killed_at_random_moments(train, tiny):
     """SIGKILL, the same command again, and so on: the weights and the statistics are those of an undisturbed run."""
-    common = ("duration=120 steps", "every.log=2 steps", "every.checkpoint=5 steps", "every.sample=50 steps", *PENALTY)
+    common = ("duration=250 steps", "every.log=2 steps", "every.checkpoint=5 steps", "every.sample=50 steps", *PENALTY)
     assert train("name=whole", *common) == 0
     random.seed(0)
     killed = 0
-    for _ in range(3):
+    for _ in range(5):
         process = spawn((*tiny, "name=killed", *common))
         mark = rows("runs/killed")[-1]["step"] if Path("runs/killed/stats.jsonl").exists() else 0
         goal = mark + random.randint(3, 25)
@@ -112,7 +112,7 @@ def test_killed_at_random_moments(train, tiny):
             time.sleep(0.002)
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
-    assert killed == 3
+    assert killed == 5
     assert train("name=killed", *common) == 0
     assert_equal(state("runs/whole")["state"], state("runs/killed")["state"])
     assert rows("runs/whole") == rows("runs/killed")

@@ -1,10 +1,10 @@
 """From a configuration to objects. The only caller of Hydra's `instantiate`.
 
-Only classes and functions *defined* in ganduel or torch.optim are built, each group from its own modules, whoever wrote the configuration: the object that a
-path leads to is looked at, not the path (`torch.optim.optimizer.torch.os.system` is `os.system`). `allow=[package]`, typed by the user, admits others.
+Only classes and functions *defined* in ganduel or torch.optim are built, each group from its own modules, whoever wrote
+the configuration: the object that a path leads to is looked at, not the path (`torch.optim.optimizer.torch.os.system`
+is `os.system`). `allow=[package]`, typed by the user, admits others.
 """
 
-import difflib
 import importlib
 import inspect
 import types
@@ -18,7 +18,7 @@ from hydra.errors import InstantiationException
 from torch import nn
 
 from ganduel.augment import Chain
-from ganduel.errors import UserError
+from ganduel.errors import UserError, describe, suggest
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 
@@ -41,14 +41,22 @@ HOMES = {
 def part(node: Config, key: str, allow: Sequence[str], **given: Any) -> Any:
     """Build what a configuration node describes, and `given` from here.
 
-    Raises UserError, naming the key, for a target that may not be built, an argument that it does not take, lacks or that has the wrong type, and whatever it
-    objects to itself.
+    Raises UserError, naming the key, for a target that may not be built, an argument that it does not take, lacks or
+    that has the wrong type, and whatever it objects to itself.
     """
-    check(node, key, allow, given)
+    _check_part(node, key, allow, given)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **given)
     except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):  # it names its key itself
+            raise error.__cause__ from None
         raise UserError(f"{key}: {error.__cause__ or error}") from error
+
+
+def _check_part(node: Any, key: str, allow: Sequence[str], given: Iterable[str]) -> None:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{key}={node} is not allowed; it takes a part: a mapping with a _target_")
+    check(node, key, allow, given)
 
 
 def check(node: Any, key: str, allow: Sequence[str], given: Iterable[str] = ()) -> None:
@@ -75,15 +83,15 @@ def locate(path: Any, key: str, allow: Sequence[str]) -> Callable:
     if not isinstance(path, str) or not _inside(path, roots):  # importing a module runs it: not even that
         raise refused
     names = path.split(".")
-    found: Any = importlib.import_module(names[0])
-    for i, name in enumerate(names[1:], 2):
-        try:
+    found: Any = None
+    for i, name in enumerate(names, 1):
+        if i > 1 and hasattr(found, name):
             found = getattr(found, name)
-        except AttributeError:
-            try:
-                found = importlib.import_module(".".join(names[:i]))
-            except ImportError:
-                raise UserError(f"{key}: there is no {path}") from None
+            continue
+        try:
+            found = importlib.import_module(".".join(names[:i]))
+        except ImportError as error:
+            raise UserError(f"{key}: there is no {path} ({error})") from None
     if not isinstance(found, type | types.FunctionType) or not _inside(found.__module__, roots):
         raise refused
     return found
@@ -99,14 +107,14 @@ def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[
     names = [n for n in node if not n.startswith("_")]
     for name in names:
         if name not in parameters and not open_ended:
-            raise UserError(f"unknown option '{key}.{name}'. {suggest(f'{key}.{name}', [f'{key}.{p}' for p in parameters])}")
-    try:
-        hints = typing.get_type_hints(vars(target).get("__init__", target) if isinstance(target, type) else target)
-    except (NameError, TypeError):  # annotations of others that cannot be read
-        hints = {}
+            raise UserError(
+                f"unknown option '{key}.{name}'. "
+                + suggest(f"{key}.{name}", [f"{key}.{p}" for p in parameters if p not in given])
+            )
+    hints = _hints(target)
     for name in names:
         if name in hints and not _fits(node[name], hints[name]):
-            raise UserError(f"{key}.{name}={node[name]!r} is not allowed; it takes {describe(hints[name])}")
+            raise UserError(f"{key}.{name}={node[name]} is not allowed; it takes {describe(hints[name])}")
     known = {*names, *given, "_args_", "self"}
     missing = [
         n
@@ -115,6 +123,14 @@ def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[
     ]
     if missing and not node.get("_partial_") and "_args_" not in node:
         raise UserError(f"{key}: {node['_target_']} needs {', '.join(f'{key}.{n}' for n in missing)}")
+
+
+def _hints(target: Callable) -> dict[str, Any]:
+    """The types of the parameters; {} where annotations of others cannot be read."""
+    try:
+        return typing.get_type_hints(vars(target).get("__init__", target) if isinstance(target, type) else target)
+    except (NameError, TypeError):
+        return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -127,37 +143,18 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_fits(value, a) for a in arguments)
     if origin in (list, tuple, Sequence):
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is not tuple or Ellipsis in arguments:
+            arguments = arguments[:1] * len(value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (str, bool, types.NoneType):
         return isinstance(value, hint)
-    return origin is not None or value is None or not isinstance(value, str | int | float | bool)
-
-
-def describe(hint: Any) -> str:
-    """A type in the words of a configuration file."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return ", ".join(str(a) for a in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(a) for a in arguments)
-    if origin in (list, tuple, Sequence):
-        return f"a list of {describe(arguments[0])}s"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """ "Did you mean: ...?" where something is close, else what there is."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean: {', '.join(close)}?"
-    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--cfg job prints all there are"
+    return origin is not None or not isinstance(value, str | int | float | bool | None)
 
 
 def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
@@ -170,6 +167,10 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     if missing:
         raise UserError(f"model.{missing[0]} is missing: {model['game']} needs {', '.join(wanted)}")
     built = {name: _value(model[name], f"model.{name}", allow) for name in wanted}
+    hints = _hints(kind)
+    for name, value in built.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise UserError(f"model.{name}={value} is not allowed; it takes {describe(hints[name])}")
     chain = Chain(*parts(augment, "augment", allow).values())
     return kind(**built, augment=chain)
 
@@ -181,7 +182,7 @@ def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
 def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
     """The selected members of a group of which any number may be chosen."""
     for name, node in nodes.items():
-        if "_target_" not in node:
+        if isinstance(node, Mapping) and "_target_" not in node:
             raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}=[{name}]")
     return {name: part(node, f"{key}.{name}", allow) for name, node in nodes.items()}
 
@@ -196,13 +197,14 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """A player's optimizer, corrected for the extra steps of its lazy regularizers.
 
-    With one regularizer every k steps, Adam's learning rate is multiplied by c = k / (k + 1) and its betas are raised to c, so that an
-    iteration moves as far and forgets as much as without it (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B).
+    With one regularizer every k steps, Adam's learning rate is multiplied by c = k / (k + 1) and its betas are raised
+    to c, so that an iteration moves as far and forgets as much as without it (Karras et al. 2020, "Analyzing and
+    Improving the Image Quality of StyleGAN", appendix B).
     """
     c = 1 / (1 + sum(1 / r.every for r in lazy if r.every > 1))
-    node = dict(node)
+    _check_part(node, key, allow, ("params",))
     if c < 1 and "betas" in node:
-        node |= {"lr": node["lr"] * c, "betas": [beta**c for beta in node["betas"]]}
+        node = {**node, "lr": node["lr"] * c, "betas": [beta**c for beta in node["betas"]]}
     if device.type not in ("cpu", "cuda"):
-        node.pop("fused", None)
+        node = {name: value for name, value in node.items() if name != "fused"}
     return part(node, key, allow, params=networks.parameters())

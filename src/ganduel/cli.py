@@ -1,16 +1,22 @@
 """The commands. PyTorch is imported only once the arguments are understood.
 
-Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 a command line that cannot be read, 128 plus the signal's number when stopped by one.
+Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 a command line that cannot be read, 128 plus
+the signal's number when stopped by one.
 """
 
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__, config
 from ganduel.errors import Interrupted, UserError
@@ -49,20 +55,23 @@ def command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    arguments = [config.quote(a) for a in arguments]
-    overrides = [a for a in arguments if not a.startswith("-")]
-    flags = [a for a in arguments if a.startswith("-")]
+    quoted = [config.quote(a) for a in arguments]
     try:
         try:
-            parsed = config.parse(overrides)
+            read = _read(quoted)
+            config.parse(read.overrides)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        if flags:  # sweeps, --help, --cfg and the like are Hydra's
-            if any(f in ("-m", "--multirun") for f in flags):
-                config.compose(name, [config.first_of_sweep(o) for o in parsed])  # misspellings, before a sweep starts
-            return _through_hydra(name, arguments)
-        perform(name, config.compose(name, overrides), sys.argv[1:])
+            return _fail(str(error), 2)
+        if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
+            if read.multirun and not read.config_dir:
+                config.check_sweep(name, read.overrides)
+            flags = [a for a in quoted if a not in (*read.overrides, "--")]
+            return _through_hydra(name, flags, read.overrides)
+        perform(
+            name,
+            config.compose(name, read.overrides),
+            [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides],
+        )
         return 0
     except UserError as error:
         return _fail(str(error))
@@ -87,17 +96,32 @@ def perform(name: str, settings: dict[str, Any], overrides: list[str]) -> dict[s
     return result
 
 
-def _through_hydra(name: str, arguments: list[str]) -> int:
-    """Let Hydra parse the arguments and, in a sweep, run the jobs one after another."""
+def _read(arguments: Sequence[str]) -> Namespace:
+    """Flags and overrides, told apart by Hydra's own parser. Raises ValueError."""
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(f"{message}; --hydra-help explains the flags")
+
+    parser = get_args_parser()
+    parser.error = fail  # type: ignore[method-assign]
+    read = parser.parse_intermixed_args(arguments)
+    if read.config_name or read.config_path:
+        fail("--config-name and --config-path are not for you to set; --config-dir adds a folder of your own")
+    return read
+
+
+def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Leave --help, --cfg and the like to Hydra and, in a sweep, run the jobs one after another."""
 
     def job(composed: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
         from omegaconf import open_dict
 
         context = HydraConfig.get()
         overrides = list(context.overrides.task)
         try:
-            if name == "train":
+            if name == "train" and context.mode == RunMode.MULTIRUN:
                 with open_dict(composed):
                     composed.name = f"{composed.name}/{context.job.num}"
                 overrides = [o for o in overrides if not o.startswith("name=")] + [f"name={composed.name}"]
@@ -108,16 +132,20 @@ def _through_hydra(name: str, arguments: list[str]) -> int:
             sys.exit(error.code)
         return next((value for value in result.values() if isinstance(value, float)), None)
 
-    sys.argv = [f"gan-{name}", *arguments]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is raised here is raised whole
-    try:
-        hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=name)(job)()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 2 if end.code else 0
+    with tempfile.TemporaryDirectory() as scratch:  # for Hydra's record of a sweep that has no folder of its own
+        elsewhere = [] if name == "train" else [f"hydra.sweep.dir='{scratch}'"]
+        sys.argv = [f"gan-{name}", *flags, "--", *overrides, *elsewhere]
+        try:
+            hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=name)(job)()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 2 if end.code else 0
+        except (HydraException, OmegaConfBaseException) as error:
+            return _fail(config.explain(name, overrides, error))
     return 0
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, code: int = 1) -> int:
     """The one line of a failure."""
     print("error: " + " ".join(text.split()), file=sys.stderr)
-    return 1
+    return code

@@ -1,185 +1,25 @@
-"""The typed root of the configuration, its composition from files and command line, and errors that people can act on."""
+"""Composing a configuration from files and command line, with errors that people can act on."""
 
+import math
 import os
 import re
+import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import MissingConfigException, initialize_config_dir
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ganduel.errors import UserError
-
-# Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
-PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "metric.weights")
-
-
-@dataclass
-class Every:
-    log: str | None
-    sample: str | None
-    checkpoint: str | None
-    metric: str | None
-
-
-@dataclass
-class Metric:
-    which: list[str]
-    samples: int | None
-    features: str
-    weights: str | None
-
-
-@dataclass
-class Ema:
-    half_life: str
-    ramp: float | None
-
-
-@dataclass
-class Data:
-    name: str
-    source: dict[str, Any]
-    root: str
-    packed: str
-    resolution: int
-    channels: int
-    crop: int | None
-    resize: str
-    limit: int | None
-    mirror: bool
-    validation: float | None
-    max_rejected: float
-    features: str
-
-
-@dataclass
-class Train:
-    """The keys of gan-train. Every default is in configs/, none here."""
-
-    name: str
-    runs_dir: str
-    duration: str
-    seed: int
-    batch_size: int
-    micro_batch: int | None
-    device: str
-    precision: str | None
-    workers: int | None
-    keep: int
-    accept_changes: bool
-    overwrite: bool
-    init_from: str | None
-    allow: list[str]
-    json: bool
-    every: Every
-    metric: Metric
-    ema: Ema
-    data: Data
-    model: dict[str, Any]
-    loss: dict[str, Any]
-    regularizer: dict[str, Any]
-    augment: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    pace: dict[str, Any]
-
-
-@dataclass
-class Pack:
-    """The keys of gan-data."""
-
-    data: Data
-    workers: int | None
-    json: bool
-    allow: list[str]
-
-
-@dataclass
-class Sample:
-    """The keys of gan-sample."""
-
-    ckpt: str
-    mode: dict[str, Any]
-    out: str | None
-    seeds: Any
-    count: int | None
-    ema: bool
-    batch: int
-    device: str
-    json: bool
-    allow: list[str]
-
-
-@dataclass
-class FidData:
-    root: str | None
-    packed: str | None
-
-
-@dataclass
-class FidMetric:
-    which: list[str]
-    samples: int
-    features: str | None
-    weights: str | None
-
-
-@dataclass
-class Fid:
-    """The keys of gan-fid."""
-
-    ckpt: str | None
-    folders: list[str] | None
-    metric: FidMetric
-    data: FidData
-    repeats: int
-    seed: int
-    ema: bool
-    batch: int
-    device: str
-    workers: int | None
-    json: bool
-    allow: list[str]
-
-
-for _name, _schema in {"train": Train, "data": Pack, "sample": Sample, "fid": Fid}.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
-
-# What a number must be; everything that is not a part checks here.
-RANGES = {
-    "batch_size": (1, None),
-    "micro_batch": (1, None),
-    "keep": (0, None),
-    "workers": (1, None),
-    "count": (1, None),
-    "batch": (1, None),
-    "repeats": (1, None),
-    "metric.samples": (2, None),
-    "data.resolution": (4, 1024),
-    "data.crop": (4, None),
-    "data.limit": (1, None),
-    "data.validation": (0, None),
-    "data.max_rejected": (0, 1),
-    "ema.ramp": (0, None),
-}
-CHOICES = {
-    "device": ("auto", "cuda", "mps", "cpu"),
-    "precision": (None, "fp32", "bf16", "fp16"),
-    "data.channels": (1, 3),
-    "data.resize": ("box", "bicubic", "lanczos"),
-    "metric.features": (None, "inception", "digits"),
-    "data.features": ("inception", "digits"),
-}
-METRICS = ("fid", "kid", "isc", "prc")
+from ganduel.errors import UserError, describe, suggest
+from ganduel.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
 
 
 def config_dir() -> Path:
@@ -192,8 +32,10 @@ def config_dir() -> Path:
 def quote(argument: str) -> str:
     """Quote the value of `key=value` where the key takes a path, so that Hydra takes it literally."""
     key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in PATHS or not value or value[0] in "'\"" or value == "null":
+    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument
+    value = os.path.expanduser(value)  # shells leave the ~ behind a = alone
     backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, value)  # those before a quote would escape it
     return f"{key}{equals}'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
 
@@ -203,23 +45,54 @@ def compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return finish(hydra_compose(command, overrides=list(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(command, overrides, error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(explain(command, overrides, error)) from error
+
+
+def check_sweep(command: str, overrides: Sequence[str]) -> None:
+    """Compose every value of a sweep, with the first values of the others, so that no job starts before all can."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        values = [_values(override) for override in parsed]
+    first = [v[0] for v in values]
+    compose(command, first)
+    for i, rest in enumerate(values):
+        for value in rest[1:]:
+            compose(command, [*first[:i], value, *first[i + 1 :]])
+
+
+def _values(override: Override) -> list[str]:
+    """The overrides that a sweep stands for; of an interval, its ends."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        return [line]
+    interval: Any = override.value()
+    ends = (interval.start, interval.end) if override.is_interval_sweep() else override.sweep_string_iterator()
+    values = [f"{override.get_key_element()}={value}" for value in ends]
+    if not values:
+        raise UserError(f"{line} is not allowed; it leaves nothing to sweep over")
+    return values
 
 
 def finish(config: DictConfig) -> dict[str, Any]:
     """Resolve a composed configuration to plain values and check what can be checked without PyTorch."""
+    if unknown := next(_unknown(config), None):
+        raise UserError(f"unknown option '{unknown}', and a + in front does not make it known")
     for key, value in flatten(config):
         if value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE")
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    values = {**dict(flatten(OmegaConf.create(plain)))}
+        raise UserError(str(error).splitlines()[0]) from error
+    values = dict(flatten(OmegaConf.create(plain)))
+    for key in PATHS:
+        if values.get(key) == "":
+            raise UserError(f"{key}= is empty; give it a path, or leave it out")
     for key, (low, high) in RANGES.items():
         value = values.get(key)
-        if value is not None and (value < low or (high is not None and value > high)):
+        if isinstance(value, int | float) and not low <= value <= (math.inf if high is None else high):
             limits = f"{low} or more" if high is None else f"{low} to {high}"
             raise UserError(f"{key}={value} is not allowed; it takes {limits}")
     for key, allowed in CHOICES.items():
@@ -229,9 +102,21 @@ def finish(config: DictConfig) -> dict[str, Any]:
         if name not in METRICS:
             raise UserError(f"metric.which={name} is not allowed; it takes {', '.join(METRICS)}")
     name = plain.get("name")
-    if name is not None and not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name):
-        raise UserError(f"name={name} is not allowed; it takes letters, digits and . _ + - and, between them, /")
+    if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
+        raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
     return plain
+
+
+def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that are not in the schema, as `+key=value` adds them. What is below a part, its signature checks."""
+    schema = OmegaConf.get_type(config)
+    if is_dataclass(schema):
+        known = {f.name for f in fields(schema)}
+        for name in config:
+            if name not in known:
+                yield f"{prefix}{name!s}"
+            elif isinstance(node := config._get_node(name), DictConfig):
+                yield from _unknown(node, f"{prefix}{name!s}.")
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -240,19 +125,17 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for name in config:
             node = config._get_node(name)
             inner = f"{prefix}{name!s}"
-            if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation() and not node._is_missing():
+            if (
+                isinstance(node, DictConfig)
+                and not node._is_none()
+                and not node._is_interpolation()
+                and not node._is_missing()
+            ):
                 yield from flatten(node, f"{inner}.")
             elif isinstance(node, ListConfig):
                 yield inner, list(node) if not node._is_none() else None
             else:
                 yield inner, node._value() if node is not None else None
-
-
-def first_of_sweep(override: Override) -> str:
-    """The override itself or, of a sweep, its first value: enough to find misspellings before a sweep starts."""
-    if override.is_sweep_override():
-        return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-    return override.input_line or ""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -263,47 +146,65 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
+def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     """One line that says what to do about an error of composition."""
-    from ganduel.build import suggest
-
-    groups = _groups()
-    chosen = [o for o in parse(overrides) if o.key_or_group in groups]
-    for override in chosen:
-        value = override.value()
-        names = value if isinstance(value, list) else [value]
-        unknown = [str(n) for n in names if n is not None and str(n) not in groups[override.key_or_group]]
-        if unknown:
-            options = sorted(groups[override.key_or_group])
-            close = suggest(unknown[0], options)
-            listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
-            return f"unknown {override.key_or_group} '{unknown[0]}'. {close}{listed}"
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            base = hydra_compose(command, overrides=[o.input_line or "" for o in chosen])
-    except (HydraException, OmegaConfBaseException):
-        base = None
-    if base is not None:
-        known = [key for key, _ in flatten(base)]
-        nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
-        for override in parse(overrides):
-            key = override.key_or_group
-            if key not in groups and key not in nodes and not override.is_add():
-                return f"unknown option '{key}'. {suggest(key, [*known, *groups])}"
-    cause = error
-    while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
-        cause = cause.__cause__  # type: ignore[assignment]
-    lines = [line.strip() for line in str(cause).splitlines() if not line.strip().startswith(("reference_type", "object_type"))]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    text = " ".join(line for line in lines if line and not line.startswith("full_key:"))
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = error.options or _options(group)
+        close = suggest(option, options)
+        listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
+        return f"unknown {group} '{option}'. {close}{listed}"
+    typed = [o for o in parse(overrides) if not o.is_hydra_override()]
+    if mistake := _misspelt(command, typed):
+        return mistake
+    cause: BaseException = error
+    while cause.__cause__ and (not str(cause).strip() or isinstance(cause.__cause__, OmegaConfBaseException)):
+        cause = cause.__cause__
+    key = str(getattr(cause, "full_key", None) or "")
+    found = [str(o.input_line).partition("=")[2] for o in typed if o.key_or_group == key]
+    if isinstance(cause, ValidationError) and found and (hint := _hint(command, key)) is not None:
+        listed = f", as in {key}=[{found[-1]}]" if typing.get_origin(hint) is list else ""
+        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}{listed}"
+    text = " ".join(line for line in str(cause).splitlines() if not re.match(r"\s*(full_key|\w+_type)[:=]", line))
     return f"{key}: {text}" if key else text
 
 
-def _groups() -> dict[str, set[str]]:
-    """Every group of configs/ with its options."""
-    top = config_dir()
-    return {
-        os.path.relpath(folder, top): {f[:-5] for f in files if f.endswith(".yaml")}
-        for folder, _, files in os.walk(top)
-        if folder != str(top)
-    }
+def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
+    """What is wrong with the first key that the configuration does not have, if there is one."""
+    chosen = [o for o in typed if o.key_or_group and (config_dir() / o.key_or_group).is_dir()]
+    for override in chosen:
+        if not isinstance(override.value(), str | list) and not override.is_sweep_override():
+            return f"{override.input_line} is not allowed; it takes {', '.join(_options(override.key_or_group))}"
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            base = hydra_compose(command, overrides=[o.input_line or "" for o in chosen], return_hydra_config=True)
+        groups = {name for name in base.hydra.runtime.choices if "/" not in name}
+        known = [key for key, _ in flatten(base) if not key.startswith("hydra.")]
+    except (HydraException, OmegaConfBaseException):  # then the mistake is another
+        return None
+    nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
+    for override in typed:
+        key = override.key_or_group
+        if key in groups or key in nodes or override.is_add():
+            continue
+        group, _, rest = key.partition(".")
+        option = rest.partition(".")[0]
+        if group not in groups and option in _options(group):  # one of which any number may be chosen
+            selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
+            select = ",".join([*selected, option])
+            return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
+        return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
+    return None
+
+
+def _hint(command: str, key: str) -> Any:
+    """The type that the schema gives a key; None where it gives none."""
+    hint: Any = SCHEMAS[command]
+    for name in key.split("."):
+        hint = typing.get_type_hints(hint).get(name) if is_dataclass(hint) else None
+    return hint
+
+
+def _options(group: str) -> list[str]:
+    """The options of a group of configs/."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))

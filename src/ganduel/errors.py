@@ -1,4 +1,9 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and words for what it says."""
+
+import difflib
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
 
 
 class UserError(Exception):
@@ -14,3 +19,29 @@ class Interrupted(Exception):
     def __init__(self, code: int):
         super().__init__(code)
         self.code = code
+
+
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+
+
+def describe(hint: Any) -> str:
+    """A type in the words of a configuration file."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(str(a) for a in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in arguments if get_origin(a) or a in WORDS) or "a part"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
+    if origin in (list, tuple, Sequence):
+        return f"a list, each {describe(arguments[0])}"
+    return WORDS.get(hint, "a part")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """ "Did you mean: ...?" where something is close, else what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean: {', '.join(close)}?"
+    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--cfg job prints all there are"

@@ -13,6 +13,7 @@ from ganduel.data.prepare import prepare
 from ganduel.device import precision
 from ganduel.ema import EMA
 from ganduel.errors import UserError
+from ganduel.evaluation.features import check_features
 from ganduel.pace import Clock, Duration
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
@@ -57,6 +58,8 @@ def assemble(config: dict[str, Any], device: torch.device) -> tuple[Trainer, Clo
             f"batch_size={batch_size} is larger than the data set: {len(images.train)} training images; "
             f"set batch_size={len(images.train)} or less"
         )
+    if config["metric"]["which"]:
+        check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, len(images.train))
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(

@@ -70,10 +70,11 @@ class Stats:
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
 
     def means(self) -> dict[str, float]:
-        """Means since the last reset, over all processes: one wait for the device."""
+        """Means since the last reset, over all processes, which then hold the same sums: one wait for the device."""
         if not self.sums:
             return {}
         sums = distributed.mean(torch.stack(list(self.sums.values())))
+        self.sums = dict(zip(self.sums, sums, strict=True))
         return dict(zip(self.sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
 
@@ -166,7 +167,8 @@ class Trainer:
             player.step(self.images_seen)
 
     def autocast(self, mixed: bool) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=mixed and self.dtype != torch.float32)
+        mixed = mixed and self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         losses = {}

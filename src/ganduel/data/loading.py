@@ -15,7 +15,8 @@ from ganduel.errors import UserError
 
 
 class ImageSet:
-    """A packed set as one run sees it: its training and validation images, in an order that depends on the seed alone."""
+    """A packed set as one run sees it: its training and validation images, in an order that depends on the seed
+    alone."""
 
     def __init__(
         self,
@@ -27,9 +28,11 @@ class ImageSet:
         seed: int,
         device: torch.device,
     ):
-        """`path` is the packed set's JSON. `validation` is a share below 1, a number of images, or None for the official split.
+        """`path` is the packed set's JSON. `validation` is a share below 1, a number of images, or None for the
+        official split.
 
-        The split and `limit`, which takes so many training images after a shuffle, do not depend on the seed: two runs train on the same images.
+        The split and `limit`, which takes so many training images after a shuffle, do not depend on the seed: two runs
+        train on the same images.
         """
         self.about: dict[str, Any] = json.loads(path.read_text())
         self.seed, self.mirror, self.device = seed, mirror, device
@@ -59,10 +62,13 @@ class ImageSet:
         return self.pixels.index_select(0, index.to(self.pixels.device)).to(self.device)
 
     def batch(self, position: int, count: int) -> Tensor:
-        """Training images `position` to `position + count` of the endless shuffled sequence: float (N, C, H, W) in [-1, 1]."""
+        """Training images `position` to `position + count` of the endless shuffled sequence: float (N, C, H, W) in [-1,
+        1]."""
         positions = torch.arange(position, position + count)
         epochs, within = positions // len(self.train), positions % len(self.train)
-        index = torch.cat([_permutation(self.seed, int(e), len(self.train))[within[epochs == e]] for e in epochs.unique()])
+        index = torch.cat(
+            [_permutation(self.seed, int(e), len(self.train))[within[epochs == e]] for e in epochs.unique()]
+        )
         images = normalise(self.gather(self.train[index]))
         if self.mirror:
             seed = randomness.seeds(self.seed, "mirror", first=position, count=count, device=self.device)
@@ -94,7 +100,9 @@ def _split(about: dict[str, Any], validation: float | None) -> tuple[Tensor, Ten
         return pool, torch.arange(len(pool), about["images"])
     count = round(validation * len(pool)) if validation < 1 else int(validation)
     if count >= len(pool):
-        raise UserError(f"data.validation: {count} of {len(pool)} images leave none to train on; set a smaller share or count")
+        raise UserError(
+            f"data.validation={validation} leaves none of {len(pool)} images to train on; set a smaller share or count"
+        )
     shuffled = pool[_permutation("validation", 0, len(pool))]
     return shuffled[count:].sort()[0], shuffled[:count].sort()[0]
 

@@ -1,9 +1,11 @@
-"""Decode, crop and resize every image of a source once, into one uint8 array (N, C, H, W) that batches are gathered from.
+"""Decode, crop and resize every image of a source once, into one uint8 array (N, C, H, W) that batches are gathered
+from.
 
 Beside `<name>.npy` lie its labels and `<name>.json`: the recipe, the counts and every rejected file with its reason.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -43,7 +45,8 @@ class Recipe:
     resize: Literal["box", "bicubic", "lanczos"]
 
     def apply(self, image: Image.Image) -> np.ndarray:
-        """One image as uint8 (channels, resolution, resolution). Raises ValueError or OSError for what is no picture."""
+        """One image as uint8 (channels, resolution, resolution). Raises ValueError or OSError for what is no
+        picture."""
         image = ImageOps.exif_transpose(image)
         if min(image.size) < SMALLEST:
             raise ValueError(f"only {image.width}x{image.height} pixels")
@@ -60,6 +63,8 @@ class Recipe:
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert to "L" or "RGB": 16 bits are scaled, not clipped; what is transparent becomes white."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, which say nothing of black and white")
     if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's spellings
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -76,6 +81,10 @@ class Progress:
     rejected: dict[int, str] = field(default_factory=dict)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kept(self) -> int:
+        return self.end - len(self.rejected)
 
     def add(self, news: "Progress") -> None:
         self.end = news.end
@@ -97,7 +106,8 @@ class Progress:
 
 
 def pack(source: Source, recipe: Recipe, folder: Path, name: str, *, workers: int, max_rejected: float) -> Path:
-    """Make sure that the packed copy exists and is up to date; return its JSON. Continues a packing that was interrupted."""
+    """Make sure that the packed copy exists and is up to date; return its JSON. Continues a packing that was
+    interrupted."""
     recorded = {"format": FORMAT, "source": source.stamp, **asdict(recipe)}
     identity = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
     shape = f"{recipe.resolution}x{recipe.resolution}x{recipe.channels}"
@@ -123,11 +133,13 @@ def _complete(path: Path) -> bool:
     """Whether the packed copy is whole: its JSON is written last and knows the array's size."""
     try:
         return path.with_suffix(".npy").stat().st_size == json.loads(path.read_text())["bytes"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _write(source: Source, recipe: Recipe, path: Path, workers: int, max_rejected: float, about: dict[str, Any]) -> None:
+def _write(
+    source: Source, recipe: Recipe, path: Path, workers: int, max_rejected: float, about: dict[str, Any]
+) -> None:
     row = recipe.channels * recipe.resolution**2
     free = shutil.disk_usage(path.parent).free
     if source.count * row > free:
@@ -136,14 +148,18 @@ def _write(source: Source, recipe: Recipe, path: Path, workers: int, max_rejecte
             f"{free / 1e9:.1f} GB left; make room or choose another with data.packed=FOLDER"
         )
     part, journal = path.with_suffix(".part"), path.with_suffix(".journal")
+    shape = (recipe.channels, recipe.resolution, recipe.resolution)
+    header = _header(io.BytesIO(), (source.count, *shape))
     done = Progress.read(journal)
+    if not part.exists() or part.stat().st_size < header + done.kept * row:  # the journal outlived a loss of power
+        done = Progress()
     with (
         open(part, "r+b" if done.end else "wb") as file,
         open(journal, "a" if done.end else "w", encoding="utf-8") as notes,
         progress(total=source.count, initial=done.end, desc=f"packing {about['name']}", unit=" images") as bar,
     ):
-        header = _header(file, (source.count, recipe.channels, recipe.resolution, recipe.resolution))
-        file.truncate(header + (done.end - len(done.rejected)) * row)
+        _header(file, (source.count, *shape))
+        file.truncate(header + done.kept * row)
         file.seek(0, os.SEEK_END)
         for chunk in _prepared(source, recipe, done.end, workers):
             news = Progress(done.end + len(chunk))
@@ -165,10 +181,10 @@ def _write(source: Source, recipe: Recipe, path: Path, workers: int, max_rejecte
         if len(rejected) > limit or not len(kept):
             first = next(iter(rejected))
             raise UserError(
-                f"data.max_rejected: {len(rejected)} of {source.count} images cannot be used, the first {source.name(first)} "
-                f"({rejected[first]}); allowed is a share of {max_rejected}: mend them or set data.max_rejected=1"
+                f"data.max_rejected={max_rejected}: {len(rejected)} of {source.count} images cannot be used, the first "
+                f"{source.name(first)} ({rejected[first]}); mend them or allow a larger share, up to 1"
             )
-        _header(file, (len(kept), recipe.channels, recipe.resolution, recipe.resolution))
+        _header(file, (len(kept), *shape))
     part.replace(path.with_suffix(".npy"))
     if source.labels is not None:
         np.save(path.with_suffix(".labels.npy"), source.labels[kept])
@@ -218,7 +234,8 @@ def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
 
 
 def _inspect(pixels: np.ndarray) -> dict[str, Any]:
-    """What can only be said of the whole: content hash, mean and standard deviation a channel (0 to 255), exact duplicates."""
+    """What can only be said of the whole: content hash, mean and standard deviation a channel (0 to 255), exact
+    duplicates."""
     content, seen, sums = hashlib.sha256(), Counter[bytes](), np.zeros((2, pixels.shape[1]))
     for first in range(0, len(pixels), CHUNK):
         chunk = np.ascontiguousarray(pixels[first : first + CHUNK])
@@ -238,8 +255,9 @@ def report(about: dict[str, Any]) -> str:
     """The doctor's report on a packed set, for people."""
     bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
     recipe = about["recipe"]
+    shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
     lines = [
-        f"{about['name']}: {about['images']:,} images of {recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
+        f"{about['name']}: {about['images']:,} images of {shape}"
         + (f", {about['labels']} classes" if about["labels"] else ""),
         f"  found {about['found']:,}" + (f", expected {about['expected']:,}" if about["expected"] else ""),
         "  modes " + ", ".join(f"{mode} {n:,}" for mode, n in about["modes"].items()),

@@ -8,6 +8,8 @@ from typing import Any
 
 from ganduel import build
 from ganduel.data.packing import Recipe, pack
+from ganduel.data.sources import PACKED
+from ganduel.errors import UserError
 
 
 def prepare(
@@ -23,6 +25,12 @@ def prepare(
     source = build.part(data["source"], "data.source", allow)
     recipe = Recipe(*(data[key] for key in ("resolution", "channels", "crop", "resize")))
     folder = Path(data["packed"])
+    root, inside = Path(data["root"]).resolve(), folder.resolve()
+    if inside.is_relative_to(root) and PACKED not in inside.relative_to(root).parts:
+        raise UserError(
+            f"data.packed={folder} is among the originals of data.root, where its preview would be taken for one of "
+            f"them; choose a folder outside of it, or one named {PACKED}"
+        )
     before = set(folder.glob("*.json"))
     path = pack(
         source,

@@ -47,10 +47,14 @@ def mnist(root: str) -> Source:
     Downloads into `root`/MNIST/raw what is absent.
     """
     folder = Path(root)
-    parts = {kind: [_idx(_mnist_file(folder, f"{split}-{kind}")) for split in ("train", "t10k")] for kind in MNIST_KINDS}
+    parts = {
+        kind: [_idx(_mnist_file(folder, f"{split}-{kind}")) for split in ("train", "t10k")] for kind in MNIST_KINDS
+    }
     pixels, labels = (np.concatenate(parts[kind]) for kind in MNIST_KINDS)
     if pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
-        raise UserError(f"data.root: the MNIST files under {folder} do not belong together: {pixels.shape}, {labels.shape}")
+        raise UserError(
+            f"data.root: the MNIST files under {folder} do not belong together: {pixels.shape}, {labels.shape}"
+        )
     stamp = hashlib.sha256(pixels.tobytes()).hexdigest()
     return _arrays(pixels, labels, stamp, official_train=len(parts[MNIST_KINDS[0]][0]), expected=70_000)
 
@@ -71,8 +75,8 @@ def _mnist_file(root: Path, name: str) -> Path:
     md5 = dict(MNIST.resources)[name + ".gz"]
     for mirror in MNIST.mirrors:
         try:
-            download_url(f"{mirror}{name}.gz", str(places[0]), md5=md5)
-            return places[0] / f"{name}.gz"
+            download_url(f"{mirror}{name}.gz", str(places[0]), f"{name}.part", md5)
+            return (places[0] / f"{name}.part").replace(places[0] / f"{name}.gz")  # half a file is never found
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             reason = error
     raise UserError(
@@ -91,16 +95,23 @@ def _idx(path: Path) -> np.ndarray:
             raise ValueError("it does not begin like an IDX file")
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
-        raise UserError(f"data.root: {path} is damaged ({error}); delete it and run again to download it anew") from error
+        raise UserError(
+            f"data.root: {path} is damaged ({error}); delete it and run again to download it anew"
+        ) from error
 
 
 def folder(root: str) -> Source:
-    """Any tree of images below `root`, in the order of their paths."""
+    """Any tree of images below `root`, in the order of their paths; hidden files are no images."""
     top = Path(root)
     if not top.is_dir():
         raise UserError(f"data.root: {top} is no folder; name the folder of your images with data.root=FOLDER")
     paths = sorted(
-        p for p in top.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and PACKED not in p.relative_to(top).parts and p.is_file()
+        p
+        for p in top.rglob("*")
+        if p.suffix.lower() in IMAGE_SUFFIXES
+        and not p.name.startswith(".")
+        and PACKED not in p.relative_to(top).parts
+        and p.is_file()
     )
     if not paths:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))

@@ -16,6 +16,7 @@ from ganduel.data.loading import ImageSet
 from ganduel.errors import UserError
 from ganduel.terminal import progress
 
+VERSION = 1  # of the network and its training: numbers of different versions do not compare
 SIZE = 28  # pixels a side that the classifier sees
 WIDTH = 64  # features an image
 STEPS, BATCH, RATE = 300, 128, 1e-2
@@ -48,28 +49,35 @@ class DigitClassifier(nn.Module):
         return features, self.classes(features)
 
 
+def check_features(kind: str, weights: str | None, images: ImageSet | None) -> None:
+    """Raise UserError for what can be known to be missing before anything is downloaded or trained."""
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"metric.weights={weights}: there is no such file")
+    if kind == "digits" and weights is None and (images is None or images.labels is None):
+        raise UserError(
+            f"metric.features=digits needs a labelled set, and {images.about['name'] if images else 'a folder'} has no "
+            "labels: set metric.features=inception, or metric.weights to a classifier trained on another set"
+        )
+
+
 def digit_weights(images: ImageSet, folder: Path) -> tuple[Path, float]:
     """The file of a classifier for this labelled set, trained where there is none yet, and its accuracy on images it
     has not seen."""
-    if images.labels is None:
-        raise UserError(
-            f"metric.features=digits needs a labelled set, and {images.about['name']} has no labels: "
-            "set metric.features=inception, or metric.weights to a classifier trained on another set"
-        )
-    path = folder / f"digit-features-{images.about['content'][:8]}.pt"
+    path = folder / f"digit-features-{VERSION}-{images.about['content'][:8]}.pt"
     if not path.exists():
         model, accuracy = train(images)
         checkpoint.save(path, {"classifier": model.state_dict(), "accuracy": accuracy})
-    return path, float(checkpoint.load(path)["accuracy"])
+    return path, float(checkpoint.load(path, needs=("classifier", "accuracy"))["accuracy"])
 
 
 def load_classifier(path: Path) -> DigitClassifier:
     """Read a file made by `digit_weights`. Raises UserError for anything else."""
-    state = checkpoint.load(path).get("classifier")
-    if state is None:
-        raise UserError(f"metric.weights: {path} holds no digit classifier")
-    model = DigitClassifier(len(state["classes.bias"]))
-    model.load_state_dict(state)
+    try:
+        state = checkpoint.load(path, needs=("classifier",))["classifier"]
+        model = DigitClassifier(len(state["classes.bias"]))
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"metric.weights={path}: holds no digit classifier of this version of ganduel") from error
     return model.eval().requires_grad_(False)
 
 

@@ -24,7 +24,7 @@ from ganduel.data.loading import ImageSet
 from ganduel.data.packing import in_mode
 from ganduel.data.sources import folder as find_images
 from ganduel.errors import UserError
-from ganduel.evaluation.features import WIDTH, digit_weights, file_hash, load_classifier
+from ganduel.evaluation.features import WIDTH, check_features, digit_weights, file_hash, load_classifier
 
 FIDELITY_VERSION = torch_fidelity.__version__
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -85,18 +85,13 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
 
     Raises UserError where that cannot be.
     """
+    check_features(kind, weights, images)
     if weights is not None:
         path = Path(weights)
-        if not path.is_file():
-            raise UserError(f"metric.weights={path}: there is no such file")
         if kind == "inception":
             checkpoint.read(path, "file of weights")  # torch-fidelity would run what code it holds
         return Features(kind, path)
-    if kind == "digits":
-        if images is None:
-            raise UserError(
-                "metric.features=digits: without a labelled set, name a classifier's file with metric.weights=FILE"
-            )
+    if kind == "digits" and images is not None:
         path, accuracy = digit_weights(images, folder)
         return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
@@ -149,6 +144,8 @@ class Folder(Dataset):
     """The images of a folder, as they are."""
 
     def __init__(self, path: str):
+        if not Path(path).is_dir():
+            raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
         self.source = find_images(path)
         self.identity = self.source.stamp[:16]
 

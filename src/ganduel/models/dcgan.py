@@ -42,6 +42,8 @@ class Generator(nn.Module):
         norm: Norm,
     ):
         super().__init__()
+        if min(latent, channels) < 1:
+            raise ValueError(f"latent={latent} and channels={channels} must be at least 1")
         self.latent, self.resolution = latent, resolution
         depth, base = stages(resolution, depth)
         widths = [channels * 2**i for i in reversed(range(depth))]
@@ -73,6 +75,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, depth: int | None, norm: Norm):
         super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels={channels} must be at least 1")
         depth, _ = stages(resolution, depth)
         widths = [channels * 2**i for i in range(depth)]
         bias = norm == "none"

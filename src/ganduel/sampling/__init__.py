@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ganduel import build, checkpoint
 from ganduel.data.loading import to_bytes
+from ganduel.errors import UserError
 from ganduel.game import Game
 
 
@@ -21,10 +22,13 @@ class Sampler:
         self.content: dict[str, Any] = checkpoint.load(self.path)
         self.config: dict[str, Any] = self.content["config"]
         self.device = torch.device(device)
-        self.game: Game = build.game(self.config["model"], self.config["augment"], allow)
-        self.game.load_state_dict(self.content["state"]["game"])
-        if ema:
-            self.game.generators.load_state_dict(self.content["state"]["ema"])
+        try:
+            self.game: Game = build.game(self.config["model"], self.config["augment"], allow)
+            self.game.load_state_dict(self.content["state"]["game"])
+            if ema:
+                self.game.generators.load_state_dict(self.content["state"]["ema"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{self.path}: its networks do not fit its configuration ({error})") from error
         self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def sample(self, seeds: Iterable[int], batch: int = 64) -> Tensor:

@@ -1,0 +1,175 @@
+"""The typed root of every command's configuration: which keys there are, and what their values may be.
+
+Every default is in configs/, none here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+# Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
+PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "metric.weights")
+
+
+@dataclass
+class Every:
+    log: str | None
+    sample: str | None
+    checkpoint: str | None
+    metric: str | None
+
+
+@dataclass
+class Metric:
+    which: list[str]
+    samples: int | None
+    features: str
+    weights: str | None
+
+
+@dataclass
+class Ema:
+    half_life: str
+    ramp: float | None
+
+
+@dataclass
+class Data:
+    name: str
+    source: dict[str, Any]
+    root: str
+    packed: str
+    resolution: int
+    channels: int
+    crop: int | None
+    resize: str
+    limit: int | None
+    mirror: bool
+    validation: float | None
+    max_rejected: float
+    features: str
+
+
+@dataclass
+class Train:
+    """The keys of gan-train."""
+
+    name: str
+    runs_dir: str
+    duration: str
+    seed: int
+    batch_size: int
+    micro_batch: int | None
+    device: str
+    precision: str | None
+    workers: int | None
+    keep: int
+    accept_changes: bool
+    overwrite: bool
+    init_from: str | None
+    allow: list[str]
+    json: bool
+    every: Every
+    metric: Metric
+    ema: Ema
+    data: Data
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    regularizer: dict[str, Any]
+    augment: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    pace: dict[str, Any]
+
+
+@dataclass
+class Pack:
+    """The keys of gan-data."""
+
+    data: Data
+    workers: int | None
+    json: bool
+    allow: list[str]
+
+
+@dataclass
+class Sample:
+    """The keys of gan-sample."""
+
+    ckpt: str
+    mode: dict[str, Any]
+    out: str | None
+    seeds: Any
+    count: int | None
+    ema: bool
+    batch: int
+    device: str
+    json: bool
+    allow: list[str]
+
+
+@dataclass
+class FidData:
+    root: str | None
+    packed: str | None
+
+
+@dataclass
+class FidMetric:
+    which: list[str]
+    samples: int
+    features: str | None
+    weights: str | None
+
+
+@dataclass
+class Fid:
+    """The keys of gan-fid."""
+
+    ckpt: str | None
+    folders: list[str] | None
+    metric: FidMetric
+    data: FidData
+    repeats: int
+    seed: int
+    ema: bool
+    batch: int
+    device: str
+    workers: int | None
+    json: bool
+    allow: list[str]
+
+
+SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid}
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
+
+# What a number must be; parts check their own.
+RANGES = {
+    "batch_size": (1, None),
+    "micro_batch": (1, None),
+    "keep": (0, None),
+    "workers": (1, None),
+    "count": (1, None),
+    "batch": (1, None),
+    "repeats": (1, None),
+    "metric.samples": (2, None),
+    "data.resolution": (4, 1024),
+    "data.crop": (4, None),
+    "data.limit": (1, None),
+    "data.validation": (0, None),
+    "data.max_rejected": (0, 1),
+    "ema.ramp": (0, None),
+    "model.latent": (1, None),
+    "model.channels": (1, None),
+}
+CHOICES = {
+    "device": ("auto", "cuda", "mps", "cpu"),
+    "precision": (None, "fp32", "bf16", "fp16"),
+    "data.channels": (1, 3),
+    "data.resize": ("box", "bicubic", "lanczos"),
+    "metric.features": (None, "inception", "digits"),
+    "data.features": ("inception", "digits"),
+}
+METRICS = ("fid", "kid", "isc", "prc")

@@ -1,0 +1,491 @@
+"""Whatever a user may get wrong costs one line that says what to do, and nothing else."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ganduel import build, checkpoint, cli
+from ganduel.errors import UserError
+from ganduel.run import RunFolder
+
+COMMANDS = ("train", "sample", "fid", "data")
+TINY = ("model.channels=4", "batch_size=8", "duration=1 steps", "metric.which=[]", "device=cpu", "name=tiny")
+WEIRD = "a b=c,d(e#f'g\"h[i]~{k} \\"  # a folder's name that Hydra's grammar would choke on
+
+Gan = Callable[..., tuple[int, str, str]]
+Fails = Callable[..., None]
+
+
+@pytest.fixture
+def gan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gan:
+    """A command in this process and an empty folder: `gan("train", "seed=1")` returns exit code, stdout, stderr."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", [f"gan-{name}", *arguments])
+        capsys.readouterr()
+        code = cli.command(name, list(arguments))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fails(gan: Gan, packed: str) -> Fails:
+    """`fails("train", ["seed=x"], "part of the message", ...)`: one line, exit code 1, no result, no checkpoint."""
+
+    def check(name: str, arguments: list[str], *parts: str, code: int = 1) -> None:
+        if name in ("train", "data") and not any("data.packed" in a or "data=" in a for a in arguments):
+            arguments = [packed, *arguments]
+        got, out, err = gan(name, *arguments)
+        lines = [line for line in err.splitlines() if not line.startswith(("digits: ", "  "))]  # the report of packing
+        assert got == code, (out, err)
+        assert len(lines) == 1 and lines[0].startswith("error: "), err
+        assert out == ""
+        for part in parts:
+            assert part in lines[0], lines[0]
+        assert not list(Path().rglob("*.pt")) and not list(Path().rglob("stats.jsonl"))
+        assert not Path("outputs").exists() and not list(Path().rglob("*.log"))
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def bad_run(packed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one step."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert cli.command("train", [*TINY, packed, f"runs_dir={runs}"]) == 0
+    return runs / "tiny"
+
+
+@pytest.fixture
+def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], Any]], Path]:
+    """Its checkpoint with a change made to the content, as a whole and valid file."""
+
+    def copy(change: Callable[[dict[str, Any]], Any]) -> Path:
+        content = checkpoint.load(bad_run / "checkpoints" / "latest.pt")
+        change(content)
+        checkpoint.save(tmp_path / "changed.pt", content)
+        return tmp_path / "changed.pt"
+
+    return copy
+
+
+# Misspelt
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "message"),
+    [
+        ("train", "optimizer.D.lrr=1", "unknown option 'optimizer.D.lrr'. Did you mean: optimizer.D.lr"),
+        ("train", "+optimizer.D.lrr=1", "unknown option 'optimizer.D.lrr'. Did you mean: optimizer.D.lr"),
+        ("train", "~optimizer.D.lrr", "unknown option 'optimizer.D.lrr'. Did you mean: optimizer.D.lr"),
+        ("train", "model.generator.nrom=batch", "Did you mean: model.generator.norm"),
+        ("train", "modle=dcgan", "unknown option 'modle'. Did you mean: model?"),
+        ("train", "model=dcgna", "unknown model 'dcgna'. Did you mean: dcgan? There is: dcgan, "),
+        ("train", "regularizer=[r1,zzz]", "unknown regularizer 'zzz'. There is: "),
+        ("train", "experiment=dmeo", "unknown experiment 'dmeo'. Did you mean: demo?"),
+        ("train", "model=null", "model=null is not allowed; it takes dcgan, "),
+        ("train", "+sead=1", "unknown option 'sead'"),
+        ("train", "+every.lgo=1", "unknown option 'every.lgo'"),
+        ("train", "hydra.nothing=1", "hydra.nothing"),
+        ("sample", "seedz=3", "unknown option 'seedz'. Did you mean: seeds"),
+        ("sample", "mdoe=grid", "unknown option 'mdoe'. Did you mean: mode"),
+        ("sample", "mode=gird", "unknown mode 'gird'. Did you mean: grid? There is: grid, "),
+        ("sample", "mode.colums=3", "Did you mean: mode.columns"),
+        ("fid", "metric.smaples=3", "unknown option 'metric.smaples'. Did you mean: metric.samples"),
+        ("fid", "metrik=3", "unknown option 'metrik'. Did you mean: metric"),
+        ("data", "data.resolutoin=3", "unknown option 'data.resolutoin'. Did you mean: data.resolution"),
+        ("data", "dta=digits", "unknown option 'dta'. Did you mean: data?"),
+        ("data", "data=digitz", "unknown data 'digitz'. Did you mean: digits? There is: digits, folder, "),
+    ],
+)
+def test_misspelt(fails: Fails, name: str, argument: str, message: str) -> None:
+    fails(name, [*(TINY if name == "train" else []), argument], message)  # quick, should it train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.D.lrr=1,2"], "unknown option 'optimizer.D.lrr'. Did you mean: optimizer.D.lr"),
+        (["modle=dcgan,vanilla"], "unknown option 'modle'. Did you mean: model?"),
+        (["model=dcgan,vnailla"], "unknown model 'vnailla'. Did you mean: vanilla?"),
+        (["seed=1,2", "batch_size=abc"], "batch_size=abc is not allowed; it takes an integer"),
+        (["seed=1,abc"], "seed=abc is not allowed; it takes an integer"),
+        (["batch_size=8,0"], "batch_size=0 is not allowed"),
+        (["seed=1,2", "data.resolution=16,32,3"], "data.resolution=3 is not allowed"),
+        (["seed=range(5,1)"], "seed=range(5,1) is not allowed; it leaves nothing to sweep over"),
+        (["seed=interval(1,5)"], "seed"),
+    ],
+)
+def test_sweep_is_checked_before_its_first_job(fails: Fails, arguments: list[str], message: str) -> None:
+    fails("train", ["-m", *TINY, *arguments], message)
+    assert not Path("runs").exists()
+
+
+def test_sweep_without_its_flag(fails: Fails) -> None:
+    fails("train", ["seed=1,2"], "seed=1,2", "--multirun")
+
+
+# Wrong values
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("batch_size=abc", "batch_size=abc is not allowed; it takes an integer"),
+        ("batch_size=2.5", "batch_size=2.5 is not allowed; it takes an integer"),
+        ("batch_size=null", "batch_size=null is not allowed; it takes an integer"),
+        ("data.mirror=maybe", "data.mirror=maybe is not allowed; it takes true or false"),
+        ("metric.which=fid", "metric.which=fid is not allowed; it takes a list, each text, as in metric.which=[fid]"),
+        ("metric.which=[fud]", "metric.which=fud is not allowed; it takes fid, kid, isc, prc"),
+        ("optimizer.G.lr=fast", "optimizer.G.lr=fast is not allowed; it takes a number"),
+        ("optimizer.G.lr=null", "optimizer.G.lr=None is not allowed; it takes a number"),
+        ("optimizer.G.betas=[0.5]", "optimizer.G.betas=[0.5] is not allowed; it takes a list of 2"),
+        ("optimizer.G=null", "optimizer.G=None is not allowed"),
+        ("model.generator.norm=bath", "model.generator.norm=bath is not allowed; it takes batch, layer, "),
+        ("model.generator=null", "model.generator=None is not allowed"),
+        ("batch_size=0", "batch_size=0 is not allowed; it takes 1 or more"),
+        ("micro_batch=0", "micro_batch=0 is not allowed; it takes 1 or more"),
+        ("workers=0", "workers=0 is not allowed; it takes 1 or more"),
+        ("data.resolution=3", "data.resolution=3 is not allowed; it takes 4 to 1024"),
+        ("data.resolution=8", "resolution=8 is too small"),
+        ("data.channels=2", "data.channels=2 is not allowed; it takes 1, 3"),
+        ("data.max_rejected=nan", "data.max_rejected=nan is not allowed; it takes 0 to 1"),
+        ("data.validation=-1", "data.validation=-1.0 is not allowed; it takes 0 or more"),
+        ("data.validation=1797", "data.validation=1797.0 leaves none of 1797 images to train on"),
+        ("data.validation=0.9999", "data.validation=0.9999 leaves none of 1797 images to train on"),
+        ("model.channels=0", "model.channels=0 is not allowed; it takes 1 or more"),
+        ("model.generator.depth=9", "depth=9 does not fit resolution 32"),
+        ("optimizer.G.lr=-1", "optimizer.G: Invalid learning rate: -1"),
+        ("pace.n_critic=0", "pace: n_critic=0"),
+        ("pace.first=X", "pace.first=X is not allowed; it takes D, G"),
+        ("device=gpu", "device=gpu is not allowed; it takes auto, cuda, mps, cpu"),
+        ("precision=fp16", "precision=fp16 needs CUDA"),
+        ("micro_batch=7", "micro_batch=7 does not divide the 8 images of a process; it takes 1, 2, 4, 8"),
+        ("batch_size=1618", "batch_size=1618 is larger than the data set: 1617 training images; set batch_size=1617"),
+        ("data.limit=7", "batch_size=8 is larger than the data set: 7 training images"),
+        ("loss._target_=os.system", "loss: os.system may not be built: allowed are classes and functions defined in"),
+        ("loss._target_=ganduel.losses.nothing", "loss: there is no ganduel.losses.nothing"),
+        ("regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=[r1]"),
+        ("+regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=[r1]"),
+        ("init_from=nowhere", "init_from: nowhere does not exist"),
+        ("data.root=", "data.root= is empty"),
+        ("runs_dir=", "runs_dir= is empty"),
+    ],
+)
+def test_value(fails: Fails, argument: str, message: str) -> None:
+    fails("train", [*TINY, argument], message)
+
+
+@pytest.mark.parametrize("key", ["duration", "every.log", "ema.half_life"])
+@pytest.mark.parametrize("text", ["5 parsecs", "-1 kimg", "0 steps", "5", "kimg", "1..2 kimg", "nan epochs"])
+def test_duration(fails: Fails, key: str, text: str) -> None:
+    fails("train", [*TINY, f"{key}={text}"], f'{key}: "{text}" is no duration; write a positive number and kimg, ')
+
+
+@pytest.mark.parametrize("name", ["a b", "..", "../x", "x/../y", "/etc/x", "x/", "", "-x", ".x", "a:b", "a*b"])
+def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
+    fails("train", [*TINY, f"name='{name}'"], f"name={name} is not allowed; it takes letters, digits and")
+    assert not any((tmp_path / "cwd").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("sample", [], "ckpt is missing: give it as ckpt=VALUE"),
+        ("sample", ["ckpt="], "ckpt= is empty"),
+        ("sample", ["ckpt=x", "batch=abc"], "batch=abc is not allowed; it takes an integer"),
+        ("sample", ["ckpt=x", "count=0"], "count=0 is not allowed; it takes 1 or more"),
+        ("sample", ["ckpt=x", "seeds=5-3"], "seeds=5-3 is not allowed; it takes a range like 0-63"),
+        ("sample", ["ckpt=x", "seeds=some"], "seeds=some is not allowed; it takes a range like 0-63"),
+        ("fid", [], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
+        ("fid", ["ckpt=x", "folders=[a,b]"], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
+        ("fid", ["folders=[a]"], "folders=['a'] is not allowed; it takes two"),
+        ("fid", ["folders=a"], "folders=a is not allowed; it takes"),
+        ("fid", ["ckpt=x", "metric.samples=1"], "metric.samples=1 is not allowed; it takes 2 or more"),
+        ("data", ["data=folder"], "data.root is missing: give it as data.root=VALUE"),
+        ("data", ["data=folder", "data.root=nowhere"], "data.root: nowhere is no folder; name the folder"),
+    ],
+)
+def test_other_commands(fails: Fails, name: str, arguments: list[str], message: str) -> None:
+    fails(name, arguments, f"error: {message}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("argument", ["batch_size", "json=[1,", "json=(", "--nonsense", "--cfg", "--cfg=all-of-it"])
+def test_command_line_that_cannot_be_read(fails: Fails, name: str, argument: str) -> None:
+    fails(name, [argument], code=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_device_that_is_absent(fails: Fails) -> None:
+    fails("train", [*TINY, "device=cuda"], "device=cuda: this machine or this PyTorch has none", "device=cpu")
+
+
+# Paths
+
+
+@pytest.mark.parametrize("key", ["runs_dir", "data.packed"])
+def test_folder_that_cannot_be_made(fails: Fails, tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "below"
+    fails("train", [*TINY, f"{key}={where}"], f"{key}: cannot create {where}", f"choose another with {key}=FOLDER")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+@pytest.mark.parametrize("key", ["runs_dir", "data.packed"])
+def test_folder_without_permission(fails: Fails, tmp_path: Path, key: str) -> None:
+    (tmp_path / "mine").mkdir(mode=0o500)
+    fails("train", [*TINY, f"{key}={tmp_path / 'mine'}"], f"{key}: ", f"choose another with {key}=FOLDER")
+
+
+def test_out_that_cannot_be_made(fails: Fails, bad_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fails("sample", [f"ckpt={bad_run}", "device=cpu", f"out={tmp_path}/file/x.png"], "out: cannot create", "out=FOLDER")
+
+
+def test_run_that_another_process_holds(fails: Fails) -> None:
+    with RunFolder(Path("runs/tiny")).held():
+        fails("train", TINY, "name: runs/tiny is in use by another process", "name=...")  # type: ignore[arg-type]
+
+
+def test_packed_among_the_originals(fails: Fails, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    fails(
+        "data",
+        ["data=folder", f"data.root={tmp_path}", f"data.packed={tmp_path}/cache"],
+        "data.packed=",
+        "choose a folder outside of it, or one named packed",
+    )
+
+
+def test_paths_may_hold_anything(gan: Gan, bad_run: Path, tmp_path: Path) -> None:
+    weird = tmp_path / WEIRD
+    weird.mkdir()
+    for i in range(20):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(weird / f"{i}.png")
+    folder = ("data=folder", "data.resolution=16", f"data.root={weird}")
+    code, out, err = gan("data", *folder)
+    assert code == 0 and Path(out.strip()).parent == weird / "packed", err
+    code, out, err = gan("train", *TINY, *folder, f"runs_dir={weird / 'runs'}", f"init_from={bad_run}")
+    assert code == 1 and "init_from=" in err and "its networks are not those of this run" in err  # other shapes
+    code, out, err = gan("train", *TINY, *folder, f"runs_dir={weird / 'runs'}")
+    assert code == 0 and out.strip() == str(weird / "runs" / "tiny"), err
+    typed = (weird / "runs" / "tiny" / "overrides.txt").read_text().splitlines()
+    assert typed == [*TINY, *folder, f"runs_dir={weird / 'runs'}"]
+    png = weird / "grid of,8=.png"
+    code, out, err = gan("sample", f"ckpt={weird / 'runs' / 'tiny'}", "count=8", f"out={png}", "device=cpu")
+    assert code == 0 and out.strip() == str(png) and png.is_file(), err
+
+
+def test_home_and_quotes_in_paths(gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    for root in ("~", f"'{tmp_path}'", f'"{tmp_path}"'):
+        code, out, err = gan("data", "data=folder", "data.resolution=8", f"data.root={root}")
+        assert code == 0 and Path(out.strip()).parent == tmp_path / "packed", err
+
+
+# Files that are no checkpoints, and checkpoints that must not be obeyed
+
+
+class Code:
+    """Unpickled by a trusting reader, it makes a file `canary`."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch canary",)
+
+
+def _newer(path: Path) -> None:
+    checkpoint.save(path, {"format": 99})
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_text("not a checkpoint\n"), "is damaged or no checkpoint of ganduel"),
+        (lambda path: path.write_bytes(b""), "is damaged or no checkpoint of ganduel"),
+        (lambda path: path.write_bytes(bytes(range(256)) * 64), "is damaged or no checkpoint of ganduel"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)), "is damaged or no checkpoint of ganduel"),
+        (lambda path: torch.save({"weights": torch.ones(2)}, path), "is no checkpoint of ganduel"),
+        (lambda path: torch.save([1, 2], path), "is no checkpoint of ganduel"),
+        (lambda path: path.write_bytes(pickle.dumps(Code())), "is damaged or no checkpoint of ganduel"),
+        (lambda path: torch.save({"format": 1, "x": Code()}, path), "is damaged or no checkpoint of ganduel"),
+        (_newer, "has format 99, newer than the 1 this ganduel reads: upgrade ganduel"),
+    ],
+    ids=["text", "empty", "bytes", "zip", "dict", "list", "pickle", "code", "newer"],
+)
+@pytest.mark.parametrize("name", ["sample", "fid"])
+def test_no_checkpoint(
+    gan: Gan, tmp_path: Path, name: str, write: Callable[[Path], Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pt"
+    write(path)
+    code, out, err = gan(name, f"ckpt={path}", "device=cpu")
+    assert (code, out, err) == (1, "", f"error: {path}: {message}\n")
+    assert not Path("canary").exists()
+
+
+@pytest.mark.parametrize("name", ["sample", "fid"])
+def test_checkpoint_that_is_absent(fails: Fails, tmp_path: Path, name: str) -> None:
+    fails(name, [f"ckpt={tmp_path}/none.pt"], f"ckpt: {tmp_path}/none.pt does not exist; give a .pt file or a run")
+    fails(name, [f"ckpt={tmp_path}"], f"ckpt: {tmp_path} holds no checkpoint; give a .pt file or a run folder")
+
+
+def test_checkpoint_cut_short(gan: Gan, bad_run: Path, tmp_path: Path) -> None:
+    whole = (bad_run / "checkpoints" / "latest.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    code, _, err = gan("sample", f"ckpt={tmp_path}/cut.pt", "device=cpu")
+    assert code == 1 and "is damaged" in err and err.count("\n") == 1
+
+
+TOUCH = {"_args_": ["touch canary"]}
+COPY = {"_target_": "shutil.copyfile", "_args_": [os.devnull, "canary"]}  # unlike os.system, Hydra itself allows it
+HOSTILE: dict[str, dict[str, Any]] = {
+    "plain": {"generator": {"_target_": "os.system", **TOUCH}},
+    "through a library": {"generator": {"_target_": "torch.optim.optimizer.torch.os.system", **TOUCH}},
+    "through ganduel": {"generator": {"_target_": "ganduel.game.torch.os.system", **TOUCH}},
+    "a function": {"generator": {**COPY, "_target_": "ganduel.game.torch.hub.shutil.copyfile"}},
+    "a builtin": {"generator": {"_target_": "builtins.eval", "_args_": ["open('canary', 'w')"]}},
+    "as the game": {"game": "ganduel.game.torch.os.system"},
+    "import": {"generator": {"_target_": "antigravity.x"}},
+}
+DEEP: dict[str, tuple[Any, str]] = {
+    "in a value": (COPY, "shutil.copyfile may not be built"),
+    "in a list": ([1, {"x": [COPY]}], "shutil.copyfile may not be built"),
+    "interpolation": ("${oc.env:HOME}", "the interpolation ${oc.env:HOME} is not resolved"),
+    "hidden interpolation": ([["x ${oc.env:HOME}"]], "the interpolation x ${oc.env:HOME} is not resolved"),
+}
+
+
+@pytest.mark.parametrize("model", HOSTILE.values(), ids=HOSTILE)
+def test_checkpoint_that_names_foreign_code(
+    gan: Gan, bad_copy: Callable[..., Path], bad_run: Path, model: dict[str, Any]
+) -> None:
+    path = bad_copy(lambda content: content["config"]["model"].update(model))
+    for name in ("sample", "fid"):
+        code, out, err = gan(name, f"ckpt={path}", "device=cpu", "count=1" if name == "sample" else "batch=1")
+        assert code == 1 and out == "" and err.count("\n") == 1, err
+        assert err.startswith("error: model.") and "may not be built: allowed are classes and functions" in err
+        assert not Path("canary").exists() and "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(("value", "message"), DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize("where", ["lr", "betas", "_args_"])
+def test_hidden_deep_in_a_part(gan: Gan, value: Any, message: str, where: str) -> None:
+    node = {"_target_": "torch.optim.Adam", where: [value] if where == "_args_" else value}
+    wrong_type = "" if where == "_args_" else "|is not allowed; it takes"  # an interpolation may be refused as that
+    with pytest.raises(UserError, match=re.escape(message) + wrong_type):
+        build.part(node, "optimizer.G", [], params=[torch.ones(1)])
+    assert not Path("canary").exists()
+
+
+@pytest.mark.parametrize(("value", "message"), DEEP.values(), ids=DEEP)
+def test_checkpoint_that_hides_it(gan: Gan, bad_copy: Callable[..., Path], value: Any, message: str) -> None:
+    path = bad_copy(lambda content: content["config"]["model"]["generator"].update(_args_=[value]))
+    code, out, err = gan("sample", f"ckpt={path}", "count=1", "device=cpu")
+    assert code == 1 and out == "" and err.count("\n") == 1, err
+    assert err.startswith("error: model.generator._args_[0]") and message in err
+    assert not Path("canary").exists()
+
+
+def test_checkpoint_whose_data_source_is_foreign(gan: Gan, bad_copy: Callable[..., Path]) -> None:
+    source = {"_target_": "ganduel.data.sources.os.system", **TOUCH}
+    path = bad_copy(lambda content: content["config"]["data"].update(source=source))
+    code, out, err = gan("fid", f"ckpt={path}", "device=cpu")
+    assert code == 1 and out == "" and err.startswith("error: data.source: ") and err.count("\n") == 1, err
+    assert not Path("canary").exists()
+
+
+def test_the_copies_above_work_when_unchanged(gan: Gan, bad_copy: Callable[..., Path]) -> None:
+    """Else all of the refusals might have another reason."""
+    code, out, _ = gan("sample", f"ckpt={bad_copy(lambda content: None)}", "count=1", "device=cpu", "out=x.png")
+    assert code == 0 and Path(out.strip()).is_file()
+
+
+def test_nothing_is_lost_by_a_refused_resume(gan: Gan, packed: str) -> None:
+    assert gan("train", *TINY, packed)[0] == 0
+    before = {p: p.read_bytes() for p in Path("runs").rglob("*") if p.is_file()}
+    code, _, err = gan("train", *TINY, packed, "optimizer.G.lr=0.5")
+    assert code == 1 and "optimizer.G.lr: 0.0002 -> 0.5" in err and "accept_changes=true" in err
+    assert {p: p.read_bytes() for p in Path("runs").rglob("*") if p.is_file()} == before
+
+
+# Asking
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_questions_leave_no_files(gan: Gan, name: str) -> None:
+    for question, answer in {
+        "--help": f"gan-{name} - ",
+        "-h": f"gan-{name} - ",
+        "--version": "ganduel ",
+        "--cfg job": "json: false",
+        "--cfg=job": "json: false",
+        "-c job --resolve" if name in ("train", "data") else "-c job": "json: false",
+        "json=true --cfg job": "json: true",
+    }.items():
+        code, out, err = gan(name, *question.split())
+        assert (code, err) == (0, ""), (question, err)
+        assert answer in out, question
+    assert not any(Path().iterdir())
+
+
+def test_questions_about_misspelt_options(fails: Fails) -> None:
+    fails("train", ["--cfg", "job", "optimizer.D.lrr=1"], "Did you mean: optimizer.D.lr")
+    fails("train", ["--cfg", "job", "model=dcgna"], "Did you mean: dcgan?")
+    fails("train", ["--help", "model=dcgna"], "Did you mean: dcgan?")
+
+
+def test_sweep_of_samples_leaves_no_record(gan: Gan, bad_run: Path, tmp_path: Path) -> None:
+    code, out, err = gan("sample", "-m", f"ckpt={bad_run}", "count=1,2", "device=cpu", f"out={tmp_path}/x.png")
+    assert code == 0 and out == f"{tmp_path}/x.png\n" * 2, err
+    assert not any(Path().iterdir())
+
+
+def test_own_folder_of_configurations(gan: Gan, packed: str, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nname: mine\n")
+    arguments = ("--config-dir", str(tmp_path / "own"), *TINY[:-1], packed, "experiment=mine", "json=true")
+    code, out, err = gan("train", *arguments)
+    assert code == 0 and json.loads(out)["run"] == "runs/mine", err
+
+
+# The real commands
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "message"),
+    [
+        ("train", ["optimizer.D.lrr=1"], 1, "error: unknown option 'optimizer.D.lrr'. Did you mean: optimizer.D.lr"),
+        ("sample", ["ckpt=no where"], 1, "error: ckpt: no where does not exist"),
+        ("data", ["data"], 2, "error: "),
+        ("fid", ["--version"], 0, ""),
+    ],
+)
+def test_real_command(tmp_path: Path, name: str, arguments: list[str], code: int, message: str) -> None:
+    script = Path(sysconfig.get_path("scripts")) / f"gan-{name}"
+    done = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == bool(message)
+    assert bool(done.stdout) == (code == 0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_misspellings_are_found_without_pytorch(tmp_path: Path) -> None:
+    code = "import sys; from ganduel import cli; cli.command('train', ['modle=x']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "False\n" and "Did you mean: model?" in done.stderr
