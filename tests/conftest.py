@@ -14,6 +14,7 @@ from ganduel.evaluation import features
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
+    "wgan_gp": ("model=wgan_gp", "model.channels=4"),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")

@@ -39,6 +39,7 @@ class Duel:
     real: Tensor
     latent: Tensor
     generate: Callable[[Tensor], Tensor]
+    seed: Tensor  # one an image, (N,): what is random about the duel is hashed from it
 
     @cached_property
     def fake(self) -> Tensor:
@@ -81,6 +82,7 @@ class NoiseGame(Game):
                 real=batch["real"],
                 latent=self.latent(self.generators, batch["seed"]),
                 generate=self.generators["G"],
+                seed=batch["seed"],
             )
         ]
 

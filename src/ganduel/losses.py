@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 
 class AdversarialLoss(NamedTuple):
@@ -46,4 +46,42 @@ def least_squares(a: float, b: float, c: float) -> AdversarialLoss:
         lambda real, fake: 0.5 * (real - b).square().mean() + 0.5 * (fake - a).square().mean(),
         lambda fake, real: 0.5 * (fake - c).square().mean(),
         boundary=(a + b) / 2,
+    )
+
+
+def hinge() -> AdversarialLoss:
+    """D keeps a margin of 1 on both sides (Lim and Ye 2017)."""
+    return AdversarialLoss(
+        lambda real, fake: relu(1 - real).mean() + relu(1 + fake).mean(),
+        lambda fake, real: -fake.mean(),
+    )
+
+
+def wasserstein() -> AdversarialLoss:
+    """The critic's difference of means, a distance while the critic is 1-Lipschitz (Arjovsky et al. 2017, equation 2).
+
+    Logits have no point of indecision: a constant added to them changes nothing.
+    """
+    return AdversarialLoss(
+        lambda real, fake: fake.mean() - real.mean(),
+        lambda fake, real: -fake.mean(),
+        boundary=None,
+    )
+
+
+def relativistic() -> AdversarialLoss:
+    """D tells the real image of a pair from the fake one (Jolicoeur-Martineau 2018, RpGAN).
+
+    Only differences of logits count, so they have no point of indecision.
+    """
+
+    def generator(fake: Tensor, real: Tensor | None) -> Tensor:
+        assert real is not None
+        return softplus(real - fake).mean()
+
+    return AdversarialLoss(
+        lambda real, fake: softplus(fake - real).mean(),
+        generator,
+        relativistic=True,
+        boundary=None,
     )

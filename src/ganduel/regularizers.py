@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ganduel import randomness
 from ganduel.game import Duel
 
 
@@ -38,6 +39,23 @@ def r1(duel: Duel) -> Tensor:
     The paper's gamma is twice the weight.
     """
     return _squared_gradient(duel, duel.real).mean()
+
+
+def r2(duel: Duel) -> Tensor:
+    """The same at fake images: E |grad D(G(z))|^2 (Mescheder et al. 2018)."""
+    return _squared_gradient(duel, duel.fake.detach()).mean()
+
+
+def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
+    """E (|grad D(x)| - target)^2 at random points between real and fake images (Gulrajani et al. 2017, equation 3).
+
+    `one_sided` punishes only gradients above the target.
+    """
+    share = randomness.uniform(duel.seed, (1, 1, 1), "interpolate")
+    excess = _squared_gradient(duel, torch.lerp(duel.real, duel.fake.detach().float(), share))
+    # The root has no derivative at 0; there, the gradient can only be pushed up in every direction or none.
+    excess = excess.clamp_min(1e-24).sqrt() - target
+    return (excess.clamp_min(0) if one_sided else excess).square().mean()
 
 
 def _squared_gradient(duel: Duel, images: Tensor) -> Tensor:

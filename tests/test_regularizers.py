@@ -1,0 +1,83 @@
+"""Penalties against closed forms."""
+
+import pytest
+import torch
+
+from ganduel import randomness, regularizers
+from ganduel.game import Duel
+
+
+def duel(critic, real: torch.Tensor, fake: torch.Tensor) -> Duel:
+    seed = randomness.seeds(0, first=0, count=len(real))
+    return Duel("", critic, real=real, latent=fake, generate=lambda latent: latent, seed=seed)
+
+
+@pytest.fixture
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 3, 4, 4, generator=generator), torch.randn(5, 3, 4, 4, generator=generator)
+
+
+def quadratic(scale: torch.Tensor):
+    """D(x) = scale |x|^2, whose gradient is 2 scale x."""
+    return lambda x: scale * x.square().sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("penalty", [regularizers.r1, regularizers.r2])
+def test_of_a_linear_critic_it_is_the_squared_weight_norm(penalty, images):
+    weight = torch.randn(3 * 4 * 4)
+    linear = duel(lambda x: x.flatten(1) @ weight, *images)
+    assert penalty(linear).item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("penalty", "which"), [(regularizers.r1, 0), (regularizers.r2, 1)])
+def test_of_a_quadratic_critic(penalty, which, images):
+    """One value an image, averaged; its own gradient is right too."""
+    scale = torch.tensor(1.5, requires_grad=True)
+    value = penalty(duel(quadratic(scale), *images))
+    squares = 4 * images[which].square().sum((1, 2, 3)).mean().item()
+    assert value.item() == pytest.approx(1.5**2 * squares, rel=1e-5)
+    value.backward()
+    assert scale.grad.item() == pytest.approx(2 * 1.5 * squares, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "one_sided", "expected"), [(3.0, False, 4.0), (3.0, True, 4.0), (0.25, False, 0.5625)]
+)
+def test_gradient_penalty_of_a_linear_critic(norm, one_sided, expected, images):
+    weight = torch.full((48,), norm / 48**0.5)
+    value = regularizers.gradient_penalty(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, one_sided)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_sided_lets_small_gradients_be(images):
+    weight = torch.full((48,), 0.25 / 48**0.5)
+    assert regularizers.gradient_penalty(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, True).item() == 0
+
+
+def test_gradient_penalty_looks_between_real_and_fake(images):
+    seen = []
+
+    def critic(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.square().sum((1, 2, 3))
+
+    real, fake = images
+    value = regularizers.gradient_penalty(duel(critic, real, fake), 1.0, False)
+    shares = ((seen[0] - real) / (fake - real)).flatten(1)
+    assert torch.allclose(shares, shares[:, :1].expand_as(shares), atol=1e-3)  # one share an image
+    assert shares.min() > 0 and shares.max() < 1 and shares[:, 0].std() > 0.1
+    expected = (2 * seen[0].flatten(1).norm(dim=1) - 1).square().mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gradient_penalty_is_finite_where_the_gradient_is_zero(images):
+    scale = torch.tensor(0.0, requires_grad=True)
+    value = regularizers.gradient_penalty(duel(quadratic(scale), *images), 1.0, False)
+    value.backward()
+    assert value.item() == pytest.approx(1.0) and torch.isfinite(scale.grad)
+
+
+def test_an_interval_below_one_is_refused():
+    with pytest.raises(ValueError, match="every=0"):
+        regularizers.Regularizer(regularizers.r1, "D", 1.0, 0)
