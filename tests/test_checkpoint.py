@@ -19,7 +19,7 @@ CONTENT = {
 def test_what_is_saved_is_loaded(tmp_path):
     path = tmp_path / "folder" / "x.pt"
     checkpoint.save(path, CONTENT)
-    content = checkpoint.load(path)
+    content = checkpoint.load(path, needs=("config", "state"))
     assert content["config"] == CONTENT["config"] and content["format"] == checkpoint.FORMAT
     for name, tensor in CONTENT["state"]["game"].items():
         assert torch.equal(content["state"]["game"][name], tensor)

@@ -7,7 +7,9 @@ import sys
 import pytest
 from conftest import NO_BATCH_NORM, largest_difference, rows, state
 
-SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "every.log=4 steps", "regularizer=[r1]", "regularizer.r1.every=2")
+SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
+# The first process alone measures, between two lines of statistics, which take all of them.
+SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid]", "metric.samples=64")
 
 
 def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:

@@ -168,6 +168,51 @@ def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
     assert "these are not the images" in capsys.readouterr().err
 
 
+def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
+    """The folders of a stranger's file are only looked into."""
+    from ganduel import checkpoint
+
+    assert train() == 0
+    path = Path("runs/tiny/checkpoints/latest.pt")
+    content = checkpoint.load(path)
+    victim = tmp_path / "victim"
+    for changes in ({"packed": str(victim), "root": str(victim)}, {"name": "../x"}):
+        hostile = {**content, "config": {**content["config"], "data": {**content["config"]["data"], **changes}}}
+        checkpoint.save(path, hostile)
+        capsys.readouterr()
+        assert cli.command("fid", [f"ckpt={path}", "metric.samples=16"]) == 1
+        assert "data." in capsys.readouterr().err and not victim.exists()
+    checkpoint.save(
+        path, {**content, "config": {**content["config"], "data": {**content["config"]["data"], "packed": "no"}}}
+    )
+    assert cli.command("fid", [f"ckpt={path}", "metric.samples=16", f"data.root={tmp_path}/mine"]) == 0
+    assert (tmp_path / "mine" / "packed").is_dir()
+
+
+def test_training_goes_on_when_a_measurement_fails(train, monkeypatch, capsys):
+    from ganduel import record
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(record, "evaluate", broken)
+    assert train("metric.which=[fid]", "metric.samples=20") == 0
+    assert capsys.readouterr().err.count("training goes on without metrics") == 1
+
+
+def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features, capsys):
+    from ganduel.sampling.grids import save_png
+
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            save_png(digits.pixels[i], tmp_path / name / f"{i}.png")
+    save_png(digits.pixels[0, :, :20], tmp_path / "fake" / "x.png")
+    arguments = [f"folders=[{tmp_path}/real,{tmp_path}/fake]", "metric.features=digits"]
+    assert cli.command("fid", [*arguments, f"metric.weights={digit_features.weights}"]) == 1
+    assert "x.png differs in size (32x32 and 32x20)" in capsys.readouterr().err
+
+
 def test_gan_fid_of_two_folders(digits, digit_features, tmp_path, capsys):
     from ganduel.sampling.grids import save_png
 

@@ -29,7 +29,9 @@ def test_a_step_is_a_turn_of_the_generator():
     assert clock.images(Duration.parse("10 steps", "duration")) == 5 * 5 * 64
 
 
-@pytest.mark.parametrize("text", ["5 parsecs", "-1 kimg", "0 steps", "kimg", "5", "", "1.2.3 kimg", "nan epochs"])
+@pytest.mark.parametrize(
+    "text", ["5 parsecs", "-1 kimg", "0 steps", "kimg", "5", "", "1.2.3 kimg", "nan epochs", "1e400 kimg"]
+)
 def test_what_is_no_duration(text):
     with pytest.raises(UserError, match=r"every\.log.*kimg, steps or epochs"):
         Duration.parse(text, "every.log")

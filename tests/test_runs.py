@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_equal, rows, state
 
-from ganduel.run import differences
+from ganduel.run import RunFolder, differences
 
 RUN = Path("runs/tiny")
 PENALTY = ("regularizer=[r1]", "regularizer.r1.every=3")  # a phase that is not due in every step
@@ -168,7 +168,7 @@ def test_changed_settings_are_refused_then_taken(train, capsys):
 def test_networks_that_do_not_fit_are_refused(train, capsys):
     assert train() == 0
     assert train("duration=8 steps", "model.channels=8", "accept_changes=true") == 1
-    assert "do not fit the new settings (model.channels: 4 -> 8" in capsys.readouterr().err
+    assert "do not fit the settings (model.channels: 4 -> 8" in capsys.readouterr().err
 
 
 def test_what_may_change_freely(train):
@@ -308,6 +308,100 @@ def test_a_sweep_has_a_run_folder_a_job(train):
     assert not Path("outputs").exists() and not Path("multirun").exists()
     assert train("seed=1", "optimizer.G.lr=0.001", "name=tiny/1", "duration=6 steps") == 0  # one of them goes on
     assert state("runs/tiny/1")["step"] == 6
+
+
+def test_a_kill_between_two_renames_loses_nothing(train):
+    assert train("every.checkpoint=2 steps") == 0
+    folder = RUN / "checkpoints"
+    (folder / "latest.pt").rename(folder / "next.pt")  # as it is for a moment
+    assert train("every.checkpoint=2 steps", "duration=6 steps") == 0
+    assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_checkpoint_does_not_replace_the_good_one(train, monkeypatch):
+    assert train("every.checkpoint=2 steps") == 0
+    folder = RUN / "checkpoints"
+    good = state(RUN, "previous")
+    (folder / "latest.pt").write_bytes(b"nothing")
+    assert train("every.checkpoint=2 steps", "duration=6 steps", "every.sample=6 steps", "optimizer.G.lr=abc") == 1
+    assert_equal(good["state"], state(RUN, "previous")["state"])
+    run = RunFolder(RUN)
+    content, _ = run.newest()
+    run.save({k: v for k, v in content.items() if k not in ("format", "checksum")})
+    assert_equal(good["state"], state(RUN)["state"])
+    assert (folder / "latest.damaged").read_bytes() == b"nothing"
+
+
+def test_networks_without_a_state_are_not_trained_over(train, capsys):
+    assert train() == 0
+    for name in ("latest", "previous"):
+        (RUN / "checkpoints" / f"{name}.pt").unlink()
+    assert train() == 1
+    assert "holds networks, but no whole state" in capsys.readouterr().err
+
+
+def test_step_0_is_done_once(train):
+    """A run that ended before its first checkpoint, or with it, begins anew."""
+    settings = ("metric.which=[fid]", "metric.samples=20", "every.metric=2 steps")
+    assert train(*settings) == 0
+    for path in (RUN / "checkpoints").iterdir():
+        path.unlink()
+    assert train(*settings) == 0
+    assert [row["step"] for row in rows(RUN, "metrics.jsonl")] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGUSR1), (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)])
+def test_the_most_urgent_signal_wins(train, monkeypatch, numbers):
+    from ganduel.trainer import Trainer
+
+    step = Trainer.step
+
+    def interrupted(self) -> None:
+        step(self)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    expected = signal.SIGTERM if signal.SIGTERM in numbers else signal.SIGINT
+    assert train("every.checkpoint=4 steps") == 128 + expected
+    assert state(RUN)["step"] == 1
+
+
+def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
+    from ganduel.game import NoiseGame
+
+    sample = NoiseGame.sample
+
+    def interrupted(self, generators, seed):
+        if self.training and len(seed) == 8 and (RUN / "stats.jsonl").exists():  # the first batch of a measurement
+            os.kill(os.getpid(), signal.SIGTERM)
+        return sample(self, generators, seed)
+
+    monkeypatch.setattr(NoiseGame, "sample", interrupted)
+    monkeypatch.setattr("ganduel.record.GRID", 4)
+    assert train("metric.which=[fid]", "metric.samples=100", "every.metric=4 steps", "every.log=1 steps") == 143
+    assert "a signal ended the measurement" in capsys.readouterr().err
+    assert state(RUN)["step"] in (0, 4)
+
+
+def test_overwrite_moves_nothing_for_a_run_that_cannot_be(train):
+    assert train() == 0
+    assert train("overwrite=true", "batch_size=100000") == 1
+    assert state(RUN)["step"] == 4 and not Path("runs/tiny.old-1").exists()
+
+
+def test_a_resumed_run_no_longer_needs_what_it_began_from(train):
+    assert train("name=old") == 0
+    assert train("name=new", "init_from=runs/old") == 0
+    Path("runs/old").rename("runs/elsewhere")
+    assert train("name=new", "init_from=runs/old", "duration=6 steps") == 0
+
+
+def test_what_was_allowed_is_not_stored(train):
+    assert train("allow=[some_package]") == 0
+    content = state(RUN)
+    assert "allow" not in content["config"] and not any(o.startswith("allow") for o in content["overrides"])
+    assert "allow" not in (RUN / "config.yaml").read_text()
 
 
 def test_differences():

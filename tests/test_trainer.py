@@ -75,6 +75,15 @@ def test_every_combination_trains(trainer, model, loss, penalty, precision):
     assert {n for n in one.stats.means() if n.startswith("loss/")} == {"loss/D", "loss/G"} | named[penalty]
 
 
+def test_a_state_without_a_scale_is_loaded_by_one_with(trainer):
+    """A run goes on in fp16 that began without: its gradient scale starts anew."""
+    one, other = trainer(), trainer()
+    one.step()
+    other.players["G"].scaler = torch.amp.GradScaler("cpu", enabled=True)
+    other.load_state_dict(one.state_dict())
+    assert other.iteration == 1 and other.players["G"].scaler.get_scale() > 1
+
+
 def test_bf16_is_close_to_fp32(trainer):
     means = []
     for precision in PRECISIONS:
@@ -140,6 +149,8 @@ def test_validation_changes_nothing(trainer):
         for name in ("loss/D", "loss/G", "logits/real", "logits/fake", "accuracy/real", "accuracy/fake")
     }
     assert trainer("data.validation=0").validate() == {}
+    assert trainer("data.validation=1", model="vanilla").validate() == {}  # nothing for BatchNorm
+    assert trainer("data.validation=9", "micro_batch=8", "batch_size=16", model="vanilla").validate() != {}
 
 
 def test_dropout_is_a_function_of_seed_and_step(trainer):

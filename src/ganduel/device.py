@@ -1,6 +1,7 @@
 """Which device, and which precision on it."""
 
 import os
+import sys
 
 import torch
 
@@ -51,8 +52,9 @@ def memory(device: torch.device) -> float:
     try:
         import resource
     except ImportError:  # Windows
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # kilobytes, on Linux
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def out_of_memory(error: BaseException) -> bool:

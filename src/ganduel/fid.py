@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ganduel.data.loading import ImageSet
+from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
+from ganduel.data.sources import PACKED
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -28,9 +30,10 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     device = choose(config["device"])
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
-    data = moved(trained["data"], config["data"])
+    data = trained["data"]
+    path = packed_set(sampler.content, config)
     images = ImageSet(
-        prepare(data, config["workers"], config["allow"]),
+        path,
         limit=data["limit"],
         validation=data["validation"],
         mirror=False,
@@ -40,10 +43,10 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(
-            f"data.root={data['root']}: these are not the images that {sampler.path} was trained on "
+            f"{path}: these are not the images that {sampler.path} was trained on "
             f"(fingerprint {images.fingerprint}, expected {expected}); name their folder with data.root=FOLDER"
         )
-    cache = Path(data["packed"])
+    cache = path.parent
     kind = settings["features"] or trained["metric"]["features"]
     features = find_features(kind, settings["weights"] or trained["metric"]["weights"], images, cache)
     rows = [
@@ -83,11 +86,24 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
     return result
 
 
-def moved(data: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
-    """The data configuration of a run, with its files where they are now."""
-    root = where["root"] or data["root"]
-    packed = where["packed"] or (data["packed"] if where["root"] is None else str(Path(root) / "packed"))
-    return {**data, "root": root, "packed": packed, "source": {**data["source"], "root": root}}
+def packed_set(content: dict[str, Any], config: dict[str, Any]) -> Path:
+    """The JSON of the packed images that a checkpoint was trained on.
+
+    Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
+    only in folders that the user names.
+    """
+    data, where = content["config"]["data"], config["data"]
+    folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
+    path = packed_path(folder, data["name"], content["data"]["recipe"])
+    if complete(path):
+        return path
+    if where["root"] is None:
+        raise UserError(
+            f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
+            "originals with data.root=FOLDER"
+        )
+    moved = {"root": where["root"], "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
+    return prepare({**data, **moved}, config["workers"], config["allow"])
 
 
 def of_folders(config: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,16 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def sync(path: Path) -> None:
+    """Make sure that a file, or a folder's list of files, is on the disk, if it exists."""
+    if path.exists() and os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[IO[str]]:
     """Hold a lock that the system releases when this process ends, however it ends.

@@ -23,7 +23,7 @@ class Logbook:
     def __init__(self, run: RunFolder, step: int, images_seen: int, steps: int):
         self.run = run
         for name in ("stats.jsonl", "metrics.jsonl"):
-            run.cut_back(name, step)
+            run.cut_back(name, step if step else -1)  # at step 0, everything is done again
         # All curves are over images seen.
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=images_seen + 1)
         self.bar = progress(total=steps, initial=step, unit=" steps", smoothing=0.05)

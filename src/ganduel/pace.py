@@ -48,8 +48,8 @@ class Clock(NamedTuple):
     images_per_epoch: int
 
     def iterations(self, duration: "Duration") -> int:
-        """The least number of iterations that last this long."""
-        return math.ceil(self.images(duration) / self.images_per_iteration - 1e-9)
+        """The least number of iterations that last this long, 1 or more."""
+        return max(1, math.ceil(self.images(duration) / self.images_per_iteration - 1e-9))
 
     def images(self, duration: "Duration") -> float:
         """The number of images seen in this time."""
@@ -81,7 +81,7 @@ class Duration:
             amount = float(match[1]) if match else 0.0
         except ValueError:
             amount = 0.0
-        if not match or not amount > 0:
+        if not match or not 0 < amount < 1e15:
             raise UserError(
                 f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
                 f'as in {key}="500 kimg"'

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,20 +21,31 @@ from ganduel.sampling.grids import save_png, tile
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
+T = TypeVar("T")
+
 GRID = 64  # images of the pictures made during training
 
 # The value that decides which networks are best, and whether less (1) or more (-1) is better.
 HEADLINE = {"fid": ("fid", 1), "kid": ("kid", 1), "isc": ("isc", -1), "prc": ("recall", -1)}
 
 
+class Abandoned(Exception):
+    """A measurement ends half way, for the run is to end."""
+
+
 class Recorder:
     """The tasks that surround the loop. All processes call them alike; only the first writes."""
 
     def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
-        self.config, self.overrides, self.run, self.trainer = config, overrides, run, trainer
+        # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
+        self.config = {key: value for key, value in config.items() if key != "allow"}
+        self.overrides = [o for o in overrides if not o.startswith("allow=")]
+        self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
+        self.measurable = True  # until a measurement fails
+        self.interrupted: Callable[[], bool] = lambda: False
         self.saved = 0  # the step of the newest checkpoint
         self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
         self.log: Logbook
@@ -70,10 +81,11 @@ class Recorder:
         self.check_finite()
         numbers = trainer.stats.means()
         trainer.stats.sums.clear()
-        numbers |= trainer.validate()
+        speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
+        numbers |= self.watch.pausing(trainer.validate)()
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
-        numbers["speed/images_per_second"] = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
+        numbers["speed/images_per_second"] = speed
         numbers["memory/gigabytes"] = memory(trainer.device)
         if self.main:
             self.log.numbers({"step": self.step, "images": trainer.images_seen, **numbers}, self.metric)
@@ -91,8 +103,9 @@ class Recorder:
             self._picture("fakes", self.kimg, to_bytes(self.draw(seeds)))
 
     def draw(self, seeds: Tensor) -> Tensor:
-        """Images of the averaged generators, in [-1, 1]."""
-        return self.trainer.game.sample(self.trainer.ema.generators, seeds)
+        """Images of the averaged generators, in [-1, 1], no more at once than training holds."""
+        generators = self.trainer.ema.generators
+        return torch.cat([self.trainer.game.sample(generators, s) for s in seeds.split(self.trainer.micro_batch)])
 
     def _picture(self, name: str, file: str, images: Tensor) -> None:
         folder, picture = self.run.path / "samples", tile(images.cpu())
@@ -103,37 +116,47 @@ class Recorder:
     def measure(self) -> None:
         """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
         training goes on."""
+        self.check_finite()  # all processes, before the first goes its own way
         settings = self.config["metric"]
-        if not self.main or not settings["which"]:
+        if not self.main or not settings["which"] or not self.measurable:
             return
         folder = Path(self.config["data"]["packed"])
         try:
-            features = find_features(settings["features"], settings["weights"], self.trainer.images, folder)
-        except UserError as error:
-            self.log.say(f"warning: {error}; training goes on without metrics")
-            settings["which"] = []
+            row = evaluate(
+                self.draw,
+                self.trainer.images,
+                find_features(settings["features"], settings["weights"], self.trainer.images, folder),
+                which=settings["which"],
+                samples=self.samples,
+                seed=0,
+                batch=self.trainer.micro_batch,
+                cache=folder,
+                ema=True,
+                proceed=self.proceed,
+            )
+        except Abandoned:
+            self.log.say(f"step {self.step:,}: a signal ended the measurement")
             return
-        row = evaluate(
-            self.draw,
-            self.trainer.images,
-            features,
-            which=settings["which"],
-            samples=self.samples,
-            seed=0,
-            batch=self.trainer.micro_batch,
-            cache=folder,
-            ema=True,
-        )
+        except (UserError, OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            self.log.say(f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics")
+            self.measurable = False
+            return
         self.metric = {name: value for name, value in row.items() if isinstance(value, float)}
         row = {"by": "gan-train", "step": self.step, "images": self.trainer.images_seen, **row}
         self.log.metrics(row, self.metric)
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         self.log.say(f"step {self.step:,}: {values}" if self.best else f"step {self.step:,}: {describe(row)}")
         name, sign = HEADLINE[settings["which"][0]]
-        if not self.best or sign * self.metric[name] < sign * self.best.get(name, math.inf * sign):
+        # Written so that a best that is not a number, or of another metric, gives way.
+        if not sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.best = {"step": self.step, **self.metric}
-            self.check_finite()
             self.run.save_networks(self.content(), "best.pt")
+
+    def proceed(self) -> None:
+        """Raise Abandoned, in the middle of a measurement, once a signal asks the run to end."""
+        if self.interrupted():
+            raise Abandoned
 
     def save(self) -> None:
         """The whole state as latest.pt, and the networks alone under the number of images."""
@@ -188,7 +211,7 @@ class Recorder:
             self.trainer.load_state_dict(content["state"])
         except (RuntimeError, KeyError, ValueError, IndexError) as error:
             raise UserError(
-                f"{self.run.path}: its networks or optimizers do not fit the new settings ({'; '.join(changed)}); "
+                f"{self.run.path}: its networks or optimizers do not fit the settings ({'; '.join(changed) or error}); "
                 "give this run another name=..., with init_from= to start from the old weights"
             ) from error
         if changed and self.main:
@@ -204,15 +227,17 @@ class Stopwatch:
         self.iteration, self.device = iteration, device
         self.start, self.paused = time.perf_counter(), 0.0
 
-    def pausing(self, do: Callable[[], None]) -> Callable[[], None]:
+    def pausing(self, do: Callable[[], T]) -> Callable[[], T]:
         """The same task, not counted."""
 
-        def paused() -> None:
+        def paused() -> T:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # steps still under way are no part of the pause
             start = time.perf_counter()
-            do()
-            self.paused += time.perf_counter() - start
+            try:
+                return do()
+            finally:
+                self.paused += time.perf_counter() - start
 
         return paused
 

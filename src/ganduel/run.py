@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from ganduel import checkpoint
 from ganduel.errors import UserError
-from ganduel.files import locked, make_folder, write_text
+from ganduel.files import locked, make_folder, sync, write_text
 from ganduel.terminal import say
 
 # What may differ between a run and its continuation; the rest would make it another experiment.
@@ -43,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.damaged: list[Path] = []  # checkpoints that could not be read
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -54,7 +55,7 @@ class RunFolder:
 
     def move_aside(self) -> Path | None:
         """Rename the folder of an earlier run to <name>.old-1, -2, ...; returns where it went."""
-        if not (self.path / "config.yaml").exists():
+        if not (self.path / "config.yaml").exists() and not self.started():
             return None
         with self.held():  # not from under a living process
             number = 1
@@ -71,24 +72,39 @@ class RunFolder:
     def newest(self) -> tuple[checkpoint.State | None, list[str]]:
         """The whole state to resume from, None in a new folder, and warnings of damaged files that were passed over."""
         warnings: list[str] = []
-        for name in ("latest.pt", "previous.pt"):
-            path = self.checkpoints / name
-            if path.exists():
-                try:
-                    return checkpoint.load(path), warnings
-                except UserError as error:
-                    warnings.append(str(error))
-        if warnings:
-            raise UserError(f"{'; '.join(warnings)}: nothing is left to resume from; overwrite=true starts anew")
+        for path in self._states():
+            try:
+                return checkpoint.load(path), warnings
+            except UserError as error:
+                warnings.append(str(error))
+                self.damaged.append(path)
+        if warnings or any(self.checkpoints.glob("*.pt")):
+            found = "; ".join(warnings) or f"{self.checkpoints} holds networks, but no whole state"
+            raise UserError(f"{found}: nothing is left to resume from; overwrite=true starts anew")
         return None, []
+
+    def started(self) -> bool:
+        """Whether there is a state to resume from."""
+        return bool(self._states())
+
+    def _states(self) -> list[Path]:
+        """Whole states, the newest first; "next" is there when a process ended between two renames."""
+        paths = [self.checkpoints / f"{name}.pt" for name in ("latest", "next", "previous")]
+        return [path for path in paths if path.exists()]
 
     def save(self, content: checkpoint.State) -> None:
         """Make this the latest checkpoint; the latest becomes the previous one."""
         new, latest = self.checkpoints / "next.pt", self.checkpoints / "latest.pt"
+        for name in ("stats.jsonl", "metrics.jsonl"):  # no checkpoint without the lines before it
+            sync(self.path / name)
+        while self.damaged:  # a bad file must not take a good one's place
+            path = self.damaged.pop()
+            path.replace(path.with_suffix(".damaged"))
         checkpoint.save(new, content)
         if latest.exists():
             latest.replace(self.checkpoints / "previous.pt")
         new.replace(latest)
+        sync(self.checkpoints)
 
     def save_networks(self, content: checkpoint.State, name: str, keep: int | None = None) -> None:
         """Write a networks-only checkpoint; with `keep`, only the newest so many numbered ones stay."""

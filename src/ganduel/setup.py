@@ -18,9 +18,11 @@ from ganduel.pace import Clock, Duration
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
-def assemble(config: dict[str, Any], device: torch.device) -> tuple[Trainer, Clock]:
-    """Build and check everything; only then, where needed, pack the data.
+
+def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -> tuple[Trainer, Clock]:
+    """Build and check everything; only then, where needed, pack the data. A `fresh` run starts from `init_from`.
 
     Raises UserError for whatever can be known to be wrong before the first step.
     """
@@ -35,11 +37,18 @@ def assemble(config: dict[str, Any], device: torch.device) -> tuple[Trainer, Clo
     torch.manual_seed(randomness.key(seed, "initialisation"))
     game = build.game(config["model"], config["augment"], allow)
     if device.type == "cuda" and distributed.world() > 1:
+        if regularizers and any(isinstance(m, BATCH_NORM) for m in game.discriminators.modules()):
+            raise UserError(
+                f"regularizer=[{','.join(regularizers)}] over several GPUs cannot differentiate twice through batch "
+                "normalisation: set model.discriminator.norm=layer"
+            )
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
     game.to(device).to(memory_format=torch.channels_last)
-    if config["init_from"] is not None:
+    if config["init_from"] is not None and fresh:
         initialise(game, config["init_from"])
     distributed.broadcast(game)
+    if micro == 1 and any(isinstance(m, nn.BatchNorm1d) for m in game.modules()):
+        raise UserError("micro_batch=1 leaves batch normalisation of vectors nothing to normalise by; set 2 or more")
     players = {"D": game.discriminators, "G": game.generators}
     optimizers = {
         name: build.optimizer(

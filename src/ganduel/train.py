@@ -18,6 +18,7 @@ from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
 from ganduel.setup import assemble
 from ganduel.terminal import say
+from ganduel.trainer import Trainer
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -27,12 +28,13 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     try:
         run = RunFolder(Path(config["runs_dir"]) / config["name"])
         with ExitStack() as held:
+            training = Training(config, overrides, run, device)
             if distributed.is_main():
-                if config["overwrite"] and (aside := run.move_aside()):
+                if config["overwrite"] and (aside := run.move_aside()):  # once nothing more can be wrong with the rest
                     say(f"overwrite=true: the run that was there is now {aside}")
                 held.enter_context(run.held())
             distributed.barrier()
-            return Training(config, overrides, run, device).fit()
+            return training.fit()
     finally:
         distributed.stop()
 
@@ -51,7 +53,7 @@ class Training:
         self.config, self.overrides, self.run = config, overrides, run
         every = {f"every.{name}": text for name, text in config["every"].items() if text is not None}
         durations = {key: Duration.parse(text, key) for key, text in {"duration": config["duration"], **every}.items()}
-        self.trainer, self.clock = assemble(config, device)
+        self.trainer, self.clock = assemble(config, device, fresh=config["overwrite"] or not run.started())
         self.total = self.clock.iterations(durations["duration"])
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
@@ -63,11 +65,11 @@ class Training:
             key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()
         }
         self.recorder = Recorder(config, overrides, run, self.trainer)
-        self.resumed = self.recorder.open(self.total)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the duration; returns the results."""
         trainer, recorder = self.trainer, self.recorder
+        resumed = recorder.open(self.total)
         pausing = recorder.watch.pausing
         tasks = [
             Task(self.every["every.log"], recorder.write_statistics),
@@ -76,14 +78,17 @@ class Training:
             Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: it vouches for the others
         ]
         try:
-            with interruptions() as signals:
-                self.banner()
-                if not self.resumed:
+            with interruptions() as signals, memory_advice(trainer):
+                recorder.interrupted = lambda: bool({signal.SIGINT, signal.SIGTERM} & {*signals})
+                self.banner(resumed)
+                if trainer.iteration == 0:
                     for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
                         do()
                         self.heed(signals)
                 while trainer.iteration < self.total:
-                    self.advance()
+                    trainer.step()
+                    if recorder.main:
+                        recorder.log.bar.update(trainer.pace.n_generator)
                     for task in tasks:
                         if trainer.iteration % task.every == 0 or trainer.iteration == self.total:
                             task.do()
@@ -93,35 +98,20 @@ class Training:
             if recorder.main:
                 recorder.log.close()
 
-    def advance(self) -> None:
-        """One step of the trainer, with a way out where memory is short."""
-        try:
-            self.trainer.step()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            micro = self.trainer.micro_batch
-            smaller = next((m for m in range(micro // 2, 0, -1) if micro % m == 0), 1)
-            raise UserError(
-                f"out of memory with micro_batch={micro}: set micro_batch={smaller}, which gives the same gradients "
-                "(but for BatchNorm), and run again: this run resumes"
-            ) from error
-        if self.recorder.main:
-            self.recorder.log.bar.update(self.trainer.pace.n_generator)
-
     def heed(self, signals: list[int]) -> None:
         """Save when a signal has reached any process; SIGINT and SIGTERM also end the run."""
-        number = distributed.agree(max(signals, default=0))
+        urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()
-        if number:
+        if urgency:
             self.recorder.save()
+            number = SIGNALS[urgency - 1]
             if number not in (signal.SIGINT, signal.SIGTERM):
                 return
             if self.recorder.main:
                 self.recorder.log.say(f"stopped and saved at step {self.recorder.step:,}; go on with: {self.command()}")
             raise Interrupted(128 + number)
 
-    def banner(self) -> None:
+    def banner(self, resumed: bool) -> None:
         """What is about to happen."""
         if not self.recorder.main:
             return
@@ -136,7 +126,7 @@ class Training:
         )
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
-            f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if self.resumed else ''}\n"
+            f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
             f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}\n"
             f"data       {images.about['name']}: {len(images.train):,} training and {len(images.validation):,} "
             f"validation images, {height}x{width}x{channels}\n"
@@ -181,9 +171,13 @@ class Training:
         return shlex.join(["gan-train", *(o for o in self.overrides if not o.startswith(left_out))])
 
 
+# Signals that ask to save, the most urgent last.
+SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGINT", "SIGTERM") if hasattr(signal, name)]
+
+
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Signals that ask to save, as a list that they are put into; a second SIGINT ends the process at once."""
+    """The signals that have come, as a list that they are put into; a second SIGINT ends the process at once."""
     caught: list[int] = []
 
     def remember(number: int, _: Any) -> None:
@@ -191,13 +185,28 @@ def interruptions() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), remember) for name in names}
+    before = {number: signal.signal(number, remember) for number in SIGNALS}
     try:
         yield caught
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def memory_advice(trainer: Trainer) -> Iterator[None]:
+    """Turn lack of memory into a UserError with a way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        micro = trainer.micro_batch
+        smaller = next((m for m in range(micro // 2, 0, -1) if micro % m == 0), 1)
+        raise UserError(
+            f"out of memory with micro_batch={micro}: set micro_batch={smaller}, which gives the same gradients "
+            "(but for BatchNorm), and run again: this run resumes"
+        ) from error
 
 
 if __name__ == "__main__":

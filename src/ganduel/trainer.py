@@ -197,7 +197,8 @@ class Trainer:
         """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a
         validation split."""
         count = min(self.batch_size, len(self.images.validation))
-        if count == 0:
+        count -= count % self.micro_batch if count > self.micro_batch else 0
+        if count < 2:  # BatchNorm has nothing to normalise one image by
             return {}
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
         batch = {"real": self.images.validation_batch(self.images_seen, count), "seed": seed}
@@ -245,7 +246,8 @@ class Trainer:
             player.optimizer.load_state_dict(state["optimizers"][name])
             for group, own in zip(player.optimizer.param_groups, settings, strict=True):
                 group.update(own)  # the settings of today, the moments of then
-            player.scaler.load_state_dict(state["scalers"][name])
+            if scale := state["scalers"][name]:  # {} of a run that needed none
+                player.scaler.load_state_dict(scale)
 
 
 def phases(main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:

@@ -59,7 +59,7 @@ class ImageSet:
 
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, on the device."""
-        return self.pixels.index_select(0, index.to(self.pixels.device)).to(self.device)
+        return _move(self.pixels.index_select(0, _move(index, self.pixels.device)), self.device)
 
     def batch(self, position: int, count: int) -> Tensor:
         """Training images `position` to `position + count` of the endless shuffled sequence: float (N, C, H, W) in [-1,
@@ -80,6 +80,13 @@ class ImageSet:
         """`count` validation images from a position that wraps around, in [-1, 1]."""
         index = torch.arange(position, position + count) % len(self.validation)
         return normalise(self.gather(self.validation[index]))
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device; from pinned memory where that is what it takes for nobody to wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def normalise(images: Tensor) -> Tensor:

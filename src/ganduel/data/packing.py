@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -109,27 +110,33 @@ def pack(source: Source, recipe: Recipe, folder: Path, name: str, *, workers: in
     """Make sure that the packed copy exists and is up to date; return its JSON. Continues a packing that was
     interrupted."""
     recorded = {"format": FORMAT, "source": source.stamp, **asdict(recipe)}
-    identity = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()
-    shape = f"{recipe.resolution}x{recipe.resolution}x{recipe.channels}"
-    path = folder / f"{name}-{shape}-{identity[:8]}.json"
-    if _complete(path):
+    path = packed_path(folder, name, recorded)
+    if complete(path):
         return path
     make_folder(folder, "data.packed")
     with locked(folder / f"{path.stem}.lock"):
-        if not _complete(path):  # another process may have packed it meanwhile
+        if not complete(path):  # another process may have packed it meanwhile
             _write(
                 source,
                 recipe,
                 path,
                 workers,
                 max_rejected,
-                {"name": name, "recipe": recorded, "identity": identity},
+                {"name": name, "recipe": recorded},
             )
     (folder / f"{path.stem}.lock").unlink(missing_ok=True)
     return path
 
 
-def _complete(path: Path) -> bool:
+def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
+    """Where the JSON of a packed set lies; `recipe` is the one that the JSON holds."""
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):  # it may come from a stranger's checkpoint
+        raise UserError(f"data.name={name} is not allowed; it takes letters, digits and . _ + -")
+    identity = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
+    return folder / f"{name}-{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}-{identity}.json"
+
+
+def complete(path: Path) -> bool:
     """Whether the packed copy is whole: its JSON is written last and knows the array's size."""
     try:
         return path.with_suffix(".npy").stat().st_size == json.loads(path.read_text())["bytes"]
@@ -217,7 +224,9 @@ def _prepared(source: Source, recipe: Recipe, start: int, workers: int) -> Itera
             with source.read(i) as image:
                 mode = image.mode + (" animated" if getattr(image, "n_frames", 1) > 1 else "")
                 return i, recipe.apply(image), mode, f"{image.width}x{image.height}"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise whatever a broken file leads them to
             kind = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
             return i, kind, "", ""
 

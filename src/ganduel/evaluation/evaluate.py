@@ -24,19 +24,22 @@ def evaluate(
     batch: int,
     cache: Path,
     ema: bool,
+    proceed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The metrics of `samples` generated images against all training images, and all that they depend on.
 
-    `sample` takes seeds (N,) on the device to images (N, C, H, W) in [-1, 1].
+    `sample` takes seeds (N,) on the device to images (N, C, H, W) in [-1, 1]; `proceed` is called now and then, and may
+    raise to end a long measurement.
     """
 
     def generate(numbers: range) -> Tensor:
+        proceed()
         seeds = randomness.seeds(seed, "metric", first=numbers.start, count=len(numbers), device=images.device)
         return to_bytes(sample(seeds))
 
     values = measure(
         Fake(generate, samples, batch),
-        Real(images),
+        Real(images, proceed),
         features,
         which,
         reference=images.fingerprint,

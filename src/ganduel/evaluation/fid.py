@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch_fidelity
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
@@ -112,13 +112,14 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
 class Real(Dataset):
     """All training images of a set as torch-fidelity wants them: uint8 (3, H, W)."""
 
-    def __init__(self, images: ImageSet):
-        self.images = images
+    def __init__(self, images: ImageSet, proceed: Callable[[], None] = lambda: None):
+        self.images, self.proceed = images, proceed
 
     def __len__(self) -> int:
         return len(self.images.train)
 
     def __getitem__(self, i: int) -> Tensor:
+        self.proceed()
         return as_rgb(self.images.pixels[self.images.train[i]].cpu())
 
 
@@ -148,18 +149,26 @@ class Folder(Dataset):
             raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
         self.source = find_images(path)
         self.identity = self.source.stamp[:16]
+        self.shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.source.count
 
     def __getitem__(self, i: int) -> Tensor:
-        import numpy as np
-
         try:
             with self.source.read(i) as image:
-                return torch.from_numpy(np.array(in_mode(image, "RGB"))).permute(2, 0, 1)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+                pixels = np.array(in_mode(image, "RGB"))
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise whatever a broken file leads them to
             raise UserError(f"folders: {self.source.name(i)} cannot be read ({error})") from error
+        self.shape = self.shape or pixels.shape
+        if pixels.shape != self.shape:
+            sizes = " and ".join(f"{width}x{height}" for height, width, _ in (self.shape, pixels.shape))
+            raise UserError(
+                f"folders: {self.source.name(i)} differs in size ({sizes}); all images of a folder must be of one"
+            )
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def as_rgb(image: Tensor) -> Tensor:
@@ -184,8 +193,11 @@ def measure(
     in their name, so that changed images or weights never meet old statistics.
     """
     counts = len(fake), len(real)  # type: ignore[arg-type]
-    if min(counts) < 2:
-        raise UserError(f"metric: {counts[0]} generated and {counts[1]} real images are too few; 2 or more of each")
+    least = 4 if "prc" in which else 2  # a third neighbour, a covariance
+    if min(counts) < least:
+        raise UserError(
+            f"metric: {counts[0]} generated and {counts[1]} real images are too few; {least} or more of each"
+        )
     name = f"{reference}-{counts[1]}-{features.identity}" if reference and cache else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ class Sampler:
             self.game.load_state_dict(self.content["state"]["game"])
             if ema:
                 self.game.generators.load_state_dict(self.content["state"]["ema"])
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{self.path}: its networks do not fit its configuration ({error})") from error
         self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
