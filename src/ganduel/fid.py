@@ -30,16 +30,8 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     device = choose(config["device"])
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
-    data = trained["data"]
     path = packed_set(sampler.content, config)
-    images = ImageSet(
-        path,
-        limit=data["limit"],
-        validation=data["validation"],
-        mirror=False,
-        seed=0,
-        device=device,
-    )
+    images = ImageSet.configured(path, trained["data"], seed=0, device=device)
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(

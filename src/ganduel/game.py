@@ -4,6 +4,7 @@ A `Duel` is one critic facing one batch of real and one of fake images. Losses a
 trainer only ever sees games. Images are (N, C, H, W) in [-1, 1].
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +48,7 @@ class Duel:
         return self.generate(self.latent)
 
 
-class Game(nn.Module):
+class Game(nn.Module, ABC):
     """The networks and their rules. Subclasses say how a batch becomes duels."""
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: nn.Module):
@@ -56,16 +57,17 @@ class Game(nn.Module):
         self.discriminators = nn.ModuleDict(discriminators)
         self.augment = augment
 
+    @abstractmethod
     def duels(self, batch: Batch) -> list[Duel]:
-        raise NotImplementedError
+        """Who meets what in this batch."""
 
     def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         """Further named scalars that the generators minimise, weighted (a cycle loss, say)."""
         return {}
 
+    @abstractmethod
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of the seeds (N,), by these generators (the averaged ones, usually)."""
-        raise NotImplementedError
 
 
 class NoiseGame(Game):

@@ -110,14 +110,7 @@ def image_set(config: dict[str, Any], device: torch.device) -> ImageSet:
         if distributed.is_main() == (turn == 0):
             paths.append(prepare(data, config["workers"], config["allow"], tell=lambda about: say(report(about))))
         distributed.barrier()
-    return ImageSet(
-        paths[0],
-        limit=data["limit"],
-        validation=data["validation"],
-        mirror=data["mirror"],
-        seed=config["seed"],
-        device=device,
-    )
+    return ImageSet.configured(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"])
 
 
 def initialise(game: nn.Module, where: str) -> None:

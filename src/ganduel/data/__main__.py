@@ -20,14 +20,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     path = prepare(data, config["workers"], config["allow"])
     about = json.loads(path.read_text())
     say(report(about))
-    images = ImageSet(
-        path,
-        limit=data["limit"],
-        validation=data["validation"],
-        mirror=False,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    images = ImageSet.configured(path, data, seed=0, device=torch.device("cpu"))
     preview = path.with_suffix(".png")
     save_png(
         tile(images.gather(torch.linspace(0, about["images"] - 1, min(PREVIEW, about["images"])).long())),

@@ -46,6 +46,13 @@ class ImageSet:
         if limit is not None:
             self.train = self.train[_permutation("limit", 0, len(self.train))[:limit]]
 
+    @classmethod
+    def configured(
+        cls, path: Path, data: dict[str, Any], *, seed: int, device: torch.device, mirror: bool = False
+    ) -> "ImageSet":
+        """The set as a data configuration describes it."""
+        return cls(path, limit=data["limit"], validation=data["validation"], mirror=mirror, seed=seed, device=device)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
