@@ -17,7 +17,9 @@ class EMA:
     def __init__(self, generators: nn.ModuleDict, half_life: float, ramp: float | None):
         self.generators = copy.deepcopy(generators).eval().requires_grad_(False)
         self.half_life, self.ramp = half_life, ramp
-        self.pairs = list(zip(_state(self.generators), _state(generators), strict=True))
+        pairs = list(zip(_state(self.generators), _state(generators), strict=True))
+        self.floats = [(average, now) for average, now in pairs if average.is_floating_point()]
+        self.counters = [(average, now) for average, now in pairs if not average.is_floating_point()]
 
     def decay(self, images: int, images_seen: int) -> float:
         """What remains of the old average after a step of `images`, at `images_seen` in all."""
@@ -26,12 +28,10 @@ class EMA:
 
     @torch.no_grad()
     def update(self, images: int, images_seen: int) -> None:
-        floats = [(average, now) for average, now in self.pairs if average.is_floating_point()]
         weight = 1 - self.decay(images, images_seen)
-        torch._foreach_lerp_([a for a, _ in floats], [n for _, n in floats], weight)
-        for average, now in self.pairs:  # counters are copied
-            if not average.is_floating_point():
-                average.copy_(now)
+        torch._foreach_lerp_([a for a, _ in self.floats], [n for _, n in self.floats], weight)
+        for average, now in self.counters:
+            average.copy_(now)
 
 
 def _state(module: nn.Module) -> list[Tensor]:
