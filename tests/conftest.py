@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ganduel import checkpoint, cli, config
 from ganduel.evaluation import features
@@ -89,3 +91,16 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     """Over all tensors of two state dicts."""
     assert a.keys() == b.keys()
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What the JSON of a packed set says."""
+    return json.loads(path.read_text())
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
+    """Write an image of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path

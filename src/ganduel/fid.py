@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ganduel.data.loading import ImageSet
+from ganduel.data.loading import open_images, single
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
@@ -31,7 +31,7 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
     path = packed_set(sampler.content, config)
-    images = ImageSet.configured(path, trained["data"], seed=0, device=device)
+    images = single(open_images(path, trained["data"], seed=0, device=device))
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(

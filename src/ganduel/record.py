@@ -23,6 +23,7 @@ from ganduel.trainer import Trainer
 
 T = TypeVar("T")
 
+ABOUT = "name", "recipe", "content", "images", "splits"  # what a checkpoint knows of its images
 GRID = 64  # images of the pictures made during training
 
 # The value that decides which networks are best, and whether less (1) or more (-1) is better.
@@ -179,10 +180,11 @@ class Recorder:
 
     def content(self) -> checkpoint.State:
         """All that a checkpoint holds."""
+        images = self.trainer.images
         return {
             "config": self.config,
             "overrides": self.overrides,
-            "data": {"fingerprint": self.trainer.images.fingerprint, **self.trainer.images.about},
+            "data": {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}},
             "versions": versions(),
             "step": self.step,
             "images_seen": self.trainer.images_seen,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ganduel import build, checkpoint, distributed, randomness
-from ganduel.data.loading import ImageSet
-from ganduel.data.packing import report
+from ganduel.data import doctor
+from ganduel.data.loading import ImageSet, open_images, single
 from ganduel.data.prepare import prepare
 from ganduel.device import precision
 from ganduel.ema import EMA
@@ -62,14 +62,14 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         for name, networks in players.items()
     }
     images = image_set(config, device)
-    if batch_size > len(images.train):
+    if batch_size > images.count:
         raise UserError(
-            f"batch_size={batch_size} is larger than the data set: {len(images.train)} training images; "
-            f"set batch_size={len(images.train)} or less"
+            f"batch_size={batch_size} is larger than the data set: {images.count} training images; "
+            f"set batch_size={images.count} or less"
         )
     if config["metric"]["which"]:
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
-    clock = Clock(batch_size * pace.n_critic, pace.n_generator, len(images.train))
+    clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
@@ -108,9 +108,11 @@ def image_set(config: dict[str, Any], device: torch.device) -> ImageSet:
     paths: list[Path] = []
     for turn in range(2):  # the first process packs, then the others find it packed
         if distributed.is_main() == (turn == 0):
-            paths.append(prepare(data, config["workers"], config["allow"], tell=lambda about: say(report(about))))
+            paths.append(
+                prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
+            )
         distributed.barrier()
-    return ImageSet.configured(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"])
+    return single(open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"]))
 
 
 def initialise(game: nn.Module, where: str) -> None:

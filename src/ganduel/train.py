@@ -128,7 +128,7 @@ class Training:
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
             f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}\n"
-            f"data       {images.about['name']}: {len(images.train):,} training and {len(images.validation):,} "
+            f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"
             f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}\n"

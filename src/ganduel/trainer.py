@@ -146,7 +146,7 @@ class Trainer:
         position = self.images_seen + turn.reals * self.batch_size + first
         stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
         return {
-            "real": self.images.batch(position, share),
+            **self.images.batch(position, share),
             "seed": randomness.seeds(*stream, first=first, count=share, device=self.device),
         }
 
@@ -196,12 +196,12 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a
         validation split."""
-        count = min(self.batch_size, len(self.images.validation))
+        count = min(self.batch_size, self.images.held_out)
         count -= count % self.micro_batch if count > self.micro_batch else 0
         if count < 2:  # BatchNorm has nothing to normalise one image by
             return {}
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
-        batch = {"real": self.images.validation_batch(self.images_seen, count), "seed": seed}
+        batch = {**self.images.validation_batch(self.images_seen, count), "seed": seed}
         stats, self.stats = self.stats, Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from ganduel.data.loading import ImageSet
-from ganduel.data.packing import report
+from ganduel.data import doctor
+from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
+from ganduel.data.store import open_store
 from ganduel.sampling.grids import save_png, tile
 from ganduel.terminal import say
 
@@ -17,16 +18,19 @@ PREVIEW = 64  # images, spread over the whole set
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Returns the doctor's report with the paths of the packed set and its preview."""
     data = config["data"]
-    path = prepare(data, config["workers"], config["allow"])
+    new: list[dict[str, Any]] = []
+    path = prepare(data, config["workers"], config["allow"], tell=new.append)
     about = json.loads(path.read_text())
-    say(report(about))
-    images = ImageSet.configured(path, data, seed=0, device=torch.device("cpu"))
+    store = open_store(path, about)
+    if not new and not doctor.intact(store, about["content"]):
+        path.rename(path.with_suffix(".damaged"))
+        say(f"warning: {path.with_name(about['file'])} is damaged: its checksum is another; packing it anew")
+        return main(config, overrides)
+    say(doctor.report(about))
     preview = path.with_suffix(".png")
-    save_png(
-        tile(images.gather(torch.linspace(0, about["images"] - 1, min(PREVIEW, about["images"])).long())),
-        preview,
-    )
-    say(f"  {len(images.train):,} to train on, {len(images.validation):,} held out; preview {preview}")
+    save_png(tile(store.gather(torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long())), preview)
+    images = open_images(path, data, seed=0, device=torch.device("cpu"))
+    say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
 
 

@@ -1,7 +1,8 @@
-"""Batches of a packed set: gathered by index from the mapped file, moved as bytes, made floats on the device."""
+"""Batches of a packed set: gathered by number, moved as bytes, made floats on the device."""
 
 import hashlib
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,53 +12,45 @@ import torch
 from torch import Tensor
 
 from ganduel import randomness
+from ganduel.data.store import Store, open_store, resident
 from ganduel.errors import UserError
+
+Batch = dict[str, Tensor]
 
 
 class ImageSet:
-    """A packed set as one run sees it: its training and validation images, in an order that depends on the seed
-    alone."""
+    """Images of a packed set as one run sees them: some to train on and some held out, in an order that depends on the
+    seed alone."""
 
     def __init__(
         self,
-        path: Path,
+        store: Store,
+        about: dict[str, Any],
+        train: Tensor,
+        validation: Tensor,
         *,
-        limit: int | None,
-        validation: float | None,
-        mirror: bool,
-        seed: int,
+        labels: Tensor | None = None,
+        seed: int | str = 0,
+        mirror: bool = False,
         device: torch.device,
     ):
-        """`path` is the packed set's JSON. `validation` is a share below 1, a number of images, or None for the
-        official split.
-
-        The split and `limit`, which takes so many training images after a shuffle, do not depend on the seed: two runs
-        train on the same images.
-        """
-        self.about: dict[str, Any] = json.loads(path.read_text())
+        """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON."""
+        self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
         self.seed, self.mirror, self.device = seed, mirror, device
-        labels = path.with_suffix(".labels.npy")
-        self.labels = torch.from_numpy(np.load(labels)) if labels.exists() else None
-        # Copy-on-write: the file stays as it is, and PyTorch does not mind a map that may be written to.
-        self.pixels = torch.from_numpy(np.load(path.with_suffix(".npy"), mmap_mode="c"))
-        if device.type == "cuda" and self.pixels.numel() < torch.cuda.mem_get_info(device)[0] // 4:
-            self.pixels = self.pixels.to(device)
-        self.train, self.validation = _split(self.about, validation)
-        if limit is not None:
-            self.train = self.train[_permutation("limit", 0, len(self.train))[:limit]]
-
-    @classmethod
-    def configured(
-        cls, path: Path, data: dict[str, Any], *, seed: int, device: torch.device, mirror: bool = False
-    ) -> "ImageSet":
-        """The set as a data configuration describes it."""
-        return cls(path, limit=data["limit"], validation=data["validation"], mirror=mirror, seed=seed, device=device)
+        self.shape = store.shape
+        self.position = 0  # of the last batch
+        self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that will probably be asked for next
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.pixels.shape[1:]
-        return channels, height, width
+    def count(self) -> int:
+        """Training images, an epoch."""
+        return len(self.train)
+
+    @property
+    def held_out(self) -> int:
+        """Validation images."""
+        return len(self.validation)
 
     @property
     def fingerprint(self) -> str:
@@ -65,28 +58,113 @@ class ImageSet:
         return hashlib.sha256(self.about["content"].encode() + self.train.numpy().tobytes()).hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:
-        """Images (N, C, H, W), uint8, on the device."""
-        return _move(self.pixels.index_select(0, _move(index, self.pixels.device)), self.device)
+        """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
+        return _move(self.store.gather(index), self.device)
 
-    def batch(self, position: int, count: int) -> Tensor:
-        """Training images `position` to `position + count` of the endless shuffled sequence: float (N, C, H, W) in [-1,
-        1]."""
-        positions = torch.arange(position, position + count)
-        epochs, within = positions // len(self.train), positions % len(self.train)
-        index = torch.cat(
-            [_permutation(self.seed, int(e), len(self.train))[within[epochs == e]] for e in epochs.unique()]
-        )
-        images = normalise(self.gather(self.train[index]))
+    def batch(self, position: int, count: int) -> Batch:
+        """Training images `position` to `position + count` of the endless shuffled sequence: "real", float (N, C, H,
+        W) in [-1, 1]."""
+        images = normalise(_move(self._read(position, count), self.device))
         if self.mirror:
             seed = randomness.seeds(self.seed, "mirror", first=position, count=count, device=self.device)
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
             images = torch.where(flip, images.flip(3), images)
-        return images
+        return {"real": images}
 
-    def validation_batch(self, position: int, count: int) -> Tensor:
+    def validation_batch(self, position: int, count: int) -> Batch:
         """`count` validation images from a position that wraps around, in [-1, 1]."""
-        index = torch.arange(position, position + count) % len(self.validation)
-        return normalise(self.gather(self.validation[index]))
+        index = torch.arange(position, position + count) % self.held_out
+        return {"real": normalise(self.gather(self.validation[index]))}
+
+    def order(self, position: int, count: int) -> Tensor:
+        """The numbers of so many training images, from a position in the endless shuffled sequence on."""
+        positions = torch.arange(position, position + count)
+        epochs, within = positions // self.count, positions % self.count
+        shuffled = [_permutation(self.seed, int(e), self.count)[within[epochs == e]] for e in epochs.unique()]
+        return self.train[torch.cat(shuffled)]
+
+    def _read(self, position: int, count: int) -> Tensor:
+        """Those images as the store has them. Where that takes decoding, the next batch is begun at once: the one that
+        is as far from this one as this one from the last."""
+        if self.reader is None:
+            return self.store.gather(self.order(position, count))
+        begun = self.ahead.pop((position, count), None)
+        now = begun.result() if begun else self.store.gather(self.order(position, count))
+        expected = 2 * position - self.position, count
+        if expected[0] > position and expected not in self.ahead:
+            self.ahead.clear()
+            self.ahead[expected] = self.reader.submit(lambda: self.store.gather(self.order(*expected)))
+        self.position = position
+        return now
+
+
+class Pair:
+    """Two sets of images without correspondence, A and B, each shuffled on its own; an epoch is one of the larger."""
+
+    def __init__(self, a: ImageSet, b: ImageSet):
+        self.sides = {"A": a, "B": b}
+        self.about, self.shape, self.device = a.about, a.shape, a.device
+
+    @property
+    def count(self) -> int:
+        return max(side.count for side in self.sides.values())
+
+    @property
+    def held_out(self) -> int:
+        return max(side.held_out for side in self.sides.values()) if all(s.held_out for s in self.sides.values()) else 0
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("".join(side.fingerprint for side in self.sides.values()).encode()).hexdigest()[:16]
+
+    def batch(self, position: int, count: int) -> Batch:
+        """ "A" and "B", each as `ImageSet.batch` gives it."""
+        return {name: side.batch(position, count)["real"] for name, side in self.sides.items()}
+
+    def validation_batch(self, position: int, count: int) -> Batch:
+        return {name: side.validation_batch(position, count)["real"] for name, side in self.sides.items()}
+
+
+def open_images(
+    path: Path, data: dict[str, Any], *, seed: int, device: torch.device, mirror: bool = False
+) -> ImageSet | Pair:
+    """A packed set, given by its JSON, as a data configuration describes it."""
+    about: dict[str, Any] = json.loads(path.read_text())
+    store = open_store(path, about)
+    if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
+        store = resident(store, device)
+    file = path.with_suffix(".labels.npy")
+    labels = torch.from_numpy(np.load(file)) if file.exists() else None
+    ends = np.cumsum([0, *about["splits"].values()]).tolist()
+    parts = {name: torch.arange(*ends[i : i + 2]) for i, name in enumerate(about["splits"])}
+    sides = []
+    for domain in ("A", "B") if "trainA" in parts else ("",):
+        train, held_out, *_ = *[part for name, part in parts.items() if name.endswith(domain)], torch.arange(0)
+        train, validation = _split(train, held_out, data["validation"])
+        if data["limit"] is not None:
+            train = train[_permutation("limit", 0, len(train))[: data["limit"]]]
+        own = f"{seed}{domain}" if domain else seed
+        sides.append(ImageSet(store, about, train, validation, labels=labels, seed=own, mirror=mirror, device=device))
+    return Pair(*sides) if len(sides) == 2 else sides[0]
+
+
+def single(images: ImageSet | Pair) -> ImageSet:
+    """A set of one kind of images. Raises UserError for a pair."""
+    if isinstance(images, Pair):
+        raise UserError(
+            f"data={images.about['name']} holds images of two kinds, A and B, and the model makes images of one; take "
+            "one kind with data=folder data.root=FOLDER/trainA"
+        )
+    return images
+
+
+def _fits(store: Store, device: torch.device) -> bool:
+    """Whether pixels would leave a GPU most of its memory."""
+    return (
+        device.type == "cuda"
+        and not store.decodes
+        and len(store) * int(np.prod(store.shape)) < torch.cuda.mem_get_info(device)[0] // 4
+    )
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:
@@ -106,18 +184,19 @@ def to_bytes(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _split(about: dict[str, Any], validation: float | None) -> tuple[Tensor, Tensor]:
-    """Indices of the training and the validation images."""
-    official = about["official_train"]
-    pool = torch.arange(about["images"] if official is None else official)
+def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[Tensor, Tensor]:
+    """The training and the validation images: the official parts, or so many (or such a share) of the first held out.
+
+    This does not depend on the seed: two runs train on the same images.
+    """
     if validation is None:
-        return pool, torch.arange(len(pool), about["images"])
-    count = round(validation * len(pool)) if validation < 1 else int(validation)
-    if count >= len(pool):
+        return train, held_out
+    count = round(validation * len(train)) if validation < 1 else int(validation)
+    if count >= len(train):
         raise UserError(
-            f"data.validation={validation} leaves none of {len(pool)} images to train on; set a smaller share or count"
+            f"data.validation={validation} leaves none of {len(train)} images to train on; set a smaller share or count"
         )
-    shuffled = pool[_permutation("validation", 0, len(pool))]
+    shuffled = train[_permutation("validation", 0, len(train))]
     return shuffled[count:].sort()[0], shuffled[:count].sort()[0]
 
 

@@ -1,131 +1,102 @@
-"""Decode, crop and resize every image of a source once, into one uint8 array (N, C, H, W) that batches are gathered
-from.
+"""Decode, crop and resize every image of a source once, on all cores, into one file that batches are gathered from.
 
-Beside `<name>.npy` lie its labels and `<name>.json`: the recipe, the counts and every rejected file with its reason.
+Small images are kept as pixels, `<name>.npy` of uint8 (N, C, H, W); large ones compressed, `<name>.images`. Beside it
+lie the labels and `<name>.json`: the recipe, the counts and every rejected file with its reason. An interrupted packing
+goes on where it stopped.
 """
 
+import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from ganduel.data.sources import Source
+from ganduel.data import doctor
+from ganduel.data.recipe import Prepared, Recipe, prepare
+from ganduel.data.sources import Originals, Source
+from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
 from ganduel.terminal import progress
 
-FORMAT = 1
-CHUNK = 512  # images between two notes of progress
-SMALLEST = 4  # pixels a side: anything less is no picture
-FILTERS = {
-    "box": Image.Resampling.BOX,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an original becomes a packed image."""
-
-    resolution: int
-    channels: Literal[1, 3]
-    crop: int | None  # pixels of the centre square that is kept; null: the largest
-    resize: Literal["box", "bicubic", "lanczos"]
-
-    def apply(self, image: Image.Image) -> np.ndarray:
-        """One image as uint8 (channels, resolution, resolution). Raises ValueError or OSError for what is no
-        picture."""
-        image = ImageOps.exif_transpose(image)
-        if min(image.size) < SMALLEST:
-            raise ValueError(f"only {image.width}x{image.height} pixels")
-        side = self.crop or min(image.size)
-        if side > min(image.size):
-            raise ValueError(f"{image.width}x{image.height} pixels are less than the crop of {side}")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = in_mode(image, "L" if self.channels == 1 else "RGB").crop((left, top, left + side, top + side))
-        if side != self.resolution:
-            image = image.resize((self.resolution, self.resolution), FILTERS[self.resize])
-        pixels = np.asarray(image, np.uint8)
-        return pixels[None] if self.channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to "L" or "RGB": 16 bits are scaled, not clipped; what is transparent becomes white."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, which say nothing of black and white")
-    if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's spellings
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB").convert(mode)
+FORMAT = 2
+LARGE = 128  # pixels a side above which images are stored compressed
+TRIED = 64  # images whose compressed size foretells that of all
+RECORD = np.dtype([("bytes", "<i8"), ("digest", "<u8", 2), ("look", "<u8", 4)])  # kept of an image while packing
 
 
 @dataclass
-class Progress:
-    """What has been packed: one line of the journal says it of a chunk, all lines together of the whole."""
+class Done:
+    """What has been packed: one line of the journal says it of a few images, all lines together of the whole."""
 
     end: int = 0
+    kept: int = 0
+    bytes: int = 0
     rejected: dict[int, str] = field(default_factory=dict)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
+    sums: list[list[int]] = field(default_factory=list)  # of pixels and of their squares, a channel
 
-    @property
-    def kept(self) -> int:
-        return self.end - len(self.rejected)
-
-    def add(self, news: "Progress") -> None:
+    def add(self, news: "Done") -> None:
         self.end = news.end
+        self.kept += news.kept
+        self.bytes += news.bytes
         self.rejected |= {int(i): reason for i, reason in news.rejected.items()}
         self.modes.update(news.modes)
         self.sizes.update(news.sizes)
+        if news.sums:
+            self.sums = np.add(self.sums or 0, news.sums).tolist()
 
     @classmethod
-    def read(cls, journal: Path) -> "Progress":
-        """What an interrupted packing had done; nothing, where there is none."""
-        done = cls()
-        lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
-        for line in lines:
-            try:
-                done.add(cls(**json.loads(line)))
-            except ValueError:  # cut off while it was written
-                break
-        return done
+    def of(cls, first: int, prepared: Sequence[Prepared | str]) -> "Done":
+        """What became of the images from `first` on."""
+        kept = [image for image in prepared if not isinstance(image, str)]
+        return cls(
+            first + len(prepared),
+            len(kept),
+            sum(len(image.stored) for image in kept),
+            {first + i: reason for i, reason in enumerate(prepared) if isinstance(reason, str)},
+            Counter(image.mode for image in kept),
+            Counter(image.size for image in kept),
+            np.sum([image.sums for image in kept], axis=0).tolist() if kept else [],
+        )
 
 
-def pack(source: Source, recipe: Recipe, folder: Path, name: str, *, workers: int, max_rejected: float) -> Path:
-    """Make sure that the packed copy exists and is up to date; return its JSON. Continues a packing that was
-    interrupted."""
-    recorded = {"format": FORMAT, "source": source.stamp, **asdict(recipe)}
-    path = packed_path(folder, name, recorded)
-    if complete(path):
-        return path
-    make_folder(folder, "data.packed")
-    with locked(folder / f"{path.stem}.lock"):
+def pack(
+    source: Source,
+    recipe: Recipe,
+    path: Path,
+    about: dict[str, Any],
+    *,
+    workers: int,
+    max_rejected: float,
+    raw_limit_gb: float,
+) -> None:
+    """Make the packed copy that `path`, its JSON, is to describe; `about` says what the JSON begins with: the set's
+    name and all that its contents depend on."""
+    make_folder(path.parent, "data.packed")
+    lock = path.with_suffix(".lock")
+    with locked(lock):
         if not complete(path):  # another process may have packed it meanwhile
-            _write(
-                source,
-                recipe,
-                path,
-                workers,
-                max_rejected,
-                {"name": name, "recipe": recorded},
-            )
-    (folder / f"{path.stem}.lock").unlink(missing_ok=True)
-    return path
+            originals = source.scan()
+            raw = len(originals.names) * recipe.channels * recipe.resolution**2
+            compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
+            packing = Packing(originals, recipe, compress, path, about)
+            packing.run(workers)
+            packing.finish(max_rejected)
+    lock.unlink(missing_ok=True)
 
 
 def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
@@ -137,102 +108,157 @@ def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
 
 
 def complete(path: Path) -> bool:
-    """Whether the packed copy is whole: its JSON is written last and knows the array's size."""
+    """Whether the packed copy is whole: its JSON is written last and knows the file's size."""
     try:
-        return path.with_suffix(".npy").stat().st_size == json.loads(path.read_text())["bytes"]
+        about = json.loads(path.read_text())
+        return bool(path.with_name(Path(about["file"]).name).stat().st_size == about["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _write(
-    source: Source, recipe: Recipe, path: Path, workers: int, max_rejected: float, about: dict[str, Any]
-) -> None:
-    row = recipe.channels * recipe.resolution**2
-    free = shutil.disk_usage(path.parent).free
-    if source.count * row > free:
-        raise UserError(
-            f"data.packed: the packed copy needs {source.count * row / 1e9:.1f} GB and {path.parent} has "
-            f"{free / 1e9:.1f} GB left; make room or choose another with data.packed=FOLDER"
-        )
-    part, journal = path.with_suffix(".part"), path.with_suffix(".journal")
-    shape = (recipe.channels, recipe.resolution, recipe.resolution)
-    header = _header(io.BytesIO(), (source.count, *shape))
-    done = Progress.read(journal)
-    if not part.exists() or part.stat().st_size < header + done.kept * row:  # the journal outlived a loss of power
-        done = Progress()
-    with (
-        open(part, "r+b" if done.end else "wb") as file,
-        open(journal, "a" if done.end else "w", encoding="utf-8") as notes,
-        progress(total=source.count, initial=done.end, desc=f"packing {about['name']}", unit=" images") as bar,
-    ):
-        _header(file, (source.count, *shape))
-        file.truncate(header + done.kept * row)
-        file.seek(0, os.SEEK_END)
-        for chunk in _prepared(source, recipe, done.end, workers):
-            news = Progress(done.end + len(chunk))
-            for i, pixels, mode, size in chunk:
-                if isinstance(pixels, str):
-                    news.rejected[i] = pixels
-                else:
-                    file.write(pixels.tobytes())
-                    news.modes[mode] += 1
-                    news.sizes[size] += 1
-            file.flush()
-            notes.write(json.dumps(vars(news)) + "\n")
-            notes.flush()
-            done.add(news)
-            bar.update(len(chunk))
-        rejected = done.rejected
-        kept = np.setdiff1d(np.arange(source.count), list(rejected))
-        limit = max_rejected * source.count
-        if len(rejected) > limit or not len(kept):
-            first = next(iter(rejected))
-            raise UserError(
-                f"data.max_rejected={max_rejected}: {len(rejected)} of {source.count} images cannot be used, the first "
-                f"{source.name(first)} ({rejected[first]}); mend them or allow a larger share, up to 1"
-            )
-        _header(file, (len(kept), *shape))
-    part.replace(path.with_suffix(".npy"))
-    if source.labels is not None:
-        np.save(path.with_suffix(".labels.npy"), source.labels[kept])
-    official = source.official_train
-    pixels = np.load(path.with_suffix(".npy"), mmap_mode="r")
-    about |= {
-        "images": len(kept),
-        "found": source.count,
-        "expected": source.expected,
-        "official_train": None if official is None else int((kept < official).sum()),
-        "rejected": {source.name(i): reason for i, reason in rejected.items()},
-        "modes": dict(done.modes.most_common()),
-        "sizes": dict(done.sizes.most_common(10)),
-        "labels": None if source.labels is None else len(np.unique(source.labels)),
-        "bytes": path.with_suffix(".npy").stat().st_size,
-        **_inspect(pixels),
-    }
-    write_text(path, json.dumps(about, indent=1))
-    journal.unlink()
+class Packing:
+    """One packed copy in the making: what is stored in a .part, what is known of each image in .records, how far it is
+    in a .journal."""
 
+    def __init__(self, originals: Originals, recipe: Recipe, compress: bool, path: Path, about: dict[str, Any]):
+        self.originals, self.recipe, self.compress, self.path, self.about = originals, recipe, compress, path, about
+        self.count = len(originals.names)
+        self.part, self.records, self.journal = (path.with_suffix(f".{s}") for s in ("part", "records", "journal"))
+        self.shape = recipe.channels, recipe.resolution, recipe.resolution
+        self.start = 0 if compress else _header(io.BytesIO(), (self.count, *self.shape))  # of the images in the .part
+        self.done = self.resumable()
 
-Prepared = tuple[int, np.ndarray | str, str, str]  # index, pixels or why not, mode, size
-
-
-def _prepared(source: Source, recipe: Recipe, start: int, workers: int) -> Iterator[list[Prepared]]:
-    """Chunks of prepared images, in order. Threads, for Pillow decodes and resizes without Python's lock."""
-
-    def prepare(i: int) -> Prepared:
+    def resumable(self) -> Done:
+        """What an interrupted packing had done."""
+        done = Done()
         try:
-            with source.read(i) as image:
-                mode = image.mode + (" animated" if getattr(image, "n_frames", 1) > 1 else "")
-                return i, recipe.apply(image), mode, f"{image.width}x{image.height}"
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise whatever a broken file leads them to
-            kind = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-            return i, kind, "", ""
+            for line in self.journal.read_text(encoding="utf-8").splitlines():
+                done.add(Done(**json.loads(line)))
+        except FileNotFoundError:
+            return done
+        except ValueError:  # cut off while it was written
+            pass
+        sizes = [path.stat().st_size if path.exists() else -1 for path in (self.part, self.records)]
+        if sizes[0] < self.start + done.bytes or sizes[1] < done.kept * RECORD.itemsize:
+            return Done()  # the journal outlived a loss of power
+        return done
 
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(start, source.count, CHUNK):
-            yield list(pool.map(prepare, range(first, min(first + CHUNK, source.count))))
+    def run(self, workers: int) -> None:
+        """Prepare and write what is not done yet."""
+        done, mode = self.done, "r+b" if self.done.end else "wb"
+        self.check_room()
+        with (
+            self.explaining(),
+            open(self.part, mode) as part,
+            open(self.records, mode) as records,
+            open(self.journal, "a" if done.end else "w", encoding="utf-8") as journal,
+            progress(
+                total=self.count, initial=done.end, desc=f"packing {self.about['name']}", unit=" images", smoothing=0.1
+            ) as bar,
+        ):
+            if not self.compress:
+                _header(part, (self.count, *self.shape))
+            for file, end in (part, self.start + done.bytes), (records, done.kept * RECORD.itemsize):
+                file.truncate(end)
+                file.seek(end)
+            for task in prepared(self.originals, self.recipe, self.compress, done.end, workers):
+                for image in task:
+                    if not isinstance(image, str):
+                        part.write(image.stored)
+                        records.write(len(image.stored).to_bytes(8, "little") + image.digest + image.look)
+                part.flush()
+                records.flush()
+                news = Done.of(done.end, task)
+                journal.write(json.dumps(vars(news)) + "\n")  # last: it vouches for the others
+                journal.flush()
+                done.add(news)
+                bar.update(len(task))
+
+    def finish(self, max_rejected: float) -> None:
+        """Make the packed copy of what has been written. Raises UserError where too much was rejected."""
+        done, originals = self.done, self.originals
+        if len(done.rejected) > max_rejected * self.count or not done.kept:
+            first = next(iter(done.rejected))
+            raise UserError(
+                f"data.max_rejected={max_rejected}: {len(done.rejected):,} of {self.count:,} images cannot be used, "
+                f"the first {originals.names[first]} ({done.rejected[first]}); mend them or allow a larger share, "
+                "up to 1"
+            )
+        records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
+        with self.explaining(), open(self.part, "r+b") as part:
+            if self.compress:
+                part.seek(done.bytes)
+                part.write(np.concatenate([[0], np.cumsum(records["bytes"])]).astype("<i8").tobytes())
+            else:
+                _header(part, (done.kept, *self.shape))
+            os.fsync(part.fileno())
+        kept = np.ones(self.count, bool)
+        kept[list(done.rejected)] = False
+        if originals.labels is not None:
+            np.save(self.path.with_suffix(".labels.npy"), originals.labels[kept])
+        file = self.path.with_suffix(".images" if self.compress else ".npy")
+        self.part.replace(file)
+        self.about |= {
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "images": done.kept,
+            "splits": _parts(kept, originals.splits),
+            "found": originals.splits,
+            "expected": originals.expected,
+            "rejected": {originals.names[i]: reason for i, reason in done.rejected.items()},
+            "modes": dict(done.modes.most_common()),
+            "sizes": dict(done.sizes.most_common(10)),
+            "labels": list(originals.label_names),
+            **doctor.statistics(done.sums, done.kept * self.recipe.resolution**2),
+            **doctor.identity(records["digest"]),
+            **doctor.near_duplicates(
+                records["look"], [name for name, keep in zip(originals.names, kept, strict=True) if keep]
+            ),
+        }
+        write_text(self.path, json.dumps(self.about, indent=1))
+        self.journal.unlink()
+        self.records.unlink()
+
+    def check_room(self) -> None:
+        """Raise UserError before the first image where there is no room for all."""
+        if self.compress:
+            some = range(0, self.count, math.ceil(self.count / TRIED))
+            tried = prepare(self.recipe, True, [read(self.originals, i) for i in some])
+            sizes = [len(image.stored) for image in tried if not isinstance(image, str)] or [0]
+            each = sum(sizes) / len(sizes)
+        else:
+            each = math.prod(self.shape)
+        needed, free = each * self.count - self.done.bytes, shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise UserError(
+                f"data.packed: the packed copy needs {needed / 1e9:.1f} GB more and {self.path.parent} has "
+                f"{free / 1e9:.1f} GB left; make room or choose another folder with data.packed=FOLDER"
+            )
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Turn a full disk and the death of a process into a UserError with a way out."""
+        stopped = f"{self.done.end:,} of {self.count:,} images are packed"
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise UserError(
+                f"data.packed: no room is left in {self.path.parent} ({error.strerror}; {stopped}); make room and run "
+                "again: packing goes on where it stopped"
+            ) from error
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"a process that packs images has died, perhaps for lack of memory ({stopped}); run again with "
+                "workers=1: packing goes on where it stopped"
+            ) from error
+
+
+def _parts(kept: np.ndarray, splits: dict[str, int]) -> dict[str, int]:
+    """How many were kept of each part."""
+    ends = np.cumsum(list(splits.values()))
+    return {name: int(part.sum()) for name, part in zip(splits, np.split(kept, ends[:-1]), strict=True)}
 
 
 def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
@@ -240,43 +266,3 @@ def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.tell()
-
-
-def _inspect(pixels: np.ndarray) -> dict[str, Any]:
-    """What can only be said of the whole: content hash, mean and standard deviation a channel (0 to 255), exact
-    duplicates."""
-    content, seen, sums = hashlib.sha256(), Counter[bytes](), np.zeros((2, pixels.shape[1]))
-    for first in range(0, len(pixels), CHUNK):
-        chunk = np.ascontiguousarray(pixels[first : first + CHUNK])
-        content.update(chunk.data)
-        seen.update(hashlib.blake2b(row, digest_size=16).digest() for row in chunk)
-        sums += [(chunk.astype(np.float64) ** power).sum(axis=(0, 2, 3)) for power in (1, 2)]
-    mean, square = sums / (pixels.size / pixels.shape[1])
-    return {
-        "content": content.hexdigest(),
-        "duplicates": sum(n - 1 for n in seen.values()),
-        "mean": mean.round(2).tolist(),
-        "std": np.sqrt((square - mean**2).clip(0)).round(2).tolist(),
-    }
-
-
-def report(about: dict[str, Any]) -> str:
-    """The doctor's report on a packed set, for people."""
-    bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    recipe = about["recipe"]
-    shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
-    lines = [
-        f"{about['name']}: {about['images']:,} images of {shape}"
-        + (f", {about['labels']} classes" if about["labels"] else ""),
-        f"  found {about['found']:,}" + (f", expected {about['expected']:,}" if about["expected"] else ""),
-        "  modes " + ", ".join(f"{mode} {n:,}" for mode, n in about["modes"].items()),
-        "  sizes " + ", ".join(f"{size} {n:,}" for size, n in about["sizes"].items()),
-        f"  mean {about['mean']}, std {about['std']} of 0 to 255; {about['duplicates']:,} exact duplicates",
-    ]
-    missing = (about["expected"] or 0) - about["found"]
-    if missing > 0:
-        lines.append(f"  {bold}warning: {missing:,} images are missing{plain}")
-    if about["rejected"]:
-        lines.append(f"  {bold}warning: {len(about['rejected']):,} rejected{plain}")
-        lines += [f"    {name}: {reason}" for name, reason in list(about["rejected"].items())[:20]]
-    return "\n".join(lines)

@@ -3,43 +3,80 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ganduel import build
-from ganduel.data.packing import Recipe, pack
-from ganduel.data.sources import PACKED
+from ganduel.data.packing import FORMAT, complete, pack, packed_path
+from ganduel.data.recipe import Recipe
+from ganduel.data.trees import PACKED
 from ganduel.errors import UserError
+from ganduel.terminal import say
 
 
 def prepare(
     data: dict[str, Any],
     workers: int | None,
     allow: Sequence[str],
-    tell: Callable[[dict[str, Any]], None] | None = None,
+    tell: Callable[[dict[str, Any]], None] = lambda about: None,
 ) -> Path:
     """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
 
-    `tell` is told of a set that was packed just now.
+    `tell` is told of a set that was packed just now. A packed copy whose originals are gone is used as it is.
     """
+    folder = packed_folder(data)
+    recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
+    origin = {key: value for key, value in data["source"].items() if key != "root"}
+    if abandoned(Path(data["root"])) and (path := newest(folder, data["name"], recipe, origin)):
+        say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
+        return path
     source = build.part(data["source"], "data.source", allow)
-    recipe = Recipe(*(data[key] for key in ("resolution", "channels", "crop", "resize")))
-    folder = Path(data["packed"])
-    root, inside = Path(data["root"]).resolve(), folder.resolve()
-    if inside.is_relative_to(root) and PACKED not in inside.relative_to(root).parts:
-        raise UserError(
-            f"data.packed={folder} is among the originals of data.root, where its preview would be taken for one of "
-            f"them; choose a folder outside of it, or one named {PACKED}"
+    recipe = replace(recipe, width=source.width)
+    recorded = {"format": FORMAT, "stamp": source.stamp, "source": origin, **asdict(recipe)}
+    path = packed_path(folder, data["name"], recorded)
+    if not complete(path):
+        pack(
+            source,
+            recipe,
+            path,
+            {"name": data["name"], "recipe": recorded},
+            workers=workers or os.cpu_count() or 1,
+            max_rejected=data["max_rejected"],
+            raw_limit_gb=data["raw_limit_gb"],
         )
-    before = set(folder.glob("*.json"))
-    path = pack(
-        source,
-        recipe,
-        folder,
-        data["name"],
-        workers=workers or os.cpu_count() or 1,
-        max_rejected=data["max_rejected"],
-    )
-    if tell and path not in before:
         tell(json.loads(path.read_text()))
     return path
+
+
+def packed_folder(data: dict[str, Any]) -> Path:
+    """Where the packed copies lie. Raises UserError for a folder among the originals."""
+    root, folder = Path(data["root"]), Path(data["packed"])
+    if root.is_file() and folder == root / PACKED:  # the root is an archive: beside it, then
+        return root.parent / PACKED
+    outside = not folder.resolve().is_relative_to(root.resolve())
+    if outside or PACKED in folder.resolve().relative_to(root.resolve()).parts:
+        return folder
+    raise UserError(
+        f"data.packed={folder} is among the originals of data.root, where its preview would be taken for one of them; "
+        f"choose a folder outside of it, or one named {PACKED}"
+    )
+
+
+def abandoned(root: Path) -> bool:
+    """Whether there is nothing at a root but, perhaps, packed copies."""
+    return not root.exists() or (
+        root.is_dir() and all(path.name == PACKED or path.name.startswith(".") for path in root.iterdir())
+    )
+
+
+def newest(folder: Path, name: str, recipe: Recipe, origin: dict[str, Any]) -> Path | None:
+    """The newest complete packed copy of this name and recipe, whatever files it was made from."""
+    wanted = {**asdict(recipe), "format": FORMAT, "source": origin}
+    del wanted["width"]  # only the source knows
+    paths = sorted(folder.glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in filter(complete, paths):
+        found = json.loads(path.read_text())
+        if found["name"] == name and wanted.items() <= found["recipe"].items():
+            return path
+    return None

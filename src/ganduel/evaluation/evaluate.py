@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganduel import __version__, randomness
 from ganduel.data.loading import ImageSet, to_bytes
-from ganduel.evaluation.fid import FIDELITY_VERSION, Fake, Features, Real, measure
+from ganduel.evaluation.fid import FIDELITY_VERSION, Batched, Features, measure
 
 
 def evaluate(
@@ -37,9 +37,13 @@ def evaluate(
         seeds = randomness.seeds(seed, "metric", first=numbers.start, count=len(numbers), device=images.device)
         return to_bytes(sample(seeds))
 
+    def real(numbers: range) -> Tensor:
+        proceed()
+        return images.gather(images.train[numbers.start : numbers.stop])
+
     values = measure(
-        Fake(generate, samples, batch),
-        Real(images, proceed),
+        Batched(generate, samples, batch),
+        Batched(real, images.count, batch),
         features,
         which,
         reference=images.fingerprint,
@@ -50,7 +54,7 @@ def evaluate(
     return {
         **values,
         "generated": samples,
-        "real": len(images.train),
+        "real": images.count,
         "features": features.identity,
         "note": features.note,
         "data": f"{images.about['name']} {'x'.join(map(str, images.shape))} {images.fingerprint}",

@@ -53,7 +53,7 @@ def check_features(kind: str, weights: str | None, images: ImageSet | None) -> N
     """Raise UserError for what can be known to be missing before anything is downloaded or trained."""
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"metric.weights={weights}: there is no such file")
-    if kind == "digits" and weights is None and (images is None or images.labels is None):
+    if kind == "digits" and weights is None and (images is None or images.labels is None or images.labels.ndim != 1):
         raise UserError(
             f"metric.features=digits needs a labelled set, and {images.about['name'] if images else 'a folder'} has no "
             "labels: set metric.features=inception, or metric.weights to a classifier trained on another set"
@@ -83,7 +83,7 @@ def load_classifier(path: Path) -> DigitClassifier:
 
 def train(images: ImageSet) -> tuple[DigitClassifier, float]:
     """A classifier of all labelled images but every tenth, on which its accuracy is taken."""
-    index = torch.arange(len(images.pixels))
+    index = torch.arange(len(images.store))
     held_out = index % 10 == 0
     fitted, tested = index[~held_out], index[held_out]
     assert images.labels is not None

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch_fidelity
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from ganduel import checkpoint
 from ganduel.data.loading import ImageSet
-from ganduel.data.packing import in_mode
+from ganduel.data.recipe import decode
 from ganduel.data.sources import folder as find_images
 from ganduel.errors import UserError
 from ganduel.evaluation.features import WIDTH, check_features, digit_weights, file_hash, load_classifier
@@ -109,26 +108,12 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
     return Features(kind, path)
 
 
-class Real(Dataset):
-    """All training images of a set as torch-fidelity wants them: uint8 (3, H, W)."""
+class Batched(Dataset):
+    """Images as torch-fidelity wants them, uint8 (3, H, W), made a batch at a time and in order; nothing is kept."""
 
-    def __init__(self, images: ImageSet, proceed: Callable[[], None] = lambda: None):
-        self.images, self.proceed = images, proceed
-
-    def __len__(self) -> int:
-        return len(self.images.train)
-
-    def __getitem__(self, i: int) -> Tensor:
-        self.proceed()
-        return as_rgb(self.images.pixels[self.images.train[i]].cpu())
-
-
-class Fake(Dataset):
-    """Generated images, a batch at a time and in order; nothing is kept."""
-
-    def __init__(self, generate: Callable[[range], Tensor], count: int, batch: int):
-        """`generate` takes the numbers of images to uint8 images (N, C, H, W)."""
-        self.generate, self.count, self.batch = generate, count, batch
+    def __init__(self, make: Callable[[range], Tensor], count: int, batch: int):
+        """`make` takes the numbers of images to uint8 images (N, C, H, W)."""
+        self.make, self.count, self.batch = make, count, batch
         self.current: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -137,7 +122,7 @@ class Fake(Dataset):
     def __getitem__(self, i: int) -> Tensor:
         first = i - i % self.batch
         if self.current is None or self.current[0] != first:
-            self.current = first, self.generate(range(first, min(first + self.batch, self.count))).cpu()
+            self.current = first, self.make(range(first, min(first + self.batch, self.count))).cpu()
         return as_rgb(self.current[1][i - first])
 
 
@@ -147,28 +132,29 @@ class Folder(Dataset):
     def __init__(self, path: str):
         if not Path(path).is_dir():
             raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
-        self.source = find_images(path)
-        self.identity = self.source.stamp[:16]
+        source = find_images(path, None)
+        self.identity = source.stamp[:16]
+        self.originals = source.scan()
         self.shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return self.source.count
+        return len(self.originals.names)
 
     def __getitem__(self, i: int) -> Tensor:
+        name = self.originals.names[i]
         try:
-            with self.source.read(i) as image:
-                pixels = np.array(in_mode(image, "RGB"))
+            encoded = self.originals.read(i)
+            assert isinstance(encoded, bytes)
+            pixels = decode(encoded, "RGB")
         except MemoryError:
             raise
         except Exception as error:  # decoders raise whatever a broken file leads them to
-            raise UserError(f"folders: {self.source.name(i)} cannot be read ({error})") from error
+            raise UserError(f"folders: {name} cannot be read ({error})") from error
         self.shape = self.shape or pixels.shape
         if pixels.shape != self.shape:
-            sizes = " and ".join(f"{width}x{height}" for height, width, _ in (self.shape, pixels.shape))
-            raise UserError(
-                f"folders: {self.source.name(i)} differs in size ({sizes}); all images of a folder must be of one"
-            )
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+            sizes = " and ".join(f"{width}x{height}" for _, height, width in (self.shape, pixels.shape))
+            raise UserError(f"folders: {name} differs in size ({sizes}); all images of a folder must be of one")
+        return torch.from_numpy(pixels)
 
 
 def as_rgb(image: Tensor) -> Tensor:

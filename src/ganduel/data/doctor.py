@@ -1,0 +1,104 @@
+"""What is to be known of a data set before it is trained on: what is missing, broken or there twice."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ganduel.data.store import Store
+
+# Bits of 256 by which the difference hashes of near duplicates may differ, and the number of neighbours in a sorted
+# order that every image is compared with.
+NEAR, NEIGHBOURS = 10, 4
+SMALL = 64  # pixels a side below which many images look alike and are not
+MOST = 10_000_000  # images among which near duplicates are looked for: more would not fit in a gigabyte
+SHOWN = 20  # lines of a list
+
+
+def statistics(sums: list[list[int]], pixels: int) -> dict[str, list[float]]:
+    """Mean and standard deviation a channel, 0 to 255, from the sums of all pixels and of their squares."""
+    mean, square = np.array(sums, float) / pixels
+    return {"mean": mean.round(2).tolist(), "std": np.sqrt((square - mean**2).clip(0)).round(2).tolist()}
+
+
+def identity(digests: np.ndarray) -> dict[str, Any]:
+    """What identifies the images, and how many are exact copies of others, from their digests (N, 2) uint64."""
+    return {
+        "content": hashlib.sha256(digests.tobytes()).hexdigest(),
+        "duplicates": len(digests) - len(np.unique(digests, axis=0)),
+    }
+
+
+def intact(store: Store, content: str) -> bool:
+    """Whether a packed file still holds what was written."""
+    digest = hashlib.sha256()
+    for stored in store.stored():
+        digest.update(hashlib.blake2b(stored, digest_size=16).digest())
+    return digest.hexdigest() == content
+
+
+def near_duplicates(looks: np.ndarray, names: Sequence[str], resolution: int) -> dict[str, Any]:
+    """How many images look like an earlier one (copies do, too), and some such pairs; from difference hashes (N, 4)
+    uint64.
+
+    Hashes that differ in `NEAR` bits of 256 agree in one of eleven stretches of 24 bits, all but always. Sorted by what
+    begins there, they are neighbours.
+    """
+    if len(looks) > MOST or resolution < SMALL:
+        return {"near_duplicates": None, "near_pairs": []}
+    cells = np.ascontiguousarray(looks).view(np.uint8).reshape(len(looks), 32)
+    words = cells.view(np.uint16)
+    found: dict[int, int] = {}
+    for start in range(0, 32, 3):
+        key = np.ascontiguousarray(np.roll(cells, -start, axis=1)[:, :8]).view(">u8").ravel()
+        order = np.argsort(key, kind="stable")
+        for step in range(1, NEIGHBOURS + 1):
+            a, b = order[:-step], order[step:]
+            differing = np.zeros(len(a), np.uint16)
+            for word in range(16):
+                differing += ONES[words[a, word] ^ words[b, word]]
+            for one, other in zip(*(side[differing <= NEAR].tolist() for side in (a, b)), strict=True):
+                found.setdefault(max(one, other), min(one, other))
+    pairs = [[names[found[later]], names[later]] for later in sorted(found)[:SHOWN]]
+    return {"near_duplicates": len(found), "near_pairs": pairs}
+
+
+ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16)[:, None].view(np.uint8), axis=1).sum(1).astype(np.uint16)
+
+
+def report(about: dict[str, Any]) -> str:
+    """All of it, for people."""
+    bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    recipe = about["recipe"]
+    shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
+    crop = f"the centre {recipe['crop']}" if recipe["crop"] else "the largest centre square"
+    crop += f" of {recipe['width']} pixels" if recipe["crop"] and recipe["width"] else ""
+    stored = "pixels" if Path(about["file"]).suffix == ".npy" else "compressed"
+    lines = [
+        f"{about['name']}: {about['images']:,} images of {shape}"
+        + (f", {len(about['labels'])} labels" if about["labels"] else ""),
+        "  found " + ", ".join(_found(name, n, about["expected"]) for name, n in about["found"].items()),
+        f"  crop {crop}, resize {recipe['resize']}; stored as {stored}, {about['bytes'] / 1e6:,.1f} MB",
+        "  modes " + ", ".join(f"{mode} {n:,}" for mode, n in about["modes"].items()),
+        "  sizes " + ", ".join(f"{size} {n:,}" for size, n in about["sizes"].items()),
+        f"  mean {about['mean']}, std {about['std']} of 0 to 255",
+        f"  {about['duplicates']:,} copies of others"
+        + ("" if (near := about["near_duplicates"]) is None else f", {near:,} that look like another"),
+    ]
+    lines += [f"    {one} and {other}" for one, other in about["near_pairs"][:3]]
+    for name, expected in about["expected"].items():
+        if (missing := expected - about["found"].get(name, 0)) > 0:
+            lines.append(f"  {bold}warning: {missing:,} of {expected:,} {name} images are missing{plain}")
+    if rejected := about["rejected"]:
+        lines.append(f"  {bold}warning: {len(rejected):,} rejected{plain}")
+        lines += [f"    {name}: {reason}" for name, reason in list(rejected.items())[:SHOWN]]
+        if len(rejected) > SHOWN:
+            lines.append(f"    and {len(rejected) - SHOWN:,} more: all are in the JSON")
+    return "\n".join(lines)
+
+
+def _found(name: str, count: int, expected: dict[str, int]) -> str:
+    return f"{name} {count:,}" + (f" of {expected[name]:,}" if name in expected else "")

@@ -1,0 +1,78 @@
+"""Many processes that prepare images, in order. They must not import PyTorch, which takes seconds."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import numpy as np
+
+from ganduel.data.recipe import Prepared, Recipe, prepare
+from ganduel.data.sources import Originals
+
+TASK = 32, 2**21  # at most so many images and about so many bytes go to a process at once
+FEW = 500  # images for which starting processes is not worth it
+
+
+def prepared(
+    originals: Originals, recipe: Recipe, compress: bool, first: int, workers: int
+) -> Iterator[list[Prepared | str]]:
+    """All images from `first` on, prepared, in order.
+
+    This process reads the files, so that they may lie in any archive; others decode them. No more is under way than
+    keeps them busy.
+    """
+    tasks = _tasks(originals, first)
+    if workers == 1 or len(originals.names) - first < FEW:
+        yield from (prepare(recipe, compress, task) for task in tasks)
+        return
+    waiting: deque[Future[list[Prepared | str]]] = deque()
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads is not safe
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(prepare, recipe, compress, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    """Ctrl-C is for the main process to handle; when that one is killed, its workers end as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.join,), daemon=True).start()
+
+
+def _die_with(join: Callable[[], None]) -> None:
+    join()
+    os._exit(1)
+
+
+def _tasks(originals: Originals, first: int) -> Iterator[list[bytes | np.ndarray | str]]:
+    """The originals from `first` on, a few at a time."""
+    task: list[bytes | np.ndarray | str] = []
+    size = 0
+    for i in range(first, len(originals.names)):
+        original = read(originals, i)
+        task.append(original)
+        size += len(original)
+        if len(task) == TASK[0] or size >= TASK[1]:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def read(originals: Originals, i: int) -> bytes | np.ndarray | str:
+    """An original, or why it cannot be read."""
+    try:
+        return originals.read(i)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged member of an archive, a file without permission
+        return str(error) or type(error).__name__

@@ -1,0 +1,177 @@
+"""Loading: which images a batch holds, and in what order."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import about
+
+from ganduel.data import packing
+from ganduel.data.loading import Pair, normalise, open_images, single, to_bytes
+from ganduel.data.recipe import Recipe
+from ganduel.data.sources import Originals, Source
+from ganduel.data.store import Raw
+from ganduel.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def data_packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 images of 4x4x3, every pixel of image i but the first is i; that one tells left from right."""
+    folder = tmp_path_factory.mktemp("hundred")
+
+    return pack(folder)
+
+
+def pack(
+    folder: Path, splits: dict[str, int] | None = None, resolution: int = 4, raw_limit_gb: float = 50, count: int = 100
+) -> Path:
+    """`count` images, in these official parts."""
+
+    def read(i: int) -> np.ndarray:
+        image = np.full((4, 4), i, np.uint8)
+        image[0, 0] = 255
+        return image
+
+    source = Source("", lambda: Originals([*map(str, range(count))], read, splits or {"train": count}, {}))
+    recipe = Recipe(resolution, 3, None, "box")
+    path = folder / f"{raw_limit_gb}-{resolution}-{'-'.join(splits or ())}.json"
+    about = {"name": "hundred", "recipe": vars(recipe)}
+    packing.pack(source, recipe, path, about, workers=1, max_rejected=0, raw_limit_gb=raw_limit_gb)
+    return path
+
+
+def open_set(path: Path, seed: int = 0, mirror: bool = False, **settings: Any) -> Any:
+    data = {"limit": None, "validation": 0, "on_device": "auto", **settings}
+    return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror)
+
+
+def numbers(images: torch.Tensor) -> list[int]:
+    """Which images of `data_packed` a batch holds."""
+    return to_bytes(images)[:, 0, 2, 2].tolist()
+
+
+@pytest.mark.parametrize(("validation", "held_out"), [(0.1, 10), (0.004, 0), (25, 25), (1, 1), (0, 0), (None, 0)])
+def test_validation_split(data_packed: Path, validation: float | None, held_out: int) -> None:
+    images = open_set(data_packed, validation=validation)
+    assert len(images.validation) == held_out
+    assert sorted([*images.train.tolist(), *images.validation.tolist()]) == list(range(100))
+    other = open_set(data_packed, validation=validation, seed=5)
+    assert torch.equal(images.train, other.train) and torch.equal(images.validation, other.validation)
+    assert images.fingerprint == other.fingerprint
+
+
+def test_validation_is_a_random_choice(data_packed: Path) -> None:
+    held_out = open_set(data_packed, validation=25).validation.tolist()
+    assert held_out == sorted(held_out) and held_out not in (list(range(25)), list(range(75, 100)))
+    assert numbers(open_set(data_packed, validation=25).validation_batch(20, 10)["real"]) == [
+        *held_out[20:],
+        *held_out[:5],
+    ]
+
+
+@pytest.mark.parametrize("validation", [100, 1000, 0.999])
+def test_validation_that_leaves_nothing(data_packed: Path, validation: float) -> None:
+    with pytest.raises(UserError, match=f"data.validation={validation} leaves none of 100 images to train on"):
+        open_set(data_packed, validation=validation)
+
+
+def test_limit(data_packed: Path) -> None:
+    whole = open_set(data_packed, validation=10)
+    few, fewer = (open_set(data_packed, validation=10, limit=n, seed=n) for n in (20, 10))
+    assert len(few.train) == 20 and set(few.train.tolist()) < set(whole.train.tolist())
+    assert fewer.train.tolist() == few.train.tolist()[:10]  # nested, and the same for all seeds
+    assert few.train.tolist() != whole.train.tolist()[:20]
+    assert torch.equal(few.validation, whole.validation)
+    assert len({whole.fingerprint, few.fingerprint, fewer.fingerprint}) == 3
+    assert len(open_set(data_packed, limit=1000).train) == 100
+
+
+def test_every_epoch_is_a_permutation(data_packed: Path) -> None:
+    images = open_set(data_packed)
+    epochs = [numbers(images.batch(100 * e, 100)["real"]) for e in range(3)]
+    assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert epochs[0] != list(range(100)) and numbers(open_set(data_packed, seed=1).batch(0, 100)["real"]) != epochs[0]
+
+
+def test_order_is_a_function_of_position(data_packed: Path) -> None:
+    images = open_set(data_packed, mirror=True)
+    whole = images.batch(0, 300)["real"]
+    again = open_set(data_packed, mirror=True)
+    for position, count in [(250, 50), (0, 7), (90, 20), (99, 201)]:  # in any order, across the ends of epochs
+        assert torch.equal(again.batch(position, count)["real"], whole[position : position + count])
+
+
+def test_mirror(data_packed: Path) -> None:
+    plain, mirrored = (open_set(data_packed, mirror=mirror).batch(0, 1000)["real"] for mirror in (False, True))
+    flipped = (mirrored[:, 0, 0, 3] == 1) & (plain[:, 0, 0, 0] == 1)
+    assert torch.equal(mirrored[flipped], plain[flipped].flip(3))
+    assert torch.equal(mirrored[~flipped], plain[~flipped])
+    assert 430 < int(flipped.sum()) < 570  # five standard deviations
+    assert not torch.equal(flipped[:100], flipped[100:200])  # a new coin each epoch
+
+
+def test_normalise_and_back() -> None:
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    floats = normalise(values)
+    assert floats.dtype == torch.float32 and (float(floats.min()), float(floats.max())) == (-1, 1)
+    assert torch.equal(to_bytes(floats), values)
+    assert to_bytes(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def test_batches_do_not_change_the_file(data_packed: Path) -> None:
+    before = data_packed.with_suffix(".npy").read_bytes()
+    images = open_set(data_packed)
+    images.store.pixels.zero_()
+    assert data_packed.with_suffix(".npy").read_bytes() == before
+
+
+# Official parts, pairs, compressed sets
+
+
+def test_official_parts(tmp_path: Path) -> None:
+    path = pack(tmp_path, {"train": 60, "valid": 30, "test": 10})
+    images = open_set(path, validation=None)
+    assert images.train.tolist() == list(range(60)) and images.validation.tolist() == list(range(60, 90))
+    images = open_set(path, validation=0.5)  # of the training images: the official parts stay out of it
+    assert sorted([*images.train.tolist(), *images.validation.tolist()]) == list(range(60))
+
+
+def test_pairs_are_shuffled_apart(tmp_path: Path) -> None:
+    path = pack(tmp_path, {"trainA": 50, "trainB": 30, "testA": 12, "testB": 8})
+    images = open_set(path, validation=None)
+    assert isinstance(images, Pair) and (images.count, images.held_out) == (50, 12)
+    batch = images.batch(0, 150)
+    a, b = numbers(batch["A"]), numbers(batch["B"])
+    assert sorted(a[:50]) == list(range(50)) and sorted(b[30:60]) == list(range(50, 80))
+    assert [i - 50 for i in b[:30]] != [i for i in a[:50] if i < 30]  # two orders, not one
+    again = open_set(path, validation=None)
+    assert all(torch.equal(again.batch(70, 20)[side], batch[side][70:90]) for side in "AB")
+    held_out = images.validation_batch(10, 4)
+    assert numbers(held_out["A"]) == [90, 91, 80, 81] and numbers(held_out["B"]) == [94, 95, 96, 97]
+    assert len({images.fingerprint, images.sides["A"].fingerprint, images.sides["B"].fingerprint}) == 3
+    assert open_set(path, limit=10).count == 10
+    with pytest.raises(UserError, match=r"images of two kinds, A and B"):
+        single(images)
+
+
+def test_compressed_sets_are_read_ahead(tmp_path: Path) -> None:
+    raw, compressed = open_set(pack(tmp_path), mirror=True), open_set(pack(tmp_path, raw_limit_gb=1e-9), mirror=True)
+    assert compressed.store.decodes and not raw.store.decodes
+    # Strides of two processes, a jump back, and the same again: what was begun in vain is never taken for another.
+    for position, count in [(0, 8), (16, 8), (32, 8), (48, 8), (0, 8), (8, 4), (8, 4), (12, 4), (96, 8), (112, 8)]:
+        assert torch.equal(compressed.batch(position, count)["real"], raw.batch(position, count)["real"])
+        assert len(compressed.ahead) <= 1
+    assert (128, 8) in compressed.ahead
+    assert torch.equal(compressed.gather(torch.tensor([3, 1])), raw.gather(torch.tensor([3, 1])))
+
+
+@pytest.mark.parametrize("raw_limit_gb", [50, 1e-9])
+def test_a_set_may_live_on_the_device(tmp_path: Path, raw_limit_gb: float) -> None:
+    path = pack(tmp_path, raw_limit_gb=raw_limit_gb)
+    resident = open_set(path, on_device=True)
+    assert isinstance(resident.store, Raw) and not resident.store.decodes
+    path.with_name(about(path)["file"]).write_bytes(b"")  # nothing is read from there any more
+    assert numbers(resident.batch(0, 100)["real"]) == resident.order(0, 100).tolist()

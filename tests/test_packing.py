@@ -1,0 +1,525 @@
+"""Packing: one file of all images, whatever the originals are like and however often it is interrupted."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import about, picture
+from PIL import Image
+
+from ganduel.data import doctor, packing, sources
+from ganduel.data.packing import complete, packed_path
+from ganduel.data.recipe import Recipe, _look, to_array
+from ganduel.data.sources import Originals, Source
+from ganduel.data.store import open_store
+from ganduel.data.workers import TASK
+from ganduel.errors import UserError
+
+RGB = Recipe(resolution=8, channels=3, crop=None, resize="lanczos")
+GREY = Recipe(resolution=8, channels=1, crop=None, resize="lanczos")
+
+
+def pack(source: Source, recipe: Recipe, folder: Path, *, workers: int = 1, max_rejected: float = 0.0) -> Path:
+    """Pack as `prepare` does; returns the JSON."""
+    recorded = {"stamp": source.stamp, **vars(recipe)}
+    path = packed_path(folder, "x", recorded)
+    if not complete(path):
+        settings = {"workers": workers, "max_rejected": max_rejected, "raw_limit_gb": 50}
+        packing.pack(source, recipe, path, {"name": "x", "recipe": recorded}, **settings)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.load(path.with_suffix(".npy"))
+
+
+def pack_folder(root: Path, recipe: Recipe = RGB, max_rejected: float = 0.0) -> Path:
+    return pack(sources.folder(str(root), None), recipe, root / "packed", max_rejected=max_rejected)
+
+
+# Kinds of images. Each is packed at its own size, so pixels come out as they went in.
+
+
+def one(image: Image.Image, tmp_path: Path, recipe: Recipe = RGB, kind: str = "png", **options: Any) -> np.ndarray:
+    """The packed pixels (C, H, W) of one image that is written as a file."""
+    image.save(tmp_path / f"x.{kind}", **options)
+    return pixels(pack_folder(tmp_path, recipe))[0]
+
+
+def test_16_bits_are_scaled(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    packed = one(Image.fromarray(levels), tmp_path, GREY)[0].astype(int)
+    assert np.abs(packed - levels / 257).max() <= 1
+    assert packed.min() == 0 and packed.max() == 255 and len(np.unique(packed)) == 64
+
+
+def test_palette(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((3, 2), 1)
+    packed = one(image, tmp_path)
+    assert packed[:, 2, 3].tolist() == [200, 100, 50] and packed[:, 0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
+def test_palette_with_transparency(tmp_path: Path, transparency: int | bytes) -> None:
+    image = Image.new("P", (8, 8))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((3, 2), 1)
+    packed = one(image, tmp_path, transparency=transparency)
+    assert packed[:, 2, 3].tolist() == [200, 100, 50] and packed[:, 0, 0].tolist() == [255, 255, 255]
+
+
+def test_transparent_becomes_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.putpixel((1, 0), (10, 20, 30, 255))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    packed = one(image, tmp_path)
+    assert packed[:, 0, 0].tolist() == [255, 255, 255]
+    assert packed[:, 0, 1].tolist() == [10, 20, 30]
+    assert packed[:, 0, 2].tolist() == [127, 127, 127]
+
+
+def test_grey_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("LA", (8, 8), (0, 0))
+    image.putpixel((1, 0), (40, 255))
+    assert one(image, tmp_path, GREY)[0, 0, :2].tolist() == [255, 40]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    packed = one(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path, kind="jpg", quality=100)
+    assert np.abs(packed.reshape(3, -1).mean(1) - [255, 0, 0]).max() < 6  # no cyan, no key: red
+
+
+def test_grey_into_colour_and_back(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    packed = one(Image.fromarray(grey), tmp_path)
+    assert all(np.array_equal(channel, grey) for channel in packed)
+    assert one(Image.new("RGB", (8, 8), (255, 0, 0)), tmp_path, GREY)[0, 0, 0] == 76  # ITU-R 601: 0.299 red
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    packed = one(frames[0], tmp_path, kind="gif", save_all=True, append_images=frames[1:])
+    assert packed[:, 4, 4].tolist() == [255, 0, 0]
+    (path,) = (tmp_path / "packed").glob("*.json")
+    assert list(about(path)["modes"]) in (["P animated"], ["RGB animated"])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((8, 8, 3), np.uint8)
+    upright[0, :4] = 255  # left half of the top row: no two orientations look alike
+    turn = {  # what a camera stores that is to be turned so
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(turn(upright)))
+    assert np.array_equal(one(stored, tmp_path, exif=exif), upright.transpose(2, 0, 1))
+
+
+def test_crop(tmp_path: Path) -> None:
+    array = np.arange(12 * 20, dtype=np.uint8).reshape(12, 20)
+    crop = Recipe(resolution=4, channels=1, crop=4, resize="box")
+    assert np.array_equal(one(Image.fromarray(array), tmp_path, crop)[0], array[4:8, 8:12])
+    largest = Recipe(resolution=6, channels=1, crop=None, resize="box")  # the middle 12x12, halved
+    mean = array[:, 4:16].reshape(6, 2, 6, 2).mean((1, 3))
+    assert np.abs(one(Image.fromarray(array), tmp_path, largest)[0] - mean).max() <= 0.5
+
+
+@pytest.mark.parametrize("resize", ["box", "bicubic", "lanczos"])
+def test_resizing_is_antialiased(tmp_path: Path, resize: Any) -> None:
+    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)  # every other pixel white
+    packed = one(Image.fromarray(checks), tmp_path, Recipe(resolution=8, channels=1, crop=None, resize=resize))
+    assert np.abs(packed[0, 2:6, 2:6].astype(int) - 127.5).max() < 4
+
+
+# Rejected files
+
+
+def _text(path: Path) -> None:
+    path.write_text("not an image")
+
+
+def _truncated(path: Path) -> None:
+    picture(path, size=(64, 64))
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def _pixel(path: Path) -> None:
+    picture(path, size=(1, 1))
+
+
+def _thin(path: Path) -> None:
+    picture(path, size=(400, 3))
+
+
+def _float(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)).save(path, format="tiff")
+
+
+def _empty(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (_text, "not an image"),
+        (_empty, "not an image"),
+        (_truncated, "truncated"),
+        (_pixel, "only 1x1 pixels"),
+        (_thin, "only 400x3 pixels"),
+        (_float, "floating-point pixels"),
+    ],
+)
+def test_rejected(tmp_path: Path, write: Callable[[Path], None], reason: str) -> None:
+    for i in range(9):
+        picture(tmp_path / f"{i}.png", i)
+    write(tmp_path / "5a.jpg")
+    with pytest.raises(UserError) as caught:
+        pack_folder(tmp_path, max_rejected=0.09)
+    message = str(caught.value)
+    assert message.startswith("data.max_rejected=0.09: 1 of 10 images cannot be used, the first 5a.jpg (")
+    assert reason in message
+    assert not list((tmp_path / "packed").glob("*.json"))
+    path = pack_folder(tmp_path, max_rejected=0.1)
+    assert (about(path)["images"], about(path)["found"]) == (9, {"train": 10})
+    assert list(about(path)["rejected"]) == ["5a.jpg"] and reason in about(path)["rejected"]["5a.jpg"]
+    assert np.array_equal(pixels(path)[6], np.asarray(Image.open(tmp_path / "6.png")).transpose(2, 0, 1))
+
+
+def test_crop_larger_than_an_image(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png", size=(8, 9))
+    with pytest.raises(UserError, match=r"x\.png \(8x9 pixels are less than the crop of 9\)"):
+        pack_folder(tmp_path, Recipe(resolution=8, channels=3, crop=9, resize="box"))
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    _text(tmp_path / "x.jpg")
+    with pytest.raises(UserError, match="1 of 1 images cannot be used"):
+        pack_folder(tmp_path, max_rejected=1)
+
+
+def test_labels_and_official_split_skip_the_rejected(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"{i}.png", i) for i in range(6)]
+    _text(files[1])
+    originals = sources.folder(str(tmp_path), None).scan()
+    originals.labels, originals.splits = np.array([0, 1, 2, 3, 4, 5]), {"train": 4, "test": 2}
+    path = pack(Source("labelled", lambda: originals), RGB, tmp_path / "packed", max_rejected=0.5)
+    assert np.load(path.with_suffix(".labels.npy")).tolist() == [0, 2, 3, 4, 5]
+    assert about(path)["splits"] == {"train": 3, "test": 2}
+
+
+def test_crops_count_pixels_of_a_standard_width(tmp_path: Path) -> None:
+    array = np.arange(20 * 12, dtype=np.uint8).reshape(20, 12)
+    crop = Recipe(resolution=4, channels=1, crop=8, resize="box", width=24)  # half the standard size, half the crop
+    assert np.array_equal(one(Image.fromarray(array), tmp_path, crop)[0], array[8:12, 4:8])
+
+
+# The packed copy
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """Six images."""
+    for i in range(6):
+        picture(tmp_path / f"{i}.png", i)
+    return tmp_path
+
+
+def test_packed_copy_is_reused(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack_folder(data_folder)
+    source = sources.folder(str(data_folder), None)
+    source.scan = lambda: pytest.fail("read again")
+    assert pack(source, RGB, data_folder / "packed") == path
+    assert {p.suffix for p in path.parent.iterdir()} == {".json", ".npy"}
+
+
+@pytest.mark.parametrize("change", ["content", "added", "removed", "renamed"])
+def test_packed_copy_follows_the_files(data_folder: Path, change: str) -> None:
+    before = pack_folder(data_folder)
+    if change == "content":
+        picture(data_folder / "3.png", 99)
+        os.utime(data_folder / "3.png", ns=(1, 1))
+    elif change == "added":
+        picture(data_folder / "9.png", 9)
+    elif change == "removed":
+        (data_folder / "3.png").unlink()
+    else:
+        (data_folder / "3.png").rename(data_folder / "9.png")
+    after = pack_folder(data_folder)
+    assert after != before and about(after)["content"] != about(before)["content"]
+    assert len(pixels(after)) == {"added": 7, "removed": 5}.get(change, 6)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        GREY,
+        Recipe(resolution=4, channels=3, crop=None, resize="lanczos"),
+        Recipe(resolution=8, channels=3, crop=6, resize="lanczos"),
+        Recipe(resolution=8, channels=3, crop=None, resize="box"),
+    ],
+)
+def test_packed_copy_follows_the_recipe(data_folder: Path, recipe: Recipe) -> None:
+    assert pack_folder(data_folder, recipe) != pack_folder(data_folder)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 10**6])
+def test_truncated_packed_copy_is_made_again(data_folder: Path, cut: int) -> None:
+    path = pack_folder(data_folder)
+    whole = path.with_suffix(".npy").read_bytes()
+    path.with_suffix(".npy").write_bytes(whole[: max(len(whole) - cut, 0)])
+    assert pack_folder(data_folder) == path
+    assert path.with_suffix(".npy").read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
+def test_damaged_description_is_made_again(data_folder: Path, damage: str) -> None:
+    path = pack_folder(data_folder)
+    before = path.read_text()
+    path.write_text(damage)
+    assert pack_folder(data_folder) == path and path.read_text() == before
+
+
+CHUNK = TASK[0]
+COUNT = 20 * CHUNK + 10
+
+
+def many(stop: int | None = None, reads: list[int] | None = None) -> sources.Source:
+    """Tiny images, a few of them rejected; reading number `stop` is interrupted."""
+
+    def read(i: int) -> np.ndarray:
+        if i == stop:
+            raise KeyboardInterrupt
+        if reads is not None:
+            reads.append(i)
+        return np.full((3, 4) if i % 300 == 7 else (4, 4), i % 256, np.uint8)
+
+    names = [str(i) for i in range(COUNT)]
+    return Source("many", lambda: Originals(names, read, {"train": COUNT}, {}, labels=np.arange(COUNT)))
+
+
+def interrupted(folder: Path, stop: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pack(many(stop), SMALL, folder, max_rejected=0.1)
+    assert not list(folder.glob("*.json")) and not list(folder.glob("*.npy"))
+
+
+SMALL = Recipe(4, 1, None, "box")
+
+
+@pytest.mark.parametrize("stops", [(3,), (CHUNK + 5,), (CHUNK, 2 * CHUNK), (COUNT - 1,)])
+def test_interrupted_packing_goes_on(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    whole = pack(many(), SMALL, tmp_path / "whole", max_rejected=0.1)
+    for stop in stops:
+        interrupted(tmp_path / "parts", stop)
+    reads: list[int] = []
+    path = pack(many(reads=reads), SMALL, tmp_path / "parts", max_rejected=0.1)
+    assert sorted(reads) == list(range(stops[-1] // CHUNK * CHUNK, COUNT))
+    for suffix in (".npy", ".json", ".labels.npy"):
+        assert path.with_suffix(suffix).read_bytes() == whole.with_suffix(suffix).read_bytes()
+    assert {p.name for p in path.parent.iterdir()} == {p.name for p in whole.parent.iterdir()}
+
+
+@pytest.mark.parametrize("loss", ["part is short", "part is gone", "journal is cut"])
+def test_packing_after_a_loss_of_power(tmp_path: Path, loss: str) -> None:
+    whole = pack(many(), SMALL, tmp_path / "whole", max_rejected=0.1)
+    interrupted(tmp_path / "parts", 2 * CHUNK + 1)
+    (part,), (journal,) = ((tmp_path / "parts").glob(f"*.{kind}") for kind in ("part", "journal"))
+    if loss == "part is short":
+        part.write_bytes(part.read_bytes()[: 16 * CHUNK])
+    elif loss == "part is gone":
+        part.unlink()
+    else:
+        journal.write_text(journal.read_text()[:-40])
+    path = pack(many(), SMALL, tmp_path / "parts", max_rejected=0.1)
+    assert path.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_workers_do_not_matter(tmp_path: Path) -> None:
+    paths = [pack(many(), SMALL, tmp_path / str(n), workers=n, max_rejected=0.1) for n in (1, 3)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].with_suffix(".npy").read_bytes() == paths[1].with_suffix(".npy").read_bytes()
+
+
+def test_statistics_of_the_whole(tmp_path: Path) -> None:
+    for i, value in enumerate([0, 0, 255, 100]):
+        Image.new("RGB", (8, 8), (value, 50, 0)).save(tmp_path / f"{i}.png")
+    told = about(pack_folder(tmp_path))
+    assert told["duplicates"] == 1
+    assert told["mean"] == [88.75, 50.0, 0.0] and told["std"] == [round(float(np.std([0, 0, 255, 100])), 2), 0, 0]
+    assert told["modes"] == {"RGB": 4} and told["sizes"] == {"8x8": 4}
+
+
+# Compressed storage
+
+
+def photo(path: Path, size: tuple[int, int], mode: str = "RGB", **options: Any) -> Path:
+    """A smooth picture, as a JPEG file holds it best."""
+    across, down = np.meshgrid(np.linspace(0, 200, size[0]), np.linspace(0, 50, size[1]))
+    channels = [across + down, 255 - across, down * 2][: 1 if mode == "L" else 3]
+    Image.fromarray(np.stack(channels, -1).astype(np.uint8).squeeze()).convert(mode).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def data_photos(tmp_path: Path) -> Path:
+    """Files of 136x136: JPEGs in colour, grey, turned and CMYK, a PNG, one larger and one broken."""
+    photo(tmp_path / "a.jpg", (136, 136), quality=90)
+    photo(tmp_path / "b.jpg", (136, 136), "L")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(tmp_path / "c.jpg", (136, 136), exif=exif)
+    photo(tmp_path / "d.jpg", (136, 136), "CMYK")
+    photo(tmp_path / "e.png", (136, 136))
+    photo(tmp_path / "f.jpg", (200, 160))
+    (tmp_path / "g.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:500])
+    return tmp_path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_images_are_stored_compressed_without_loss(data_photos: Path, channels: Any) -> None:
+    recipe = Recipe(136, channels, None, "lanczos")
+    path = pack_folder(data_photos, recipe, max_rejected=0.2)
+    assert about(path)["file"].endswith(".images") and not path.with_suffix(".npy").exists()
+    store = open_store(path, about(path))
+    assert (len(store), store.shape) == (6, (channels, 136, 136))
+    images = store.gather(torch.tensor([5, 0, 1, 2, 3, 4])).numpy()
+    for name, pixels in zip("fabcde", images, strict=True):
+        (file,) = data_photos.glob(f"{name}.*")
+        with Image.open(file) as image:
+            assert np.array_equal(pixels, to_array(recipe.apply(image))), name
+    stored = dict(zip("abcdef", store.stored(), strict=True))
+    untouched = {name for name in "abcdf" if stored[name] == (data_photos / f"{name}.jpg").read_bytes()}
+    assert untouched == ({"a", "b"} if channels == 3 else {"b"})
+    assert sum(map(len, stored.values())) + 7 * 8 == about(path)["bytes"]
+
+
+def test_many_small_images_are_stored_compressed(tmp_path: Path) -> None:
+    recorded = {"name": "x", "recipe": vars(SMALL)}
+    paths = [tmp_path / name / "x.json" for name in ("raw", "compressed")]
+    for path, limit in zip(paths, (1.0, 1e-6), strict=True):
+        packing.pack(many(), SMALL, path, dict(recorded), workers=1, max_rejected=0.1, raw_limit_gb=limit)
+    raw, compressed = (open_store(path, about(path)) for path in paths)
+    index = torch.arange(len(raw))
+    assert [about(path)["file"] for path in paths] == ["x.npy", "x.images"]
+    assert torch.equal(raw.gather(index), compressed.gather(index))
+    assert raw.gather(index[:0]).shape == compressed.gather(index[:0]).shape == (0, 1, 4, 4)
+    assert about(paths[0])["mean"] == about(paths[1])["mean"] and about(paths[0])["std"] == about(paths[1])["std"]
+
+
+def test_interrupted_compression_goes_on(tmp_path: Path) -> None:
+    settings = {"workers": 1, "max_rejected": 0.1, "raw_limit_gb": 1e-6}
+    paths = [tmp_path / name / "x.json" for name in ("whole", "parts")]
+    packing.pack(many(), SMALL, paths[0], {"name": "x"}, **settings)
+    # Reading number 101 also fails while the size is estimated, from every eleventh image: 101 is none of them.
+    with pytest.raises(KeyboardInterrupt):
+        packing.pack(many(101), SMALL, paths[1], {"name": "x"}, **settings)
+    packing.pack(many(), SMALL, paths[1], {"name": "x"}, **settings)
+    for suffix in (".images", ".json"):
+        assert paths[0].with_suffix(suffix).read_bytes() == paths[1].with_suffix(suffix).read_bytes()
+
+
+# What goes wrong
+
+
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=9_999))
+    with pytest.raises(UserError, match=r"data\.packed: the packed copy needs 0\.0 GB more and .* has 0\.0 GB left"):
+        pack(many(), SMALL, tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_disk_full_half_way(tmp_path: Path) -> None:
+    """A file-size limit stands for a full disk: packing says what to do, and goes on from there."""
+    script = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_packing import SMALL, UserError, many, pack
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    pack(many(), SMALL, Path({str(tmp_path / "parts")!r}), max_rejected=0.1)
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"data.packed: no room is left in {tmp_path / 'parts'} (File too large; ")
+    assert "run again: packing goes on where it stopped" in done.stdout
+    reads: list[int] = []
+    path = pack(many(reads=reads), SMALL, tmp_path / "parts", max_rejected=0.1)
+    assert 0 < min(reads) < COUNT and max(reads) == COUNT - 1
+    whole = pack(many(), SMALL, tmp_path / "whole", max_rejected=0.1)
+    assert path.with_suffix(".npy").read_bytes() == whole.with_suffix(".npy").read_bytes()
+
+
+def test_death_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(*_: Any) -> Any:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(packing, "prepared", dying)
+    with pytest.raises(UserError, match=r"0 of 650 images are packed\); run again with workers=1"):
+        pack(many(), SMALL, tmp_path)
+
+
+def test_what_cannot_be_read_is_rejected(tmp_path: Path) -> None:
+    def read(i: int) -> bytes:
+        raise OSError(errno.EIO, "input/output error")
+
+    source = Source("unreadable", lambda: Originals(["x"], read, {"train": 1}, {}))
+    with pytest.raises(UserError, match=r"the first x \(\[Errno 5\] input/output error\)"):
+        pack(source, SMALL, tmp_path, max_rejected=0.5)
+
+
+def test_bombs_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "x.png", size=(30, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(UserError, match=r"x\.png \(Image size \(900 pixels\) exceeds limit"):
+        pack_folder(tmp_path)
+
+
+# The doctor
+
+
+def test_near_duplicates(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 256, (16, 17), np.uint8) for _ in range(200)]
+    faint = np.clip(arrays[3].astype(int) + random.integers(-1, 2, (16, 17)), 0, 255).astype(np.uint8)
+    arrays += [faint, arrays[7], arrays[9][:, ::-1]]
+    names = [str(i) for i in range(len(arrays))]
+    looks = np.frombuffer(b"".join(_look(Image.fromarray(a)) for a in arrays), "<u8").reshape(-1, 4)
+    found = doctor.near_duplicates(looks, names, 64)
+    assert found == {"near_duplicates": 2, "near_pairs": [["3", "200"], ["7", "201"]]}
+    assert doctor.near_duplicates(looks, names, 32)["near_duplicates"] is None
+    assert int(np.unpackbits((looks[3] ^ looks[200]).view(np.uint8)).sum()) > 0  # alike, not equal
+
+
+def test_checksum(data_folder: Path) -> None:
+    for recipe in (RGB, Recipe(136, 3, None, "lanczos")):
+        path = pack_folder(data_folder, recipe)
+        file = path.with_name(about(path)["file"])
+        assert doctor.intact(open_store(path, about(path)), about(path)["content"])
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        file.write_bytes(raw)
+        assert complete(path) and not doctor.intact(open_store(path, about(path)), about(path)["content"])
