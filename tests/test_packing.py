@@ -20,7 +20,7 @@ from ganduel.data import doctor, packing, sources
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.recipe import Recipe, _look, to_array
 from ganduel.data.sources import Originals, Source
-from ganduel.data.store import open_store
+from ganduel.data.store import open_store, suffix
 from ganduel.data.workers import TASK
 from ganduel.errors import UserError
 
@@ -335,8 +335,8 @@ def test_interrupted_packing_goes_on(tmp_path: Path, stops: tuple[int, ...]) -> 
     reads: list[int] = []
     path = pack(many(reads=reads), SMALL, tmp_path / "parts", max_rejected=0.1)
     assert sorted(reads) == list(range(stops[-1] // CHUNK * CHUNK, COUNT))
-    for suffix in (".npy", ".json", ".labels.npy"):
-        assert path.with_suffix(suffix).read_bytes() == whole.with_suffix(suffix).read_bytes()
+    for kind in (".npy", ".json", ".labels.npy"):
+        assert path.with_suffix(kind).read_bytes() == whole.with_suffix(kind).read_bytes()
     assert {p.name for p in path.parent.iterdir()} == {p.name for p in whole.parent.iterdir()}
 
 
@@ -401,8 +401,8 @@ def data_photos(tmp_path: Path) -> Path:
 def test_large_images_are_stored_compressed_without_loss(data_photos: Path, channels: Any) -> None:
     recipe = Recipe(136, channels, None, "lanczos")
     path = pack_folder(data_photos, recipe, max_rejected=0.2)
-    assert about(path)["file"].endswith(".images") and not path.with_suffix(".npy").exists()
-    store = open_store(path, about(path))
+    assert about(path)["compressed"] and not path.with_suffix(".npy").exists()
+    store = open_store(path, about(path), None)
     assert (len(store), store.shape) == (6, (channels, 136, 136))
     images = store.gather(torch.tensor([5, 0, 1, 2, 3, 4])).numpy()
     for name, pixels in zip("fabcde", images, strict=True):
@@ -420,9 +420,9 @@ def test_many_small_images_are_stored_compressed(tmp_path: Path) -> None:
     paths = [tmp_path / name / "x.json" for name in ("raw", "compressed")]
     for path, limit in zip(paths, (1.0, 1e-6), strict=True):
         packing.pack(many(), SMALL, path, dict(recorded), workers=1, max_rejected=0.1, raw_limit_gb=limit)
-    raw, compressed = (open_store(path, about(path)) for path in paths)
+    raw, compressed = (open_store(path, about(path), None) for path in paths)
     index = torch.arange(len(raw))
-    assert [about(path)["file"] for path in paths] == ["x.npy", "x.images"]
+    assert [about(path)["compressed"] for path in paths] == [False, True]
     assert torch.equal(raw.gather(index), compressed.gather(index))
     assert raw.gather(index[:0]).shape == compressed.gather(index[:0]).shape == (0, 1, 4, 4)
     assert about(paths[0])["mean"] == about(paths[1])["mean"] and about(paths[0])["std"] == about(paths[1])["std"]
@@ -436,8 +436,8 @@ def test_interrupted_compression_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         packing.pack(many(101), SMALL, paths[1], {"name": "x"}, **settings)
     packing.pack(many(), SMALL, paths[1], {"name": "x"}, **settings)
-    for suffix in (".images", ".json"):
-        assert paths[0].with_suffix(suffix).read_bytes() == paths[1].with_suffix(suffix).read_bytes()
+    for kind in (".images", ".json"):
+        assert paths[0].with_suffix(kind).read_bytes() == paths[1].with_suffix(kind).read_bytes()
 
 
 # What goes wrong
@@ -517,9 +517,9 @@ def test_near_duplicates(tmp_path: Path) -> None:
 def test_checksum(data_folder: Path) -> None:
     for recipe in (RGB, Recipe(136, 3, None, "lanczos")):
         path = pack_folder(data_folder, recipe)
-        file = path.with_name(about(path)["file"])
-        assert doctor.intact(open_store(path, about(path)), about(path)["content"])
+        file = path.with_suffix(suffix(about(path)["compressed"]))
+        assert doctor.intact(open_store(path, about(path), None), about(path)["content"])
         raw = bytearray(file.read_bytes())
         raw[len(raw) // 2] ^= 1
         file.write_bytes(raw)
-        assert complete(path) and not doctor.intact(open_store(path, about(path)), about(path)["content"])
+        assert complete(path) and not doctor.intact(open_store(path, about(path), None), about(path)["content"])

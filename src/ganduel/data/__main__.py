@@ -21,10 +21,10 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     new: list[dict[str, Any]] = []
     path = prepare(data, config["workers"], config["allow"], tell=new.append)
     about = json.loads(path.read_text())
-    store = open_store(path, about)
+    store = open_store(path, about, data["stream"])
     if not new and not doctor.intact(store, about["content"]):
-        path.rename(path.with_suffix(".damaged"))
-        say(f"warning: {path.with_name(about['file'])} is damaged: its checksum is another; packing it anew")
+        path.unlink()
+        say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
         return main(config, overrides)
     say(doctor.report(about))
     preview = path.with_suffix(".png")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ganduel.data.store import Store, open_store, resident
 from ganduel.errors import UserError
 
 Batch = dict[str, Tensor]
+MIXED = 8  # shards whose images are shuffled among each other
 
 
 class ImageSet:
@@ -38,6 +38,7 @@ class ImageSet:
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
         self.seed, self.mirror, self.device = seed, mirror, device
         self.shape = store.shape
+        self.orders: dict[int, Tensor] = {}
         self.position = 0  # of the last batch
         self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that will probably be asked for next
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
@@ -55,7 +56,9 @@ class ImageSet:
     @property
     def fingerprint(self) -> str:
         """Identifies the training images: their pixels, and which of them are trained on."""
-        return hashlib.sha256(self.about["content"].encode() + self.train.numpy().tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(self.about["content"].encode())
+        digest.update(memoryview(self.train.numpy()))
+        return digest.hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
@@ -80,8 +83,15 @@ class ImageSet:
         """The numbers of so many training images, from a position in the endless shuffled sequence on."""
         positions = torch.arange(position, position + count)
         epochs, within = positions // self.count, positions % self.count
-        shuffled = [_permutation(self.seed, int(e), self.count)[within[epochs == e]] for e in epochs.unique()]
-        return self.train[torch.cat(shuffled)]
+        orders = [self._epoch(int(e))[within[epochs == e]] for e in epochs.unique()]
+        return self.train[torch.cat(orders).long()].long()
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """The order of an epoch. The one before is kept as well: a batch may lie in two."""
+        if epoch not in self.orders:
+            before = {e: order for e, order in self.orders.items() if e == epoch - 1}
+            self.orders = {**before, epoch: _order(self.seed, epoch, self.count, self.about["shard"] or 0)}
+        return self.orders[epoch]
 
     def _read(self, position: int, count: int) -> Tensor:
         """Those images as the store has them. Where that takes decoding, the next batch is begun at once: the one that
@@ -130,19 +140,20 @@ def open_images(
 ) -> ImageSet | Pair:
     """A packed set, given by its JSON, as a data configuration describes it."""
     about: dict[str, Any] = json.loads(path.read_text())
-    store = open_store(path, about)
+    store = open_store(path, about, data["stream"])
     if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
         store = resident(store, device)
     file = path.with_suffix(".labels.npy")
     labels = torch.from_numpy(np.load(file)) if file.exists() else None
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
-    parts = {name: torch.arange(*ends[i : i + 2]) for i, name in enumerate(about["splits"])}
+    parts = {name: torch.arange(*ends[i : i + 2], dtype=torch.int32) for i, name in enumerate(about["splits"])}
     sides = []
     for domain in ("A", "B") if "trainA" in parts else ("",):
-        train, held_out, *_ = *[part for name, part in parts.items() if name.endswith(domain)], torch.arange(0)
-        train, validation = _split(train, held_out, data["validation"])
+        train, *rest = [part for name, part in parts.items() if name.endswith(domain)]
+        train, validation = _split(train, rest[0] if rest else train[:0], data["validation"])
         if data["limit"] is not None:
-            train = train[_permutation("limit", 0, len(train))[: data["limit"]]]
+            train = train[_order("limit", 0, len(train))[: data["limit"]]]
+            train = train.sort()[0] if about["shard"] else train  # what lies in a shard stays together
         own = f"{seed}{domain}" if domain else seed
         sides.append(ImageSet(store, about, train, validation, labels=labels, seed=own, mirror=mirror, device=device))
     return Pair(*sides) if len(sides) == 2 else sides[0]
@@ -196,11 +207,17 @@ def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[T
         raise UserError(
             f"data.validation={validation} leaves none of {len(train)} images to train on; set a smaller share or count"
         )
-    shuffled = train[_permutation("validation", 0, len(train))]
-    return shuffled[count:].sort()[0], shuffled[:count].sort()[0]
+    held_out = torch.zeros(len(train), dtype=torch.bool)
+    held_out[_order("validation", 0, len(train))[:count].long()] = True
+    return train[~held_out], train[held_out]
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int | str, epoch: int, count: int) -> Tensor:
+def _order(seed: int | str, epoch: int, count: int, shard: int = 0) -> Tensor:
+    """A permutation of so many images. With `shard` images in one, whole shards are shuffled, and then the images of
+    every `MIXED` shards that follow each other."""
     generator = torch.Generator().manual_seed(randomness.key(seed, "order", epoch))
-    return torch.randperm(count, generator=generator)
+    if not shard:
+        return torch.randperm(count, generator=generator, dtype=torch.int32)
+    shards = torch.arange(count, dtype=torch.int32).split(shard)
+    order = torch.cat([shards[i] for i in torch.randperm(len(shards), generator=generator)])
+    return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in order.split(MIXED * shard)])

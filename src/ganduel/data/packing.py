@@ -7,7 +7,6 @@ goes on where it stopped.
 
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,13 +18,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ganduel.data import doctor
 from ganduel.data.recipe import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Source
+from ganduel.data.store import FileWriter, suffix
+from ganduel.data.streaming import ShardWriter
 from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
@@ -83,9 +84,10 @@ def pack(
     workers: int,
     max_rejected: float,
     raw_limit_gb: float,
+    stream: str | None = None,
 ) -> None:
     """Make the packed copy that `path`, its JSON, is to describe; `about` says what the JSON begins with: the set's
-    name and all that its contents depend on."""
+    name and all that its contents depend on. With `stream` the images themselves go there, in shards."""
     make_folder(path.parent, "data.packed")
     lock = path.with_suffix(".lock")
     with locked(lock):
@@ -93,7 +95,9 @@ def pack(
             originals = source.scan()
             raw = len(originals.names) * recipe.channels * recipe.resolution**2
             compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
-            packing = Packing(originals, recipe, compress, path, about)
+            shape = recipe.channels, recipe.resolution, recipe.resolution
+            writer = ShardWriter(stream) if stream else FileWriter(path, len(originals.names), shape, compress)
+            packing = Packing(originals, recipe, compress, path, about, writer)
             packing.run(workers)
             packing.finish(max_rejected)
     lock.unlink(missing_ok=True)
@@ -111,21 +115,28 @@ def complete(path: Path) -> bool:
     """Whether the packed copy is whole: its JSON is written last and knows the file's size."""
     try:
         about = json.loads(path.read_text())
-        return bool(path.with_name(Path(about["file"]).name).stat().st_size == about["bytes"])
+        file = path.with_suffix(suffix(about["compressed"]))
+        return about["shard"] is not None or bool(file.stat().st_size == about["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 class Packing:
-    """One packed copy in the making: what is stored in a .part, what is known of each image in .records, how far it is
-    in a .journal."""
+    """One packed copy in the making: images go to a writer, what is known of each into .records, how far it is into a
+    .journal."""
 
-    def __init__(self, originals: Originals, recipe: Recipe, compress: bool, path: Path, about: dict[str, Any]):
+    def __init__(
+        self,
+        originals: Originals,
+        recipe: Recipe,
+        compress: bool,
+        path: Path,
+        about: dict[str, Any],
+        writer: FileWriter | ShardWriter,
+    ):
         self.originals, self.recipe, self.compress, self.path, self.about = originals, recipe, compress, path, about
-        self.count = len(originals.names)
-        self.part, self.records, self.journal = (path.with_suffix(f".{s}") for s in ("part", "records", "journal"))
-        self.shape = recipe.channels, recipe.resolution, recipe.resolution
-        self.start = 0 if compress else _header(io.BytesIO(), (self.count, *self.shape))  # of the images in the .part
+        self.writer, self.count = writer, len(originals.names)
+        self.records, self.journal = path.with_suffix(".records"), path.with_suffix(".journal")
         self.done = self.resumable()
 
     def resumable(self) -> Done:
@@ -138,9 +149,9 @@ class Packing:
             return done
         except ValueError:  # cut off while it was written
             pass
-        sizes = [path.stat().st_size if path.exists() else -1 for path in (self.part, self.records)]
-        if sizes[0] < self.start + done.bytes or sizes[1] < done.kept * RECORD.itemsize:
-            return Done()  # the journal outlived a loss of power
+        recorded = self.records.stat().st_size if self.records.exists() else 0
+        if self.writer.size < done.bytes or recorded < done.kept * RECORD.itemsize:
+            return Done()  # the journal outlived a loss of power, or there is no going on in shards
         return done
 
     def run(self, workers: int) -> None:
@@ -149,24 +160,21 @@ class Packing:
         self.check_room()
         with (
             self.explaining(),
-            open(self.part, mode) as part,
+            self.writer.opened(done.bytes) as images,
             open(self.records, mode) as records,
             open(self.journal, "a" if done.end else "w", encoding="utf-8") as journal,
             progress(
                 total=self.count, initial=done.end, desc=f"packing {self.about['name']}", unit=" images", smoothing=0.1
             ) as bar,
         ):
-            if not self.compress:
-                _header(part, (self.count, *self.shape))
-            for file, end in (part, self.start + done.bytes), (records, done.kept * RECORD.itemsize):
-                file.truncate(end)
-                file.seek(end)
+            records.truncate(done.kept * RECORD.itemsize)
+            records.seek(0, os.SEEK_END)
             for task in prepared(self.originals, self.recipe, self.compress, done.end, workers):
                 for image in task:
                     if not isinstance(image, str):
-                        part.write(image.stored)
+                        images.write(image.stored)
                         records.write(len(image.stored).to_bytes(8, "little") + image.digest + image.look)
-                part.flush()
+                images.flush()
                 records.flush()
                 news = Done.of(done.end, task)
                 journal.write(json.dumps(vars(news)) + "\n")  # last: it vouches for the others
@@ -185,22 +193,13 @@ class Packing:
                 "up to 1"
             )
         records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
-        with self.explaining(), open(self.part, "r+b") as part:
-            if self.compress:
-                part.seek(done.bytes)
-                part.write(np.concatenate([[0], np.cumsum(records["bytes"])]).astype("<i8").tobytes())
-            else:
-                _header(part, (done.kept, *self.shape))
-            os.fsync(part.fileno())
+        with self.explaining():
+            self.about |= {"compressed": self.compress, **self.writer.finish(records["bytes"])}
         kept = np.ones(self.count, bool)
         kept[list(done.rejected)] = False
         if originals.labels is not None:
             np.save(self.path.with_suffix(".labels.npy"), originals.labels[kept])
-        file = self.path.with_suffix(".images" if self.compress else ".npy")
-        self.part.replace(file)
         self.about |= {
-            "file": file.name,
-            "bytes": file.stat().st_size,
             "images": done.kept,
             "splits": _parts(kept, originals.splits),
             "found": originals.splits,
@@ -212,7 +211,9 @@ class Packing:
             **doctor.statistics(done.sums, done.kept * self.recipe.resolution**2),
             **doctor.identity(records["digest"]),
             **doctor.near_duplicates(
-                records["look"], [name for name, keep in zip(originals.names, kept, strict=True) if keep]
+                records["look"],
+                [name for name, keep in zip(originals.names, kept, strict=True) if keep],
+                self.recipe.resolution,
             ),
         }
         write_text(self.path, json.dumps(self.about, indent=1))
@@ -221,13 +222,15 @@ class Packing:
 
     def check_room(self) -> None:
         """Raise UserError before the first image where there is no room for all."""
+        if isinstance(self.writer, ShardWriter):
+            return
         if self.compress:
             some = range(0, self.count, math.ceil(self.count / TRIED))
             tried = prepare(self.recipe, True, [read(self.originals, i) for i in some])
             sizes = [len(image.stored) for image in tried if not isinstance(image, str)] or [0]
             each = sum(sizes) / len(sizes)
         else:
-            each = math.prod(self.shape)
+            each = self.recipe.channels * self.recipe.resolution**2
         needed, free = each * self.count - self.done.bytes, shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise UserError(
@@ -259,10 +262,3 @@ def _parts(kept: np.ndarray, splits: dict[str, int]) -> dict[str, int]:
     """How many were kept of each part."""
     ends = np.cumsum(list(splits.values()))
     return {name: int(part.sum()) for name, part in zip(splits, np.split(kept, ends[:-1]), strict=True)}
-
-
-def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
-    """Write NumPy's header at the start of the file; its length does not depend on the number of rows."""
-    file.seek(0)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return file.tell()

@@ -27,13 +27,12 @@ def prepare(
     """
     folder = packed_folder(data)
     recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
-    origin = {key: value for key, value in data["source"].items() if key != "root"}
-    if abandoned(Path(data["root"])) and (path := newest(folder, data["name"], recipe, origin)):
+    if abandoned(Path(data["root"])) and (path := newest(folder, data["name"], recipe, origin(data))):
         say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
         return path
     source = build.part(data["source"], "data.source", allow)
     recipe = replace(recipe, width=source.width)
-    recorded = {"format": FORMAT, "stamp": source.stamp, "source": origin, **asdict(recipe)}
+    recorded = {"format": FORMAT, "stamp": source.stamp, **origin(data), **asdict(recipe)}
     path = packed_path(folder, data["name"], recorded)
     if not complete(path):
         pack(
@@ -44,6 +43,7 @@ def prepare(
             workers=workers or os.cpu_count() or 1,
             max_rejected=data["max_rejected"],
             raw_limit_gb=data["raw_limit_gb"],
+            stream=data["stream"],
         )
         tell(json.loads(path.read_text()))
     return path
@@ -70,9 +70,15 @@ def abandoned(root: Path) -> bool:
     )
 
 
+def origin(data: dict[str, Any]) -> dict[str, Any]:
+    """What a packed copy's contents depend on beyond files and recipe."""
+    source = {key: value for key, value in data["source"].items() if key != "root"}
+    return {"source": source, "sharded": data["stream"] is not None}
+
+
 def newest(folder: Path, name: str, recipe: Recipe, origin: dict[str, Any]) -> Path | None:
     """The newest complete packed copy of this name and recipe, whatever files it was made from."""
-    wanted = {**asdict(recipe), "format": FORMAT, "source": origin}
+    wanted = {**asdict(recipe), "format": FORMAT, **origin}
     del wanted["width"]  # only the source knows
     paths = sorted(folder.glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in filter(complete, paths):

@@ -1,17 +1,21 @@
 """Where packed images lie: as pixels in one mapped file, or compressed in one file with an index at its end."""
 
+import io
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ganduel.data.recipe import decode
+from ganduel.data.streaming import Shards
 
 CHUNK = 512  # images read at once where all are wanted
 
@@ -43,9 +47,10 @@ class Raw:
 
     @classmethod
     def open(cls, path: Path) -> "Raw":
-        """Map a .npy file. Copy-on-write: the file stays as it is, and PyTorch does not mind a map that may be written
-        to."""
-        return cls(torch.from_numpy(np.load(path, mmap_mode="c")))
+        """Map a .npy file. Not copy-on-write, for which systems reserve as much memory as the file is long."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch has no tensors that may not be written to
+            return cls(torch.from_numpy(np.load(path, mmap_mode="r")))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -93,13 +98,62 @@ class Compressed:
         return map(self.bytes_of, range(self.count))
 
 
-def open_store(path: Path, about: dict[str, Any]) -> Store:
-    """The images that a packed set's JSON, and what it says, describe."""
-    file = path.with_name(about["file"])
-    if file.suffix == ".npy":
-        return Raw.open(file)
+class FileWriter:
+    """Writes either kind of file: a .part, until it is whole."""
+
+    def __init__(self, path: Path, count: int, shape: tuple[int, int, int], compressed: bool):
+        """`path` is the packed set's JSON; `count` images may come, fewer are fine."""
+        self.part, self.file = path.with_suffix(".part"), path.with_suffix(suffix(compressed))
+        self.shape, self.compressed = shape, compressed
+        self.start = 0 if compressed else _header(io.BytesIO(), (count, *shape))
+
+    @property
+    def size(self) -> int:
+        """Bytes of images that are written already."""
+        return self.part.stat().st_size - self.start if self.part.exists() else 0
+
+    @contextmanager
+    def opened(self, end: int) -> Iterator[IO[bytes]]:
+        """To write on after so many bytes of images."""
+        with open(self.part, "r+b" if end else "wb") as file:
+            file.truncate(self.start + end)
+            file.seek(self.start + end)
+            yield file
+
+    def finish(self, sizes: np.ndarray) -> dict[str, Any]:
+        """Make the file whole: `sizes` are the bytes of each image. Returns what its JSON must know."""
+        with open(self.part, "r+b") as file:
+            if self.compressed:
+                file.seek(0, os.SEEK_END)
+                file.write(np.concatenate([[0], np.cumsum(sizes)]).astype("<i8").tobytes())
+            else:
+                _header(file, (len(sizes), *self.shape))
+            os.fsync(file.fileno())
+        self.part.replace(self.file)
+        return {"bytes": self.file.stat().st_size, "shard": None}
+
+
+def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
+    """Write NumPy's header at the start of the file; its length does not depend on the number of rows."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.tell()
+
+
+def open_store(path: Path, about: dict[str, Any], stream: str | None) -> Store:
+    """The images that a packed set's JSON, and what it says, describe; `stream` is where its shards are, if it has
+    any."""
     recipe = about["recipe"]
-    return Compressed(file, about["images"], (recipe["channels"], recipe["resolution"], recipe["resolution"]))
+    shape = recipe["channels"], recipe["resolution"], recipe["resolution"]
+    if stream is not None:
+        return Shards(stream, shape, about["compressed"])
+    file = path.with_suffix(suffix(about["compressed"]))
+    return Compressed(file, about["images"], shape) if about["compressed"] else Raw.open(file)
+
+
+def suffix(compressed: bool) -> str:
+    """Of the file of packed images."""
+    return ".images" if compressed else ".npy"
 
 
 def resident(store: Store, device: torch.device) -> Raw:
