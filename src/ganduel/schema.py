@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 # Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
-PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "metric.weights")
+PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Ema:
 class Data:
     name: str
     source: dict[str, Any]
+    category: str | None
     root: str
     packed: str
     resolution: int
@@ -48,6 +49,9 @@ class Data:
     mirror: bool
     validation: float | None
     max_rejected: float
+    raw_limit_gb: float
+    on_device: str
+    stream: str | None
     features: str
 
 
@@ -160,6 +164,7 @@ RANGES = {
     "data.limit": (1, None),
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),
+    "data.raw_limit_gb": (0, None),
     "ema.ramp": (0, None),
     "model.latent": (1, None),
     "model.channels": (1, None),
@@ -170,6 +175,7 @@ CHOICES = {
     "data.channels": (1, 3),
     "data.resize": ("box", "bicubic", "lanczos"),
     "metric.features": (None, "inception", "digits"),
+    "data.on_device": ("auto", "True", "False"),  # how a text key spells true and false
     "data.features": ("inception", "digits"),
 }
 METRICS = ("fid", "kid", "isc", "prc")
