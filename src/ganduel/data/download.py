@@ -69,7 +69,7 @@ def by_hand(remote: Remote, names: Sequence[str], folder: Path, why: str) -> Use
 
 
 def fetch(url: str, path: Path, checksum: str | None) -> None:
-    """Download a file unless it is there. Raises Failed; what has come so far waits in `<name>.part` for the next time."""
+    """Download a file unless it is there. Raises Failed; what has come so far waits in `<name>.part` for the next."""
     lock = path.with_name(path.name + ".lock")
     with locked(lock):
         if not path.exists():  # another process may have fetched it meanwhile

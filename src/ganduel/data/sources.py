@@ -120,7 +120,7 @@ def _originals(
 
 
 def _by_folder(tree: Tree, names: Iterable[str], parts: Sequence[str], depth: int) -> dict[str, list[str]]:
-    """Images by the official part that names the folder `depth` above them. Raises UserError for two sets in one tree."""
+    """Images by the official part that names the folder `depth` above them. Raises UserError for two sets in a tree."""
     found: dict[str, list[str]] = {part: [] for part in parts}
     tops = set()
     for name in names:
@@ -493,11 +493,19 @@ def afhq(root: str, category: Literal["dog", "cat", "wild"]) -> Source:
 
 PAIR_PARTS = "trainA", "trainB", "testA", "testB"
 CYCLEGAN = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/"
-# fmt: off
 CYCLEGAN_SETS = (
-    "apple2orange", "cezanne2photo", "cityscapes", "facades", "horse2zebra", "iphone2dslr_flower", "maps",
-    "monet2photo", "summer2winter_yosemite", "ukiyoe2photo", "vangogh2photo",
-)  # fmt: on
+    "apple2orange",
+    "cezanne2photo",
+    "cityscapes",
+    "facades",
+    "horse2zebra",
+    "iphone2dslr_flower",
+    "maps",
+    "monet2photo",
+    "summer2winter_yosemite",
+    "ukiyoe2photo",
+    "vangogh2photo",
+)
 PAIR_COUNTS = {"horse2zebra": (1067, 1334, 120, 140)}
 
 

@@ -142,7 +142,9 @@ class Zip:
             yield name, member
 
     def read(self, name: str) -> bytes:
-        return self._archive.read(self._members[name])
+        member = self._members[name]
+        with self._archive.open(member) as file:  # no more than is declared is inflated, which ZipFile.read would do
+            return file.read(member.file_size)
 
     def unpack(self, keep: Keep, target: Path) -> None:
         """Copy the one wanted member to a file, whole or not at all: for what can only be read as a file."""
@@ -236,7 +238,7 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     `tarfile` alone takes for its end."""
     with tarfile.TarFile(fileobj=file) as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a million of them
             yield member
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
