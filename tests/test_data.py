@@ -75,84 +75,6 @@ def data_mnist(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("layout", ["MNIST/raw", "raw", "."])
-def test_mnist_is_found(data_mnist: Callable[..., Path], layout: str, packed: bool) -> None:
-    source = sources.mnist(str(data_mnist(layout, packed)))
-    assert (source.count, source.official_train, source.expected) == (TRAIN + TEST, TRAIN, 70_000)
-    expected = np.random.default_rng(0).integers(0, 256, (TRAIN, 28, 28))
-    assert np.array_equal(np.asarray(source.read(TRAIN - 1)), expected[-1])
-    assert source.labels is not None and source.labels[[0, 7, TRAIN, TRAIN + 3]].tolist() == [0, 7, 0, 3]
-
-
-def damage(data_mnist: Callable[..., Path], change: Callable[[bytes], bytes], packed: bool = True) -> tuple[Path, str]:
-    """Change one of the files; returns it and what reading it says."""
-    file = data_mnist(packed=packed) / "MNIST" / "raw" / f"t10k-images-idx3-ubyte{'.gz' * packed}"
-    file.write_bytes(change(file.read_bytes()))
-    with pytest.raises(UserError) as caught:
-        sources.mnist(str(file.parents[2]))
-    return file, str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda raw: raw[:-100],
-        lambda raw: raw[:5],
-        lambda raw: b"",
-        lambda raw: b"no gzip at all",
-        lambda raw: raw[:500] + b"\xff" * 64 + raw[564:],
-        lambda raw: gzip.compress(b"\x01" + gzip.decompress(raw)[1:]),
-        lambda raw: gzip.compress(gzip.decompress(raw)[:-1]),
-        lambda raw: gzip.compress(gzip.decompress(raw) + b"0"),
-    ],
-    ids=["cut", "header only", "empty", "text", "overwritten", "magic", "a byte short", "a byte long"],
-)
-def test_damaged_mnist(data_mnist: Callable[..., Path], change: Callable[[bytes], bytes]) -> None:
-    file, message = damage(data_mnist, change)
-    assert message.startswith(f"data.root: {file} is damaged (") and "delete it and run again" in message
-
-
-def test_damaged_unpacked_mnist(data_mnist: Callable[..., Path]) -> None:
-    file, message = damage(data_mnist, lambda raw: b"\x00\x00\x09" + raw[3:], packed=False)
-    assert message.startswith(f"data.root: {file} is damaged (it does not begin like an IDX file)")
-
-
-def test_mnist_labels_that_do_not_fit(data_mnist: Callable[..., Path]) -> None:
-    root = data_mnist()
-    (root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(TEST - 1))))
-    with pytest.raises(UserError, match="do not belong together"):
-        sources.mnist(str(root))
-
-
-def test_mnist_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(url: str, root: str, filename: str, md5: str) -> None:
-        (Path(root) / filename).write_bytes(b"half of it")
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
-    for _ in range(2):  # what the first try left behind is not taken for the file
-        with pytest.raises(UserError) as caught:
-            sources.mnist(str(tmp_path))
-        message = str(caught.value)
-        assert message.startswith(f"data.root: MNIST is not in {tmp_path} and cannot be downloaded (no route to host)")
-        assert "get train-images-idx3-ubyte.gz and its three sisters from https://" in message
-        assert f"put them into {tmp_path / 'MNIST' / 'raw'}, or name their folder with data.root=FOLDER" in message
-
-
-def test_mnist_is_downloaded_once(data_mnist: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    root = data_mnist("elsewhere")
-    fetched: list[str] = []
-
-    def fetch(url: str, folder: str, filename: str, md5: str) -> None:
-        fetched.append(url.rpartition("/")[2])
-        (Path(folder) / filename).write_bytes((root / "elsewhere" / fetched[-1]).read_bytes())
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
-    assert sources.mnist(str(root)).count == sources.mnist(str(root)).count == TRAIN + TEST
-    assert len(fetched) == len(set(fetched)) == 4
-
-
 def test_mnist_split_is_the_official_one(data_mnist: Callable[..., Path], tmp_path: Path) -> None:
     recipe = Recipe(resolution=28, channels=1, crop=None, resize="bicubic")
     root = str(data_mnist())
@@ -179,31 +101,6 @@ def test_digits(tmp_path: Path) -> None:
     assert array.min() == 0 and array.max() == 255
     assert source.labels is not None and np.array_equal(np.load(path.with_suffix(".labels.npy")), source.labels)
     assert about(path)["labels"] == 10 and about(path)["sizes"] == {"8x8": 1797}
-
-
-# Folders
-
-
-def test_empty_folder(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"data\.root: no images in .* or below it; looked for .*jpg"):
-        sources.folder(str(tmp_path))
-
-
-def test_folder_that_is_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.root: .* is no folder"):
-        sources.folder(str(picture(tmp_path / "x.png")))
-
-
-def test_nested_folders_in_order(tmp_path: Path) -> None:
-    files = ["b/c/2.PNG", "a/9.png", "1.bmp", "b/1.png"]
-    for i, name in enumerate(files):
-        picture(tmp_path / name, i)
-    for name in ["packed/old.png", "a/packed/old.png", ".hidden.png"]:
-        picture(tmp_path / name)
-    (tmp_path / "folder.png").mkdir()
-    source = sources.folder(str(tmp_path))
-    assert [source.name(i) for i in range(source.count)] == ["1.bmp", "a/9.png", "b/1.png", "b/c/2.PNG"]
 
 
 # Kinds of images. Each is packed at its own size, so pixels come out as they went in.

@@ -405,13 +405,15 @@ PLACES = Remote(
 PLACES_ARCHIVES = ("train*places365*.tar*", "places365*easyformat*.tar*", "*[pP]laces*.zip", "archive.zip")
 
 
-def places(root: str, category: str) -> Source:
+def places(root: str, category: str | None) -> Source:
     """One category of Places365 (Zhou et al. 2017): at most 5,000 images in the standard set.
 
     The category's folder is found under its letter, as published, or alone; one of two levels, as
     `apartment_building/outdoor`, also where it is spelt with a hyphen. How many there should be is
     known where the official list, `places365_train_standard.txt`, is near.
     """
+    if category is None:
+        raise UserError("data.category is missing: give one of Places365, as data.category=kitchen")
     wanted = category.replace("-", "/")
     tree = _tree(root, PLACES_ARCHIVES, is_image, PLACES)
     around = tree.path.resolve().parts[-2:] if isinstance(tree, Folder) else (tree.path.name.partition(".")[0],)
