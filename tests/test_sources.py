@@ -133,6 +133,13 @@ def test_mnist_is_found(tmp_path: Path, layout: str, suffix: str) -> None:
     check_mnist(sources.mnist(str(as_folder(tmp_path, mnist_files(layout, suffix))), None))
 
 
+def test_mnist_that_is_there_twice(tmp_path: Path) -> None:
+    """What torchvision unpacked beside the archives is read, and the outermost of copies."""
+    root = as_folder(tmp_path, dict.fromkeys(mnist_files("MNIST/a/", ".gz"), b"not read"))
+    as_folder(root, dict.fromkeys(mnist_files("MNIST/a/copies/"), b"not read"))
+    check_mnist(sources.mnist(str(as_folder(root, mnist_files("MNIST/raw/"))), None))
+
+
 def test_mnist_as_kaggle_has_it(tmp_path: Path) -> None:
     """With dots, beside folders of the same names; the folder or the zip, named or held."""
     files = mnist_files("", dash=".")
@@ -257,7 +264,7 @@ CELEBA_FORMS: dict[str, Callable[[Path], str]] = {
     "Kaggle's zip": lambda path: str(as_zip(path / "archive.zip", KAGGLE_CELEBA).parent),
     "unpacked twice": lambda path: str(as_folder(path, {**KAGGLE_CELEBA, **CELEBA})),
     "faces in the wild too": lambda path: str(
-        as_folder(path, {**KAGGLE_CELEBA, "img_celeba/000001.jpg": b"another", "packed/000001.jpg": b"another"})
+        as_folder(path, {**KAGGLE_CELEBA, "img_celeba/000005.jpg": b"wild", "packed/img_align_celeba.zip": b"no zip"})
     ),
 }
 
@@ -277,10 +284,12 @@ def test_celeba(tmp_path: Path, form: str) -> None:
 
 
 def test_celeba_without_attributes(tmp_path: Path) -> None:
-    source = sources.celeba(str(as_folder(tmp_path, CELEBA)), None)
-    assert source.scan().labels is None
-    (tmp_path / "list_attr_celeba.txt").write_text(OFFICIAL_LIST)
-    assert sources.celeba(str(tmp_path), None).stamp != source.stamp, "labels that come later count"
+    as_zip(tmp_path / "a" / "img_align_celeba.zip", CELEBA)
+    for root in (tmp_path / "a", as_folder(tmp_path / "b", CELEBA)):
+        source = sources.celeba(str(root), None)
+        assert source.scan().labels is None
+        (root / "list_attr_celeba.txt").write_text(OFFICIAL_LIST)
+        assert sources.celeba(str(root), None).stamp != source.stamp, "labels that come later count"
 
 
 @pytest.mark.parametrize(
@@ -401,6 +410,12 @@ def test_places(tmp_path: Path, form: str) -> None:
 def test_places_of_two_levels(tmp_path: Path, typed: str, written: str) -> None:
     as_folder(tmp_path, under(written, CORRIDORS) | under(written.replace("outdoor", "indoor"), CORRIDORS))
     assert len(sources.places(str(tmp_path), typed).scan().names) == 3
+
+
+def test_half_a_class_is_none(tmp_path: Path) -> None:
+    as_folder(tmp_path, under("x/a/apartment_building/outdoor/", CORRIDORS))
+    message = refusal(lambda: sources.places(str(tmp_path), "outdoor"))
+    assert message.endswith("There is: apartment_building/outdoor")
 
 
 def test_places_train_and_val(tmp_path: Path) -> None:
@@ -593,6 +608,12 @@ def test_no_images(tmp_path: Path) -> None:
     assert "no images in" in refusal(lambda: sources.folder(str(archive), None))
     assert "there is no " in refusal(lambda: sources.folder(str(tmp_path / "x"), None))
     assert "is neither a folder nor" in refusal(lambda: sources.folder(str(tmp_path / "notes.txt"), None))
+
+
+@pytest.mark.parametrize("source", [sources.folder, sources.mnist, sources.celeba])
+def test_an_archive_that_is_not_there_is_not_downloaded_into(tmp_path: Path, source: Any) -> None:
+    assert refusal(lambda: source(str(tmp_path / "x.zip"), None)).startswith("data.root: there is no ")
+    assert not list(tmp_path.iterdir())
 
 
 # The same images as an LMDB, a tar, a zip and a folder

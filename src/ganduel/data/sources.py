@@ -84,8 +84,12 @@ def _tree(root: str, archives: Sequence[str], keep: Keep, remote: Remote | None)
 
 
 def _look(top: Path, archives: Sequence[str], keep: Keep) -> Tree | None:
-    if not top.is_dir():
-        return open_tree(top) if top.exists() else None
+    if top.is_file():
+        return open_tree(top)
+    if not top.exists():
+        if top.name.lower().endswith(ARCHIVES):  # a misspelt archive is no place to download to
+            raise _nothing(top)
+        return None
     if held := [path for path in _near(top, *archives) if path.name.lower().endswith(ARCHIVES)]:
         return open_tree(held[0])
     folder = Folder(top)
