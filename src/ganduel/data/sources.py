@@ -105,7 +105,7 @@ def _nothing(top: Path) -> UserError:
 
 
 def _stamp(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _originals(
