@@ -104,3 +104,11 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(noise).save(path)
     return path
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """Six images."""
+    for i in range(6):
+        picture(tmp_path / f"{i}.png", i)
+    return tmp_path

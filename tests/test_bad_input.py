@@ -109,7 +109,7 @@ def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
         ("fid", "metrik=3", "unknown option 'metrik'. Did you mean: metric"),
         ("data", "data.resolutoin=3", "unknown option 'data.resolutoin'. Did you mean: data.resolution"),
         ("data", "dta=digits", "unknown option 'dta'. Did you mean: data?"),
-        ("data", "data=digitz", "unknown data 'digitz'. Did you mean: digits? There is: digits, folder, "),
+        ("data", "data=digitz", "unknown data 'digitz'. Did you mean: digits? There is: "),
     ],
 )
 def test_misspelt(fails: Fails, name: str, argument: str, message: str) -> None:
@@ -217,7 +217,7 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
         ("fid", ["folders=a"], "folders=a is not allowed; it takes"),
         ("fid", ["ckpt=x", "metric.samples=1"], "metric.samples=1 is not allowed; it takes 2 or more"),
         ("data", ["data=folder"], "data.root is missing: give it as data.root=VALUE"),
-        ("data", ["data=folder", "data.root=nowhere"], "data.root: nowhere is no folder; name the folder"),
+        ("data", ["data=folder", "data.root=nowhere"], "data.root: there is no nowhere; name the folder or archive"),
     ],
 )
 def test_other_commands(fails: Fails, name: str, arguments: list[str], message: str) -> None:

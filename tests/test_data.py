@@ -1,12 +1,71 @@
 """gan-data: what it says of a set, and what it makes of one."""
 
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import about
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ganduel import cli
+
+TRAIN, TEST = 300, 60
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes in the IDX format."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def data_mnist(tmp_path: Path) -> Callable[..., Path]:
+    """A small MNIST; returns its root."""
+
+    def write(layout: str = "MNIST/raw", packed: bool = True) -> Path:
+        folder = tmp_path / layout
+        folder.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng(0)
+        for split, count in {"train": TRAIN, "t10k": TEST}.items():
+            arrays = {
+                "images-idx3": random.integers(0, 256, (count, 28, 28)),
+                "labels-idx1": np.arange(count) % 10,
+            }
+            for kind, array in arrays.items():
+                raw = idx(array)
+                name = f"{split}-{kind}-ubyte"
+                (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(raw, 1) if packed else raw)
+        return tmp_path
+
+    return write
+
+
+def packed(path: str) -> np.ndarray:
+    return np.load(Path(path.strip()).with_suffix(".npy"))
+
+
+def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.command("data", ["data=digits", f"data.packed={tmp_path}", "data.resolution=8"]) == 0
+    out, _ = capsys.readouterr()
+    bunch, array = load_digits(), packed(out)
+    assert array.shape == (1797, 1, 8, 8) and array.dtype == np.uint8
+    assert np.array_equal(array[5, 0], np.round(bunch.images[5] * 255 / 16))  # its own size: untouched
+    assert array.min() == 0 and array.max() == 255
+    assert np.array_equal(np.load(Path(out.strip()).with_suffix(".labels.npy")), bunch.target)
+    assert about(Path(out.strip()))["sizes"] == {"8x8": 1797}
+
+
 # gan-data
 
 
 def test_report(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data_folder / "0.png").rename(data_folder / "6.png")  # the same picture twice, and one file that is none
     (data_folder / "0.png").write_bytes((data_folder / "6.png").read_bytes())
-    _text(data_folder / "7.jpg")
+    (data_folder / "7.jpg").write_text("not an image")
     arguments = ["data=folder", f"data.root={data_folder}", "data.resolution=8", "data.validation=2"]
     assert cli.command("data", arguments) == 1
     out, err = capsys.readouterr()
@@ -18,10 +77,10 @@ def test_report(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert path.parent == data_folder / "packed" and about(path)["images"] == 7
     for text in [
         "folder: 7 images of 8x8x3",
-        "found 8",
+        "found train 8",
         "modes RGB 7",
         "sizes 8x8 7",
-        "1 exact duplicates",
+        "1 copies of others",
         "warning: 1 rejected",
         "7.jpg: not an image",
         "5 to train on, 2 held out",
@@ -29,7 +88,7 @@ def test_report(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert text in err
     with Image.open(path.with_suffix(".png")) as preview:
         assert preview.size == (32, 32)  # three by three, with margins
-        assert np.array_equal(np.asarray(preview)[2:10, 2:10].transpose(2, 0, 1), pixels(path)[0])
+        assert np.array_equal(np.asarray(preview)[2:10, 2:10].transpose(2, 0, 1), packed(out)[0])
 
 
 def test_json_alone_on_stdout(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,5 +105,8 @@ def test_json_alone_on_stdout(data_folder: Path, capsys: pytest.CaptureFixture[s
 def test_missing_images_are_told(data_mnist: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.command("data", ["data=mnist", f"data.root={data_mnist()}"]) == 0
     out, err = capsys.readouterr()
-    assert f"found {TRAIN + TEST}, expected 70,000" in err and "warning: 69,640 images are missing" in err
+    assert (
+        f"found train {TRAIN} of 60,000, test {TEST} of 10,000" in err
+        and "9,940 of 10,000 test images are missing" in err
+    )
     assert f"{TRAIN} to train on, {TEST} held out" in err and Path(out.strip()).is_file()

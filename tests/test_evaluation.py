@@ -9,11 +9,11 @@ import torch
 from conftest import rows
 
 from ganduel import cli
-from ganduel.data.loading import ImageSet
+from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.prepare import prepare
 from ganduel.errors import UserError
 from ganduel.evaluation import features
-from ganduel.evaluation.fid import Fake, Features, Real, find_features, measure
+from ganduel.evaluation.fid import Batched, Features, find_features, measure
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def digits(compose) -> ImageSet:
     data = compose()["data"]
-    return ImageSet(prepare(data, 1, []), limit=None, validation=0.1, mirror=False, seed=0, device=CPU)
+    return open_images(prepare(data, 1, []), data, seed=0, device=CPU)
 
 
 @pytest.fixture
@@ -29,18 +29,22 @@ def digit_features(digits, packed) -> Features:
     return find_features("digits", None, digits, Path(packed.removeprefix("data.packed=")))
 
 
-def fake(images: torch.Tensor) -> Fake:
-    return Fake(lambda numbers: images[list(numbers)], len(images), 50)
+def real(images: ImageSet) -> Batched:
+    return Batched(lambda numbers: images.gather(images.train[list(numbers)]), images.count, 50)
+
+
+def fake(images: torch.Tensor) -> Batched:
+    return Batched(lambda numbers: images[list(numbers)], len(images), 50)
 
 
 def score(images, digits, kind, which=("fid",), **settings) -> dict[str, float]:
     settings = {"reference": None, "cache": None, "device": CPU, "batch": 50, **settings}
-    return measure(fake(images), Real(digits), kind, list(which), **settings)
+    return measure(fake(images), real(digits), kind, list(which), **settings)
 
 
 def test_the_classifier_knows_its_digits(digits, digit_features):
     classifier = features.load_classifier(digit_features.weights)
-    held_out = torch.arange(0, len(digits.pixels), 10)
+    held_out = torch.arange(0, len(digits.store.pixels), 10)
     right = classifier(digits.gather(held_out))[1].argmax(1) == digits.labels[held_out]
     assert float(right.float().mean()) > 0.95
     assert "of held-out images" in digit_features.note
@@ -48,7 +52,7 @@ def test_the_classifier_knows_its_digits(digits, digit_features):
 
 def test_fid_equals_its_formula(digits, digit_features):
     """Heusel et al. 2017, equation 6, on the classifier's features."""
-    images = digits.pixels[:300].flip(3)
+    images = digits.store.pixels[:300].flip(3)
     classifier = features.load_classifier(digit_features.weights)
     a, b = (classifier(x)[0].double().numpy() for x in (images, digits.gather(digits.train)))
     covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -70,13 +74,13 @@ def test_better_images_score_better(digits, digit_features):
 
 
 def test_batch_size_does_not_matter(digits, digit_features):
-    images = digits.pixels[:101]
+    images = digits.store.pixels[:101]
     values = [score(images, digits, digit_features, batch=batch)["fid"] for batch in (1, 7, 64)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-3)
 
 
 def test_cached_statistics_belong_to_their_images_and_weights(digits, digit_features, tmp_path):
-    images = digits.pixels[:200]
+    images = digits.store.pixels[:200]
     first = score(images, digits, digit_features, reference=digits.fingerprint, cache=tmp_path)["fid"]
     (statistics,) = tmp_path.glob("*stat-fid*")
     assert digits.fingerprint in statistics.name and digit_features.identity in statistics.name
@@ -206,8 +210,8 @@ def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features,
     for name in ("real", "fake"):
         (tmp_path / name).mkdir()
         for i in range(4):
-            save_png(digits.pixels[i], tmp_path / name / f"{i}.png")
-    save_png(digits.pixels[0, :, :20], tmp_path / "fake" / "x.png")
+            save_png(digits.store.pixels[i], tmp_path / name / f"{i}.png")
+    save_png(digits.store.pixels[0, :, :20], tmp_path / "fake" / "x.png")
     arguments = [f"folders=[{tmp_path}/real,{tmp_path}/fake]", "metric.features=digits"]
     assert cli.command("fid", [*arguments, f"metric.weights={digit_features.weights}"]) == 1
     assert "x.png differs in size (32x32 and 32x20)" in capsys.readouterr().err
@@ -216,7 +220,7 @@ def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features,
 def test_gan_fid_of_two_folders(digits, digit_features, tmp_path, capsys):
     from ganduel.sampling.grids import save_png
 
-    for name, images in (("real", digits.pixels[:200]), ("fake", digits.pixels[200:400])):
+    for name, images in (("real", digits.store.pixels[:200]), ("fake", digits.store.pixels[200:400])):
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
             save_png(image, tmp_path / name / f"{i}.png")
@@ -225,7 +229,7 @@ def test_gan_fid_of_two_folders(digits, digit_features, tmp_path, capsys):
     assert cli.command("fid", [folders, "metric.features=digits", weights, "json=true"]) == 0
     value = json.loads(capsys.readouterr().out)["fid"]
     digits.train = torch.arange(200)
-    assert value == pytest.approx(score(digits.pixels[200:400], digits, digit_features)["fid"], rel=1e-3)
+    assert value == pytest.approx(score(digits.store.pixels[200:400], digits, digit_features)["fid"], rel=1e-3)
     assert cli.command("fid", []) == 1
     assert "give either ckpt=RUN_OR_FILE or folders=[real,fake]" in capsys.readouterr().err
 

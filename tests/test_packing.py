@@ -237,14 +237,6 @@ def test_crops_count_pixels_of_a_standard_width(tmp_path: Path) -> None:
 # The packed copy
 
 
-@pytest.fixture
-def data_folder(tmp_path: Path) -> Path:
-    """Six images."""
-    for i in range(6):
-        picture(tmp_path / f"{i}.png", i)
-    return tmp_path
-
-
 def test_packed_copy_is_reused(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack_folder(data_folder)
     source = sources.folder(str(data_folder), None)

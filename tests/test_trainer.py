@@ -128,13 +128,13 @@ def test_turns_see_the_images_they_should(trainer):
     """New reals in every turn of D; G meets the last of them; latents are new in every turn."""
     one = trainer("pace.n_critic=2")
     batches = [one.draw(turn) for turn in one.pace.turns]
-    assert torch.equal(batches[0]["real"], one.images.batch(0, 8))
-    assert torch.equal(batches[1]["real"], one.images.batch(8, 8))
+    assert torch.equal(batches[0]["real"], one.images.batch(0, 8)["real"])
+    assert torch.equal(batches[1]["real"], one.images.batch(8, 8)["real"])
     assert torch.equal(batches[2]["real"], batches[1]["real"])
     assert len(torch.cat([b["seed"] for b in batches]).unique()) == 24
     one.step()
     assert one.images_seen == 16
-    assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8))
+    assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8)["real"])
 
 
 def test_validation_changes_nothing(trainer):

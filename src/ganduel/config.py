@@ -97,7 +97,8 @@ def finish(config: DictConfig) -> dict[str, Any]:
             raise UserError(f"{key}={value} is not allowed; it takes {limits}")
     for key, allowed in CHOICES.items():
         if key in values and values[key] not in allowed:
-            raise UserError(f"{key}={values[key]} is not allowed; it takes {', '.join(str(a) for a in allowed if a)}")
+            choices = ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in allowed if a is not None)
+            raise UserError(f"{key}={values[key]} is not allowed; it takes {choices}")
     for name in plain.get("metric", {}).get("which", []):
         if name not in METRICS:
             raise UserError(f"metric.which={name} is not allowed; it takes {', '.join(METRICS)}")

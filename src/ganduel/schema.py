@@ -39,7 +39,7 @@ class Data:
     name: str
     source: dict[str, Any]
     category: str | None
-    root: str
+    root: str | None
     packed: str
     resolution: int
     channels: int
@@ -50,7 +50,7 @@ class Data:
     validation: float | None
     max_rejected: float
     raw_limit_gb: float
-    on_device: str
+    on_device: Any  # auto, true, false
     stream: str | None
     features: str
 
@@ -175,7 +175,7 @@ CHOICES = {
     "data.channels": (1, 3),
     "data.resize": ("box", "bicubic", "lanczos"),
     "metric.features": (None, "inception", "digits"),
-    "data.on_device": ("auto", "True", "False"),  # how a text key spells true and false
+    "data.on_device": ("auto", True, False),
     "data.features": ("inception", "digits"),
 }
 METRICS = ("fid", "kid", "isc", "prc")

@@ -69,7 +69,7 @@ def by_hand(remote: Remote, names: Sequence[str], folder: Path, why: str) -> Use
 
 
 def fetch(url: str, path: Path, checksum: str | None) -> None:
-    """Download a file unless it is there. Raises Failed; what has come so far stays in `<name>.part` for the next time."""
+    """Download a file unless it is there. Raises Failed; what has come so far waits in `<name>.part` for the next."""
     lock = path.with_name(path.name + ".lock")
     with locked(lock):
         if not path.exists():  # another process may have fetched it meanwhile
@@ -151,10 +151,8 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: i
             "choose another folder with data.root=FOLDER"
         )
     name = part.name.removesuffix(".part")
-    size = "" if total is None else f"{total / 1e9:.1f} GB, " if total > 1e8 else f"{total / 1e6:.1f} MB, "
-    say(
-        f"downloading {name} ({size}{'from the start' if not have else f'{have / total:.0%} is there'}) to {part.parent}"
-    )
+    size = "size unknown" if total is None else f"{total / 1e6:,.1f} MB"
+    say(f"downloading {name} ({size}{f', {have / 1e6:,.1f} MB are there' if have else ''}) to {part.parent}")
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
     _version(part).unlink(missing_ok=True)
     with open(part, "ab" if have else "wb") as file:

@@ -57,7 +57,7 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Identifies the training images: their pixels, and which of them are trained on."""
         digest = hashlib.sha256(self.about["content"].encode())
-        digest.update(memoryview(self.train.numpy()))
+        digest.update(self.train.numpy().data)
         return digest.hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def prepare(
     """
     folder = packed_folder(data)
     recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
-    if abandoned(Path(data["root"])) and (path := newest(folder, data["name"], recipe, origin(data))):
+    if abandoned(data["root"]) and (path := newest(folder, data["name"], recipe, origin(data))):
         say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
         return path
     source = build.part(data["source"], "data.source", allow)
@@ -51,7 +51,10 @@ def prepare(
 
 def packed_folder(data: dict[str, Any]) -> Path:
     """Where the packed copies lie. Raises UserError for a folder among the originals."""
-    root, folder = Path(data["root"]), Path(data["packed"])
+    folder = Path(data["packed"])
+    if data["root"] is None:
+        return folder
+    root = Path(data["root"])
     if root.is_file() and folder == root / PACKED:  # the root is an archive: beside it, then
         return root.parent / PACKED
     outside = not folder.resolve().is_relative_to(root.resolve())
@@ -63,11 +66,13 @@ def packed_folder(data: dict[str, Any]) -> Path:
     )
 
 
-def abandoned(root: Path) -> bool:
-    """Whether there is nothing at a root but, perhaps, packed copies."""
-    return not root.exists() or (
-        root.is_dir() and all(path.name == PACKED or path.name.startswith(".") for path in root.iterdir())
-    )
+def abandoned(root: str | None) -> bool:
+    """Whether there is nothing at a root any more but, perhaps, packed copies."""
+    if root is None:
+        return False
+    if not (top := Path(root)).exists():
+        return True
+    return top.is_dir() and all(path.name == PACKED or path.name.startswith(".") for path in top.iterdir())
 
 
 def origin(data: dict[str, Any]) -> dict[str, Any]:

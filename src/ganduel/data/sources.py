@@ -1,7 +1,7 @@
 """Where original images come from: one function a data set, built from `data.source`.
 
-Each finds its files under `root`, which is the set's archive, a folder that holds it, or the unpacked tree at any depth,
-and downloads them where it can. An archive goes before what lies unpacked beside it, for unpacking may have been
+Each finds its files under `root`, which is the set's archive, a folder that holds it, or the unpacked tree at any
+depth, and downloads them where it can. An archive goes before what lies unpacked beside it, for unpacking may have been
 interrupted. A set without categories takes null for `category`, so that building refuses any other.
 """
 
@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,8 +84,12 @@ def _tree(root: str, archives: Sequence[str], keep: Keep, remote: Remote | None)
 
 
 def _look(top: Path, archives: Sequence[str], keep: Keep) -> Tree | None:
-    if not top.is_dir():
-        return open_tree(top) if top.exists() else None
+    if top.is_file():
+        return open_tree(top)
+    if not top.exists():
+        if top.name.lower().endswith(ARCHIVES):  # a misspelt archive is no place to download to
+            raise _nothing(top)
+        return None
     if held := [path for path in _near(top, *archives) if path.name.lower().endswith(ARCHIVES)]:
         return open_tree(held[0])
     folder = Folder(top)
@@ -100,7 +105,7 @@ def _nothing(top: Path) -> UserError:
 
 
 def _stamp(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _originals(
@@ -119,7 +124,7 @@ def _originals(
 
 
 def _by_folder(tree: Tree, names: Iterable[str], parts: Sequence[str], depth: int) -> dict[str, list[str]]:
-    """Images by the official part that names the folder `depth` above them. Refuses two copies of the set in one tree."""
+    """Images by the official part that names the folder `depth` above them. Raises UserError for two sets in a tree."""
     found: dict[str, list[str]] = {part: [] for part in parts}
     tops = set()
     for name in names:
@@ -134,7 +139,7 @@ def _by_folder(tree: Tree, names: Iterable[str], parts: Sequence[str], depth: in
 # Digits and MNIST
 
 
-def digits(root: str, category: None) -> Source:
+def digits(root: str | None, category: None) -> Source:
     """The 1,797 handwritten digits of 8x8 pixels that ship inside scikit-learn (Alpaydin and Kaynak 1998)."""
 
     def scan() -> Originals:
@@ -404,13 +409,15 @@ PLACES = Remote(
 PLACES_ARCHIVES = ("train*places365*.tar*", "places365*easyformat*.tar*", "*[pP]laces*.zip", "archive.zip")
 
 
-def places(root: str, category: str) -> Source:
+def places(root: str, category: str | None) -> Source:
     """One category of Places365 (Zhou et al. 2017): at most 5,000 images in the standard set.
 
     The category's folder is found under its letter, as published, or alone; one of two levels, as
-    `apartment_building/outdoor`, also where it is spelt with a hyphen. With the official list `places365_train_standard.txt`
-    near it, the doctor knows how many there should be.
+    `apartment_building/outdoor`, also where it is spelt with a hyphen. How many there should be is
+    known where the official list, `places365_train_standard.txt`, is near.
     """
+    if category is None:
+        raise UserError("data.category is missing: give one of Places365, as data.category=kitchen")
     wanted = category.replace("-", "/")
     tree = _tree(root, PLACES_ARCHIVES, is_image, PLACES)
     around = tree.path.resolve().parts[-2:] if isinstance(tree, Folder) else (tree.path.name.partition(".")[0],)
@@ -439,10 +446,9 @@ def places(root: str, category: str) -> Source:
 
 def _place_classes(folders: Sequence[str]) -> set[str]:
     """The classes that the folders around an image may mean: what follows its letter, else the last one or two."""
-    for letter, name in zip(folders, folders[1:], strict=False):
+    for i, (letter, name) in enumerate(pairwise(folders), 1):
         if len(letter) == 1 and name.startswith(letter):
-            folders = folders[folders.index(letter) + 1 :]
-            return {"/".join(folders).replace("-", "/")}
+            return {"/".join(folders[i:]).replace("-", "/")}
     return {"/".join(folders[-depth:]).replace("-", "/") for depth in (1, 2)}
 
 
@@ -493,13 +499,11 @@ def afhq(root: str, category: Literal["dog", "cat", "wild"]) -> Source:
 
 PAIR_PARTS = "trainA", "trainB", "testA", "testB"
 CYCLEGAN = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/"
-CYCLEGAN_SETS = [
-    "ae_photos",
+CYCLEGAN_SETS = (
     "apple2orange",
     "cezanne2photo",
     "cityscapes",
     "facades",
-    "grumpifycat",
     "horse2zebra",
     "iphone2dslr_flower",
     "maps",
@@ -507,7 +511,7 @@ CYCLEGAN_SETS = [
     "summer2winter_yosemite",
     "ukiyoe2photo",
     "vangogh2photo",
-]
+)
 PAIR_COUNTS = {"horse2zebra": (1067, 1334, 120, 140)}
 
 

@@ -142,7 +142,9 @@ class Zip:
             yield name, member
 
     def read(self, name: str) -> bytes:
-        return self._archive.read(self._members[name])
+        member = self._members[name]
+        with self._archive.open(member) as file:  # no more than is declared is inflated, which ZipFile.read would do
+            return file.read(member.file_size)
 
     def unpack(self, keep: Keep, target: Path) -> None:
         """Copy the one wanted member to a file, whole or not at all: for what can only be read as a file."""
@@ -232,11 +234,11 @@ class Tar:
 
 
 def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Every member of a tar, without keeping any. Raises EOFError for one that is cut off or has a damaged header, which
+    """Every member of a tar, without keeping any. Raises EOFError where it is cut off or has a damaged header, which
     `tarfile` alone takes for its end."""
     with tarfile.TarFile(fileobj=file) as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a million of them
             yield member
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -278,8 +280,11 @@ class Lmdb:
             raise UserError(
                 f"data.root: reading {self.path} needs the package lmdb: pip install 'ganduel[lsun]'"
             ) from None
+        where = str(self.path.resolve())
+        if (opened := _OPEN.get(where)) is not None:
+            return opened
         try:
-            opened = lmdb.open(str(self.path), readonly=True, lock=False, create=False, readahead=False)
+            opened = lmdb.open(where, readonly=True, lock=False, create=False, readahead=False)
             size = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
         except lmdb.Error as error:
             raise _damaged(self.path, error) from error
@@ -287,6 +292,7 @@ class Lmdb:
         if there < size:  # reading what a map does not have would kill the process
             opened.close()
             raise _damaged(self.path, f"{there:,} of {size:,} bytes")
+        _OPEN[where] = opened
         return opened
 
     def stamp(self, keep: Keep) -> str:
@@ -300,6 +306,9 @@ class Lmdb:
     def read(self, name: str) -> bytes:
         with self._environment.begin() as transaction:
             return transaction.get(name.encode())
+
+
+_OPEN: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # LMDB opens a file once a process
 
 
 def file_stamp(path: Path) -> str:

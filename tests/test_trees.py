@@ -1,0 +1,356 @@
+"""Folders and archives: the same files give the same names and bytes, and hostile or damaged ones one line."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+
+from ganduel.data import trees
+from ganduel.data.trees import Folder, Lmdb, Tar, Zip, open_tree
+from ganduel.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+FILES = {
+    name: RANDOM.bytes(700 + i) for i, name in enumerate(("b/2.jpg", "a/1.jpg", "b/c/3.jpg", "0.jpg", "notes.txt"))
+}
+UNSEEN = ("__MACOSX/a/1.jpg", ".hidden.jpg", "b/.cache/1.jpg", "packed/1.jpg", "b/packed/1.jpg")
+
+
+def is_jpg(name: str) -> bool:
+    return name.endswith(".jpg")
+
+
+def as_folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def as_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def as_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def as_lmdb(path: Path, files: dict[str, bytes]) -> Path:
+    """A database as LSUN is published."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for name, content in files.items():
+            transaction.put(name.encode(), content)
+    return path
+
+
+KINDS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "folder": lambda path, files: as_folder(path / "folder", files),
+    "zip": lambda path, files: as_zip(path / "x.zip", files),
+    "deflated zip": lambda path, files: as_zip(path / "x.zip", files, zipfile.ZIP_DEFLATED),
+    "tar": lambda path, files: as_tar(path / "x.tar", files),
+    "tar.gz": lambda path, files: as_tar(path / "x.tar.gz", files, "w:gz"),
+    "tar.bz2": lambda path, files: as_tar(path / "x.tar.bz2", files, "w:bz2"),
+    "tar.xz": lambda path, files: as_tar(path / "x.tar.xz", files, "w:xz"),
+    "another name": lambda path, files: as_zip(path / "download", files),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_files_in_the_same_order(tmp_path: Path, kind: str) -> None:
+    tree = open_tree(KINDS[kind](tmp_path, FILES | dict.fromkeys(UNSEEN, b"x")))
+    before = sorted(tmp_path.rglob("*"))
+    found = tree.find(is_jpg)
+    assert found == ["0.jpg", "a/1.jpg", "b/2.jpg", "b/c/3.jpg"]
+    assert [tree.read(name) for name in reversed(found)] == [FILES[name] for name in reversed(found)]
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_lmdb_gives_its_values_by_key(tmp_path: Path) -> None:
+    path = as_lmdb(tmp_path / "x_lmdb", FILES)
+    (path / "lock.mdb").unlink()
+    tree = Lmdb(path)
+    assert tree.find(is_jpg) == ["0.jpg", "a/1.jpg", "b/2.jpg", "b/c/3.jpg"]
+    assert all(tree.read(name) == content for name, content in FILES.items())
+    other = Lmdb(path)  # LMDB itself opens a file once a process
+    assert other.find(is_jpg) == tree.find(is_jpg) and other.read("0.jpg") == FILES["0.jpg"]
+    assert [p.name for p in path.iterdir()] == ["data.mdb"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stamp_changes_with_the_files_alone(tmp_path: Path, kind: str) -> None:
+    path = KINDS[kind](tmp_path, FILES)
+    stamp = open_tree(path).stamp(is_jpg)
+    assert open_tree(path).stamp(is_jpg) == stamp
+    file = path / "a/1.jpg" if path.is_dir() else path
+    time = file.stat().st_mtime_ns
+    os.utime(file, ns=(time, time + 1_000_000))
+    assert open_tree(path).stamp(is_jpg) != stamp
+    os.utime(file, ns=(time, time))
+    assert open_tree(path).stamp(is_jpg) == stamp
+    with open(file, "ab") as longer:
+        longer.write(b"x")
+    os.utime(file, ns=(time, time))
+    assert open_tree(path).stamp(is_jpg) != stamp
+
+
+def test_a_folders_stamp_is_of_the_wanted_files(tmp_path: Path) -> None:
+    stamp = Folder(as_folder(tmp_path, FILES)).stamp(is_jpg)
+    as_folder(tmp_path, {"notes.txt": b"longer than before", "packed/new.jpg": b"x", "b/.hidden.jpg": b"x"})
+    assert Folder(tmp_path).stamp(is_jpg) == stamp
+    (tmp_path / "0.jpg").rename(tmp_path / "00.jpg")
+    assert Folder(tmp_path).stamp(is_jpg) != stamp
+
+
+def test_links_are_followed_where_they_lead_somewhere(tmp_path: Path) -> None:
+    as_folder(tmp_path / "elsewhere", {"1.jpg": b"one"})
+    root = as_folder(tmp_path / "root", {"0.jpg": b"zero"})
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "round").symlink_to(root)
+    (root / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    tree = Folder(root)
+    assert tree.find(is_jpg) == ["0.jpg", "linked/1.jpg", "lost.jpg"]
+    assert tree.read("linked/1.jpg") == b"one"
+    assert tree.stamp(is_jpg)
+    with pytest.raises(FileNotFoundError):  # packing lists it as rejected
+        tree.read("lost.jpg")
+
+
+# Hostile archives
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "C:/x.jpg", "..\\x.jpg"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_name_that_leads_out_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    path = KINDS[kind](tmp_path, {**FILES, name: b"x"})
+    with pytest.raises(UserError) as caught:
+        open_tree(path).find(is_jpg)
+    assert str(caught.value).startswith(f"data.root: {path} has a member {name!r} that leads out of it")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_dots_that_stay_inside_are_names(tmp_path: Path, kind: str) -> None:
+    tree = open_tree(KINDS[kind](tmp_path, {"./a/1.jpg": b"1", "b/2..jpg": b"2"}))
+    assert tree.find(is_jpg) == ["a/1.jpg", "b/2..jpg"] and tree.read("a/1.jpg") == b"1"
+
+
+def test_links_and_devices_in_a_tar_are_no_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            member = tarfile.TarInfo(f"{kind.decode()}.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+        member = tarfile.TarInfo("1.jpg")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"one"))
+    assert open_tree(path).find(is_jpg) == ["1.jpg"]
+
+
+def declare(path: Path, name: str, size: int, compressed: int) -> None:
+    """Change what the directory of a zip says of its last member."""
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"PK\x01\x02")
+    assert name.encode() in raw[entry:]
+    struct.pack_into("<II", raw, entry + 20, compressed, size)
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("size", "compressed", "refused"),
+    [
+        (trees.LARGEST, trees.LARGEST // 2, False),
+        (trees.LARGEST + 1, trees.LARGEST // 2, True),
+        (trees.SUSPECT + 1, trees.SUSPECT // 1000, True),
+        (trees.SUSPECT, 1000, False),
+    ],
+)
+def test_a_zip_bomb_is_refused_by_what_it_declares(tmp_path: Path, size: int, compressed: int, refused: bool) -> None:
+    path = as_zip(tmp_path / "x.zip", {"0.jpg": b"x", "bomb.jpg": b"x"}, zipfile.ZIP_DEFLATED)
+    declare(path, "bomb.jpg", size, compressed)
+    if refused:
+        with pytest.raises(UserError, match=r"x\.zip declares .* MB for bomb\.jpg, which no image has"):
+            Zip(path).find(is_jpg)
+    else:
+        assert Zip(path).find(is_jpg) == ["0.jpg", "bomb.jpg"]
+    assert Zip(path).find(lambda name: name == "0.jpg") == ["0.jpg"], "what is not wanted does not matter"
+
+
+def test_a_real_zip_bomb_is_not_inflated(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.jpg", "w") as member:
+        for _ in range(trees.SUSPECT // (1 << 20) + 1):
+            member.write(bytes(1 << 20))
+    declare(path, "bomb.jpg", 1000, path.stat().st_size)  # what it declares is all that is read
+    tracemalloc.start()
+    tree = Zip(path)
+    with pytest.raises(zipfile.BadZipFile):
+        tree.read(tree.find(is_jpg)[0])
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_a_tar_bomb_is_refused_by_what_it_declares(tmp_path: Path, kind: str) -> None:
+    member = tarfile.TarInfo("bomb.jpg")
+    member.size = trees.LARGEST + 1
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes({"tar": bytes, "tar.gz": gzip.compress}[kind](member.tobuf() + bytes(4096)))  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"declares 268 MB for bomb\.jpg"):
+        open_tree(path).find(is_jpg)
+
+
+def test_an_encrypted_zip(tmp_path: Path) -> None:
+    path = as_zip(tmp_path / "x.zip", {"0.jpg": b"x"})
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"x\.zip is encrypted \(0\.jpg\); unpack it and name the folder"):
+        Zip(path).find(is_jpg)
+
+
+# Damaged archives
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.1, 0.5, 0.93])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("folder", "another name")])
+def test_a_truncated_archive(tmp_path: Path, kind: str, share: float) -> None:
+    path = KINDS[kind](tmp_path, {f"{i}.jpg": RANDOM.bytes(3000) for i in range(40)})
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(UserError) as caught:
+        open_tree(path).find(is_jpg)
+    message = str(caught.value)
+    assert message.startswith(f"data.root: {path} is damaged or cut off (")
+    assert message.endswith("): delete it and download it again") and "\n" not in message
+
+
+@pytest.mark.parametrize("members", [0, 1, 3])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_tar_that_is_cut_between_members(tmp_path: Path, members: int, compress: Callable[[bytes], bytes]) -> None:
+    """tarfile, like tar, takes the end of the file for the end of the archive."""
+    path = as_tar(tmp_path / "x.tar", {f"{i}.jpg": bytes(512) for i in range(4)})
+    path.write_bytes(compress(path.read_bytes()[: members * 1024]))
+    with pytest.raises(UserError, match=r"is damaged or cut off \("):
+        open_tree(path).find(is_jpg)
+
+
+def test_a_tar_with_a_damaged_header_inside(tmp_path: Path) -> None:
+    path = as_tar(tmp_path / "x.tar", {f"{i}.jpg": bytes(512) for i in range(4)})
+    raw = bytearray(path.read_bytes())
+    raw[2 * 1024 + 150] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"damaged or cut off \(no member and no end mark at byte 2,048\)"):
+        Tar(path).find(is_jpg)
+
+
+def test_a_gzip_whose_checksum_fails(tmp_path: Path) -> None:
+    path = as_tar(tmp_path / "x.tar.gz", FILES, "w:gz")
+    raw = bytearray(path.read_bytes())
+    raw[-6] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"is damaged or cut off \(CRC check failed"):
+        Tar(path).find(is_jpg)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.1, 0.5, 0.99])
+def test_a_truncated_lmdb(tmp_path: Path, share: float) -> None:
+    path = as_lmdb(tmp_path / "x_lmdb", {f"{i}": RANDOM.bytes(3000) for i in range(200)})
+    raw = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(UserError, match=r"x_lmdb is damaged or cut off \(.*\): delete it and download it again"):
+        Lmdb(path).find(bool)
+
+
+def test_one_damaged_member_is_for_packing_to_reject(tmp_path: Path) -> None:
+    path = as_zip(tmp_path / "x.zip", FILES)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(FILES["a/1.jpg"]) + 5] ^= 1
+    path.write_bytes(raw)
+    tree = Zip(path)
+    assert tree.read(tree.find(is_jpg)[0]) == FILES["0.jpg"]
+    with pytest.raises(zipfile.BadZipFile):
+        tree.read("a/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("x.zip", b"<!doctype html>", r"x\.zip is damaged or cut off \(it does not begin like one\)"),
+        ("x.png", b"\x89PNG", r"x\.png is neither a folder nor a zip or tar archive"),
+        ("x.7z", b"7z\xbc\xaf'\x1c", r"x\.7z is neither a folder nor a zip or tar archive"),
+    ],
+)
+def test_what_is_no_archive(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        open_tree(tmp_path / name)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*x\.zip \(No such file"):
+        open_tree(tmp_path / "x.zip")
+
+
+def test_lmdb_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
+    with pytest.raises(UserError, match=r"needs the package lmdb: pip install 'ganduel\[lsun\]'"):
+        Lmdb(tmp_path).find(bool)
+
+
+# Size
+
+
+def test_a_tar_of_many_members_keeps_only_the_wanted_ones(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with open(path, "wb") as file:
+        for i in range(5_000):
+            file.write(tarfile.TarInfo(f"{i % 100}/{i:08}.jpg").tobuf())
+        file.write(bytes(1024))
+    tree = Tar(path)
+    tracemalloc.start()
+    assert len(tree.find(lambda name: name.startswith("7/"))) == 50
+    assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    tracemalloc.stop()
+
+
+# Unpacking what must be a file
+
+
+def test_unpacking_one_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = as_zip(tmp_path / "x.zip", {"x/data.mdb": b"d" * 5000, "x/lock.mdb": b""}, zipfile.ZIP_DEFLATED)
+    target = tmp_path / "x" / "data.mdb"
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 4999}))
+    with pytest.raises(UserError, match=r"unpacking .*x\.zip needs 0\.0 GB and .* has 0\.0 GB left; make room"):
+        Zip(path).unpack(lambda name: name.endswith("data.mdb"), target)
+    monkeypatch.undo()
+    raw = path.read_bytes()
+    path.write_bytes(raw[:40] + b"\xff\xff" + raw[42:])
+    with pytest.raises(UserError, match=r"x\.zip is damaged or cut off"):
+        Zip(path).unpack(lambda name: name.endswith("data.mdb"), target)
+    assert not list(target.parent.glob("data.mdb*[!k]")), "half a file is never found"
+    path.write_bytes(raw)
+    Zip(path).unpack(lambda name: name.endswith("data.mdb"), target)
+    assert target.read_bytes() == b"d" * 5000
+    with pytest.raises(UserError, match=r"holds 2 files other, not one"):
+        Zip(path).unpack(bool, tmp_path / "other")
