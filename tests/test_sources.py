@@ -663,3 +663,13 @@ def test_what_is_downloaded_is_read_and_found_again(
     images = [contents(build_source(str(tmp_path / "new"), category).scan()) for _ in range(2)]
     assert images[0] == images[1] and len(images[0]) > 2
     assert fetched == [file.name for file in remote.files]
+
+
+def test_folders_may_be_official_parts(tmp_path: Path) -> None:
+    names = ["x/val/dog/1.png", "x/train/dog/2.png", "x/train/cat/3.png", "x/val/cat/4.png"]
+    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None).scan()
+    assert originals.splits == {"train": 2, "val": 2} and list(originals.label_names) == ["cat", "dog"]
+    assert list(originals.names) == ["x/train/cat/3.png", "x/train/dog/2.png", "x/val/cat/4.png", "x/val/dog/1.png"]
+    assert originals.labels is not None and originals.labels.tolist() == [0, 1, 0, 1]
+    as_folder(tmp_path, pictures("x/more/5.png"))  # now they are folders like any others
+    assert sources.folder(str(tmp_path), None).scan().splits == {"train": 5}

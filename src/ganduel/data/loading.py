@@ -187,7 +187,7 @@ def _move(tensor: Tensor, device: torch.device) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 to float in [-1, 1], in the memory format that convolutions like."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last).float().div_(127.5).sub_(1)
 
 
 def to_bytes(images: Tensor) -> Tensor:

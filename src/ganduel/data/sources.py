@@ -546,8 +546,8 @@ def folder_pair(root: str, category: None, name: str) -> Source:
 def folder(root: str, category: None) -> Source:
     """Any tree of images, a folder or an archive, in the order of their paths.
 
-    Labels are those of a `dataset.json` as StyleGAN's tools write it, else the outermost folders, if all images are in
-    two or more of them.
+    Outermost folders train and, perhaps, val or test are official parts. Labels are those of a `dataset.json` as
+    StyleGAN's tools write it, else the outermost folders (inside the parts), if all images are in two or more of them.
     """
     tree = _tree(root, (), is_image, None)
 
@@ -559,24 +559,33 @@ def folder(root: str, category: None) -> Source:
         names = [name for name in found if is_image(name)]
         if not names:
             raise UserError(f"data.root: no images in {tree.path}; looked for {' '.join(IMAGE_SUFFIXES)}")
+        classes, depth = _folders(names)
+        parts = {"train": names}
+        if "train" in classes and set(classes) <= set(FOLDER_PARTS):
+            parts = {
+                part: [n for n in names if n.split("/")[depth] == part] for part in FOLDER_PARTS if part in classes
+            }
+            names = [name for part in parts.values() for name in part]
+            classes, depth = _folders(["/".join(name.split("/")[depth + 1 :]) for name in names], depth + 1)
         lists = [name for name in found if not is_image(name)]
         if lists and (listed := _listed_labels(tree, lists[0], names)):
-            return _originals(tree, {"train": names}, {}, *listed)
-        return _originals(tree, {"train": names}, {}, *_folder_labels(names))
+            return _originals(tree, parts, {}, *listed)
+        number = {name: i for i, name in enumerate(classes)}
+        labels = np.array([number[name.split("/")[depth]] for name in names], np.int64) if classes else None
+        return _originals(tree, parts, {}, labels, classes)
 
     return Source(_stamp(tree.stamp(keep)), scan)
 
 
-def _folder_labels(names: Sequence[str]) -> tuple[np.ndarray | None, list[str]]:
-    """Classes by the first folder in which the paths differ."""
+FOLDER_PARTS = "train", "val", "valid", "validation", "test"
+
+
+def _folders(names: Sequence[str], above: int = 0) -> tuple[list[str], int]:
+    """The outermost folders in which the paths differ, and how deep they are; none where only the files' names do."""
     paths = [name.split("/") for name in names]
     shortest = min(len(path) for path in paths)
     depth = next((i for i in range(shortest) if any(path[i] != paths[0][i] for path in paths)), shortest)
-    if depth >= shortest - 1:  # they differ in the file's name
-        return None, []
-    classes = sorted({path[depth] for path in paths})
-    number = {name: i for i, name in enumerate(classes)}
-    return np.array([number[path[depth]] for path in paths], np.int64), classes
+    return sorted({path[depth] for path in paths}) if depth < shortest - 1 else [], above + depth
 
 
 def _listed_labels(tree: Tree, name: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]] | None:

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -33,11 +36,24 @@ def prepared(
     context = multiprocessing.get_context("spawn")  # forking a process that has threads is not safe
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         for task in tasks:
-            waiting.append(pool.submit(prepare, recipe, compress, task))
+            with _bare_main():  # this is where processes are started
+                waiting.append(pool.submit(prepare, recipe, compress, task))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def _bare_main() -> Iterator[None]:
+    """Hide the main module, which every new process would import first: that is seconds of PyTorch, or someone's script
+    once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:
