@@ -54,7 +54,7 @@ def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
         index = (y * width + x).long().flatten(1)[:, None].expand(-1, channels, -1)
         return images.flatten(2).gather(2, index).view(images.shape)
 
-    right_share, bottom_share = (x - left)[:, None], (y - top)[:, None]
+    right_share, bottom_share = (x - left)[:, None].to(images.dtype), (y - top)[:, None].to(images.dtype)
     upper = torch.lerp(pixels(left, top), pixels(right, top), right_share)
     lower = torch.lerp(pixels(left, bottom), pixels(right, bottom), right_share)
     return torch.lerp(upper, lower, bottom_share)

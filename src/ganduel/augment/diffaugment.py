@@ -35,7 +35,7 @@ class DiffAugment(Transform):
         return self.cut(images, seed) if self.cutout else images
 
     def coloured(self, images: Tensor, seed: Tensor) -> Tensor:
-        draws = 2 * randomness.uniform(seed, (3, 1, 1, 1), "colour") - 1
+        draws = 2 * randomness.uniform(seed, (3, 1, 1, 1), "colour").to(images.dtype) - 1
         brightness, saturation, contrast = draws.unbind(1)  # each (N, 1, 1, 1)
         images = images + self.brightness * brightness
         images = torch.lerp(images.mean(dim=1, keepdim=True), images, 1 + self.saturation * saturation)
