@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from ganduel import build, config, losses, pace, regularizers, schema
+from ganduel.augment import Transform
 from ganduel.game import Game
 
 TOP = config.config_dir()
@@ -20,7 +21,7 @@ def options(group: str) -> list[str]:
 
 
 def test_all_files_are_accounted_for():
-    tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode"}
+    tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode", "augment"}
     assert {str(p.parent) for p in FILES} - {"."} == tested
     assert {p.stem for p in FILES if p.parent == Path()} == set(COMMANDS)
     for path in FILES:
@@ -57,6 +58,13 @@ def test_regularizers(name):
     composed = config.compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.weight=3"])
     built = build.parts(composed["regularizer"], "regularizer", [])
     assert isinstance(built[name], regularizers.Regularizer) and built[name].weight == 3
+
+
+@pytest.mark.parametrize("name", options("augment"))
+def test_augmentations(name):
+    composed = config.compose("train", [f"augment=[{name}]"])
+    (transform,) = build.game(composed["model"], composed["augment"], []).augment.transforms
+    assert isinstance(transform, Transform)
 
 
 @pytest.mark.parametrize("name", options("optimizer"))
