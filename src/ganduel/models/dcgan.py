@@ -91,6 +91,10 @@ def _rest(width: int, slope: float, dropout: float, attention: bool) -> nn.Seque
     return nn.Sequential(*layers)
 
 
+def _shortcut(resize: nn.Module, before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(resize, nn.Conv2d(before, after, 1, bias=False))
+
+
 def _check(kernel: int, slope: float, attention: int | None, sizes: list[int]) -> None:
     """What both networks can be asked for in vain; `sizes` are those of their feature maps."""
     if not 3 <= kernel <= 7:
@@ -155,9 +159,9 @@ class Generator(nn.Module):
                 if self.styled
                 else nn.Sequential(*parts, norm2d(plain, after, running=True))
             )
-            shortcut = nn.Sequential(nn.Upsample(scale_factor=stride), nn.Conv2d(before, after, 1, bias=False))
             rest = _rest(after, slope, dropout, attention == size)
-            self.stages.append(Stage(layer, rest, shortcut if residual else None))
+            shortcut = _shortcut(nn.Upsample(scale_factor=stride), before, after) if residual else None
+            self.stages.append(Stage(layer, rest, shortcut))
         last = upconvolution(upsampling, widths[-1], image_channels, kernel, strides[-1], bias)
         self.output = nn.Sequential(*last, nn.Tanh())
         for part in (self.input, self.stages, self.output):
@@ -225,11 +229,9 @@ class Discriminator(nn.Module):
                 convolution(before, after, kernel, strides[i], bias),
                 norm2d(norm if i else "none", after, running=False),  # never on what comes from the image alone
             )
-            shortcut = nn.Sequential(
-                nn.AvgPool2d(strides[i], ceil_mode=kernel % 2 == 1), nn.Conv2d(before, after, 1, bias=False)
-            )
             rest = _rest(after, slope, dropout, attention == sizes[i])
-            layers.append(Stage(layer, rest, shortcut if residual else None))
+            pool = nn.AvgPool2d(strides[i], ceil_mode=kernel % 2 == 1)
+            layers.append(Stage(layer, rest, _shortcut(pool, before, after) if residual else None))
         if head == "dense":
             layers += [nn.Flatten(), nn.Linear(widths[-1] * size**2, 1)]
         else:
