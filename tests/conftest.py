@@ -17,6 +17,7 @@ TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
     "wgan_gp": ("model=wgan_gp", "model.channels=4"),
+    "wgan": ("model=wgan", "model.channels=4"),
     "resnet": ("model=resnet", "model.channels=2", "data.resolution=16", "pace=alternating"),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
@@ -86,6 +87,17 @@ def assert_equal(a: Any, b: Any, where: str = "") -> None:
         assert torch.equal(a, b), where
     else:
         assert a == b, where
+
+
+def sizes(network: torch.nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
+    """(C, H, W) that its convolutions and dense layers give."""
+    seen: list[tuple[int, ...]] = []
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+    for layer in network.modules():
+        if isinstance(layer, kinds):
+            layer.register_forward_hook(lambda layer, inputs, output: seen.append(tuple(output.shape[1:])))
+    network(*inputs)
+    return seen
 
 
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

@@ -94,12 +94,6 @@ def test_data(name):
     assert composed["data"]["packed"] == "somewhere/packed"
 
 
-@pytest.mark.parametrize("name", options("experiment"))
-def test_experiments_run_two_iterations(name, train):
-    tiny = ("batch_size=4", "duration=2 steps", "model.channels=4", "metric.samples=10")
-    assert train(f"experiment={name}", *tiny, "name=x") == 0
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_key_is_explained(command):
     """A comment stands beside every key of the four main files and of every option."""

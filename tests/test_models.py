@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import assert_penalty_has_the_right_derivative
+from conftest import assert_penalty_has_the_right_derivative, sizes
 from torch import nn
 
 from ganduel import config
@@ -104,17 +104,6 @@ def test_convolutions_halve_double_and_keep(size, kernel):
         for stride in (1, 2):
             resize, conv = upconvolution(kind, 2, 3, kernel, stride, True)
             assert conv(resize(x)).shape == (1, 3, stride * size, stride * size)
-
-
-def sizes(network: nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
-    """(C, H, W) that its convolutions and dense layers give."""
-    seen: list[tuple[int, ...]] = []
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    for layer in network.modules():
-        if isinstance(layer, kinds):
-            layer.register_forward_hook(lambda layer, inputs, output: seen.append(tuple(output.shape[1:])))
-    network(*inputs)
-    return seen
 
 
 def test_channels_and_strides_list_the_stages():
