@@ -53,21 +53,24 @@ def file(name: str) -> str:
     return (config.config_dir() / "experiment" / f"{name}.yaml").read_text()
 
 
-def variants(name: str) -> list[dict[str, Any]]:
+def sweep(name: str) -> dict[str, str]:
+    """What a recipe or the one it starts from sweeps over."""
+    content = yaml.safe_load(file(name))
+    if "hydra" in content:
+        return content["hydra"]["sweeper"]["params"]
+    first = content["defaults"][0]
+    return sweep(first) if isinstance(first, str) else {}
+
+
+def variants(name: str, *overrides: str) -> list[dict[str, Any]]:
     """The configurations that a sweep stands for, as Hydra's own sweeper splits it."""
-    while "hydra" not in (content := yaml.safe_load(file(name))):
-        name = content["defaults"][0]
-    parameters = content["hydra"]["sweeper"]["params"]
-    parsed = config.parse([f"{key}={value}" for key, value in parameters.items()])
-    return [
-        config.compose("train", [f"experiment={name}", *DATA, *overrides])
-        for overrides in BasicSweeper.split_arguments(parsed, None)[0]
-    ]
+    parsed = config.parse([f"{key}={value}" for key, value in sweep(name).items()])
+    jobs = BasicSweeper.split_arguments(parsed, None)[0]
+    return [config.compose("train", [f"experiment={name}", *DATA, *overrides, *job]) for job in jobs]
 
 
 def test_every_sweep_is_listed():
-    found = {n for n in NAMES if "sweeper" in file(n) or "sweeper" in file(yaml.safe_load(file(n))["defaults"][0])}
-    assert found == SWEEPS.keys()
+    assert {name for name in NAMES if sweep(name)} == SWEEPS.keys()
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -141,14 +144,9 @@ def test_networks_are_those_of_the_reports(name):
 
 def test_parameters_of_the_six_discriminators():
     """200,000 and 1.9 million, to the digits that the report gives: weights, biases, gains."""
-    counts = []
-    for variant in variants("mnist_dcgan_tutorial"):
-        variant = config.compose("train", ["experiment=mnist_dcgan_tutorial", *DATA, "data.resolution=28"]) | {
-            "model": variant["model"]
-        }
-        model = variant["model"]
-        for player in ("generator", "discriminator"):
-            model[player]["resolution"] = 28
-        counts.append(sum(p.numel() for p in build.game(model, {}, []).discriminators.parameters()))
+    counts = [
+        sum(p.numel() for p in build.game(variant["model"], {}, []).discriminators.parameters())
+        for variant in variants("mnist_dcgan_tutorial", "data.resolution=28")
+    ]
     assert [round(count, -5) for count in counts] == [200_000] * 5 + [1_900_000]
     assert counts[0] == (25 + 1) * 64 + (25 * 64 + 1) * 128 + 7 * 7 * 128 + 1
