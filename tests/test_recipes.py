@@ -45,7 +45,7 @@ def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
     (run,) = Path("runs").iterdir()
     assert run.name.removesuffix("-digits") == name
     assert (run / "checkpoints" / "latest.pt").exists()
-    assert re.search(rf"# +gan-train (-m )?experiment={name}\s", file(name))
+    assert re.search(rf"gan-train (-m )?experiment={name}\s", file(name))
 
 
 def file(name: str) -> str:
