@@ -12,11 +12,15 @@ from PIL import Image
 
 from ganduel import checkpoint, cli, config
 from ganduel.evaluation import features
+from ganduel.game import Duel
+from ganduel.regularizers import r1
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
     "wgan_gp": ("model=wgan_gp", "model.channels=4"),
+    "wgan": ("model=wgan", "model.channels=4"),
+    "resnet": ("model=resnet", "model.channels=2", "data.resolution=16", "pace=alternating"),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
@@ -87,6 +91,17 @@ def assert_equal(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+def sizes(network: torch.nn.Module, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
+    """(C, H, W) that its convolutions and dense layers give."""
+    seen: list[tuple[int, ...]] = []
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+    for layer in network.modules():
+        if isinstance(layer, kinds):
+            layer.register_forward_hook(lambda layer, inputs, output: seen.append(tuple(output.shape[1:])))
+    network(*inputs)
+    return seen
+
+
 def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """Over all tensors of two state dicts."""
     assert a.keys() == b.keys()
@@ -112,3 +127,23 @@ def data_folder(tmp_path: Path) -> Path:
     for i in range(6):
         picture(tmp_path / f"{i}.png", i)
     return tmp_path
+
+
+def assert_penalty_has_the_right_derivative(
+    critic: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, weight: torch.Tensor
+) -> None:
+    """The derivative of R1 along a random direction of a weight, by two passes backward, is the slope that small steps
+    find. All in float64."""
+    direction, step = torch.randn_like(weight), 1e-8  # so small that no ReLU changes sides
+    duel = Duel("", critic, real=images, latent=images, generate=lambda latent: latent, seed=torch.arange(len(images)))
+    (gradient,) = torch.autograd.grad(r1(duel), weight)
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * step * direction
+        ends.append(r1(duel).item())
+        with torch.no_grad():
+            weight -= sign * step * direction
+    slope = (gradient * direction).sum().item()
+    assert slope != 0
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3)

@@ -183,8 +183,8 @@ def test_what_is_not_finite_is_named(trainer):
     one.step()
     assert one.not_finite() == []
     with torch.no_grad():
-        one.game.generators["G"].layers[0].weight[0] = math.inf
-    assert one.not_finite() == ["generators.G.layers.0.weight"]
+        one.game.generators["G"].input[0].weight[0] = math.inf
+    assert one.not_finite() == ["generators.G.input.0.weight"]
     one.step()
     assert "loss/G" in one.not_finite()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import randomness
+from ganduel.augment import Chain
 
 Batch = dict[str, Tensor]
 """Tensors of equal length: "real" images and one "seed" an image, from which all that is random about it comes."""
@@ -51,7 +52,7 @@ class Duel:
 class Game(nn.Module, ABC):
     """The networks and their rules. Subclasses say how a batch becomes duels."""
 
-    def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: nn.Module):
+    def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
         super().__init__()
         self.generators = nn.ModuleDict(generators)
         self.discriminators = nn.ModuleDict(discriminators)
@@ -73,7 +74,7 @@ class Game(nn.Module, ABC):
 class NoiseGame(Game):
     """Noise to image: one generator, one discriminator, a standard normal latent of `generator.latent` numbers."""
 
-    def __init__(self, generator: nn.Module, discriminator: nn.Module, augment: nn.Module):
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, augment: Chain):
         super().__init__({"G": generator}, {"D": discriminator}, augment)
 
     def duels(self, batch: Batch) -> list[Duel]:

@@ -127,6 +127,7 @@ class Trainer:
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
+        self.game.augment.at(self.images_seen)
         for turn in self.pace.turns:
             self.take_turn(turn)
         self.iteration += 1

@@ -3,16 +3,28 @@
 from torch import Tensor, nn
 
 
-class Chain(nn.Module):
-    """Transforms applied in order, to reals and fakes alike; empty, it changes nothing.
+class Transform(nn.Module):
+    """`(images, seed) -> images`: images (N, C, H, W) in [-1, 1] and one seed an image, (N,), from which all that it
+    draws is hashed.
 
-    A transform is a module `(images, seed) -> images` with images (N, C, H, W) and one seed an image (N,), from which
-    all it draws is hashed.
+    Penalties differentiate it twice with respect to the images.
     """
+
+    def at(self, images_seen: int) -> None:
+        """The trainer tells the time, before every iteration, to those that change with it."""
+
+
+class Chain(Transform):
+    """Transforms applied in order, to reals and fakes alike; empty, it changes nothing."""
 
     def __init__(self, *transforms: nn.Module):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
+
+    def at(self, images_seen: int) -> None:
+        for transform in self.transforms:
+            if isinstance(transform, Transform):
+                transform.at(images_seen)
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
         for transform in self.transforms:

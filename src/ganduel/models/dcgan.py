@@ -1,34 +1,116 @@
 """DCGAN (Radford, Metz and Chintala 2016) with the widths and the initialisation of PyTorch's tutorial, at any square
-size."""
+size, and what is often tried on it.
+
+Both networks are a list of stages, one convolution each. A stage is: the convolution with its normalisation or style;
+leaky ReLU, dropout and self-attention; and around both, perhaps, a shortcut.
+"""
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
-from ganduel.models.layers import Norm, initialise_normal, norm2d
+from ganduel.models.layers import (
+    Norm,
+    Output,
+    SelfAttention,
+    initialise_normal,
+    norm2d,
+    normalise_spectrally,
+    output_layer,
+)
+from ganduel.models.style import Adaptive, Convolution, Demodulated, Mapping
+
+Ends = Literal["convolution", "dense"]
+Upsampling = Literal["transposed", "nearest", "bilinear"]
+STYLES = {"adain": Adaptive, "demodulation": Demodulated}
 
 
-def stages(resolution: int, depth: int | None) -> tuple[int, int]:
-    """(number of factors 2 between the smallest feature maps and the image, size of the smallest).
+def plan(
+    resolution: int, channels: int | list[int], depth: int | None, strides: list[int] | None
+) -> tuple[list[int], list[int]]:
+    """The width and the stride of every stage, from the image inwards where `channels` is a number.
 
-    By default as many as leave 4 to 7 pixels: 64 is 4 times 2^4, 28 is 7 times 2^2.
+    Then stages double the width: `channels`, 2 `channels`, ... By default there are as many as leave 4 to 7 pixels:
+    64 is 4 times 2^4, 28 is 7 times 2^2.
     """
     if resolution < 16:
         raise ValueError(f"resolution={resolution} is too small for convolutions: 16 or more")
-    deepest = int(math.log2(resolution / 4))
-    if depth is None:
-        depth = deepest
-    if not 1 <= depth <= deepest:
-        raise ValueError(f"depth={depth} does not fit resolution {resolution}: 1 to {deepest}, or null for {deepest}")
-    return depth, math.ceil(resolution / 2**depth)
+    if isinstance(channels, list):
+        if depth is not None:
+            raise ValueError(f"depth={depth} beside channels={channels}: a list has its own depth; set depth=null")
+        widths = channels
+    else:
+        deepest = int(math.log2(resolution / 4))
+        if not 1 <= (depth or deepest) <= deepest or depth == 0:
+            raise ValueError(f"depth={depth} does not fit resolution {resolution}: 1 to {deepest}, or null")
+        widths = [channels * 2**i for i in range(depth or deepest)]
+    strides = [2] * len(widths) if strides is None else strides
+    if not widths or min(widths) < 1:
+        raise ValueError(f"channels={channels} must be at least 1, everywhere")
+    if len(strides) != len(widths) or not {*strides} <= {1, 2}:
+        raise ValueError(f"strides={strides} must be {len(widths)} numbers, 1 or 2, one for each of channels={widths}")
+    if math.prod(strides) >= resolution:
+        raise ValueError(f"{strides.count(2)} stages of stride 2 leave nothing of {resolution} pixels; take fewer")
+    return widths, strides
+
+
+def convolution(before: int, after: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
+    """Halves the size, at stride 1 keeps it, for which an even kernel is made one smaller."""
+    kernel -= stride == 1 and kernel % 2 == 0
+    return nn.Conv2d(before, after, kernel, stride, (kernel - 1) // 2, bias=bias)
+
+
+def upconvolution(
+    kind: Upsampling, before: int, after: int, kernel: int, stride: int, bias: bool
+) -> tuple[nn.Module, Convolution]:
+    """Doubles the size, by a transposed convolution, or by interpolation before one; at stride 1 keeps it."""
+    if stride == 2 and kind == "transposed":
+        padding, extra = (kernel - 1) // 2, kernel % 2
+        return nn.Identity(), nn.ConvTranspose2d(before, after, kernel, 2, padding, extra, bias=bias)
+    resize = nn.Upsample(scale_factor=2, mode=kind) if stride == 2 else nn.Identity()
+    return resize, convolution(before, after, kernel, 1, bias)
+
+
+class Stage(nn.Module):
+    """`layer`, then `rest`, beside them a shortcut (He et al. 2016) or None. What else it is called with, a style,
+    goes to the layer."""
+
+    def __init__(self, layer: nn.Module, rest: nn.Module, shortcut: nn.Module | None):
+        super().__init__()
+        self.layer, self.rest, self.shortcut = layer, rest, shortcut
+
+    def forward(self, x: Tensor, *style: Tensor) -> Tensor:
+        y = self.rest(self.layer(x, *style))
+        return y if self.shortcut is None else y + self.shortcut(x)
+
+
+def _rest(width: int, slope: float, dropout: float, attention: bool) -> nn.Sequential:
+    layers = [nn.LeakyReLU(slope, inplace=True), nn.Dropout(dropout), *([SelfAttention(width)] if attention else [])]
+    return nn.Sequential(*layers)
+
+
+def _shortcut(resize: nn.Module, before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(resize, nn.Conv2d(before, after, 1, bias=False))
+
+
+def _check(kernel: int, slope: float, attention: int | None, sizes: list[int]) -> None:
+    """What both networks can be asked for in vain; `sizes` are those of their feature maps."""
+    if not 3 <= kernel <= 7:
+        raise ValueError(f"kernel={kernel} must be 3 to 7")
+    if not 0 <= slope <= 1:
+        raise ValueError(f"slope={slope} must be from 0 to 1")
+    if attention is not None and attention not in sizes:
+        raise ValueError(f"attention={attention} must be the size of a feature map: {', '.join(map(str, sizes))}")
 
 
 class Generator(nn.Module):
-    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1).
+    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1): `synthesis(mapping(z))`.
 
-    `depth` transposed convolutions double the size, from `channels * 2^(depth - 1)` feature maps to the image. A size
-    that is no multiple of 2^depth is cut from the middle of the next larger one.
+    The first layer makes the smallest feature maps, and each of the `strides` doubles their size or keeps it, up to
+    the image. A size that is no multiple of their product is cut from the middle of the next larger one. `channels` are
+    the widths in that order; as a number, the one next to the image.
     """
 
     def __init__(
@@ -37,62 +119,127 @@ class Generator(nn.Module):
         resolution: int,
         image_channels: int,
         latent: int,
-        channels: int,
+        channels: int | list[int],
         depth: int | None,
-        norm: Norm,
+        strides: list[int] | None,
+        kernel: int,
+        input: Ends,
+        upsampling: Upsampling,
+        norm: Norm | Literal["adain", "demodulation"],
+        slope: float,
+        dropout: float,
+        residual: bool,
+        attention: int | None,
+        mapping: int,
+        spectral_norm: bool,
     ):
         super().__init__()
-        if min(latent, channels) < 1:
-            raise ValueError(f"latent={latent} and channels={channels} must be at least 1")
+        if latent < 1 or mapping < 0:
+            raise ValueError(f"latent={latent} must be at least 1, mapping={mapping} at least 0")
         self.latent, self.resolution = latent, resolution
-        depth, base = stages(resolution, depth)
-        widths = [channels * 2**i for i in reversed(range(depth))]
-        bias = norm == "none"
-        layers: list[nn.Module] = [
-            nn.ConvTranspose2d(latent, widths[0], base, bias=bias),
-            norm2d(norm, widths[0], running=True),
-            nn.ReLU(inplace=True),
-        ]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=bias),
-                norm2d(norm, after, running=True),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [nn.ConvTranspose2d(channels, image_channels, 4, stride=2, padding=1, bias=bias), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-        initialise_normal(self, 0.02)
+        widths, strides = plan(resolution, channels, depth, strides)
+        if not isinstance(channels, list):
+            widths, strides = widths[::-1], strides[::-1]
+        size = math.ceil(resolution / math.prod(strides))
+        sizes = [size * math.prod(strides[:i]) for i in range(1, len(strides))]  # after each stage but the image
+        _check(kernel, slope, attention, sizes)
+        self.mapping = Mapping(latent, mapping) if mapping else nn.Identity()
+        self.styled = norm in STYLES
+        plain: Norm = "none" if norm == "adain" or norm == "demodulation" else norm  # where no style reaches
+        bias = plain == "none"
+        first: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], size, bias=bias)]
+        if input == "dense":
+            first = [nn.Flatten(), nn.Linear(latent, widths[0] * size**2), nn.Unflatten(1, (widths[0], size, size))]
+        self.input = nn.Sequential(*first, norm2d(plain, widths[0], running=True), nn.LeakyReLU(slope, inplace=True))
+        self.stages = nn.ModuleList()
+        for (before, after), stride, size in zip(pairwise(widths), strides, sizes, strict=False):
+            parts = upconvolution(upsampling, before, after, kernel, stride, bias=norm == "none")
+            layer = (
+                STYLES[norm](*parts, latent)
+                if self.styled
+                else nn.Sequential(*parts, norm2d(plain, after, running=True))
+            )
+            rest = _rest(after, slope, dropout, attention == size)
+            shortcut = _shortcut(nn.Upsample(scale_factor=stride), before, after) if residual else None
+            self.stages.append(Stage(layer, rest, shortcut))
+        last = upconvolution(upsampling, widths[-1], image_channels, kernel, strides[-1], bias)
+        self.output = nn.Sequential(*last, nn.Tanh())
+        for part in (self.input, self.stages, self.output):
+            initialise_normal(part, 0.02)
+        if spectral_norm:
+            normalise_spectrally(self)
 
     def forward(self, latent: Tensor) -> Tensor:
-        images = self.layers(latent[:, :, None, None])
+        return self.synthesis(self.mapping(latent))
+
+    def synthesis(self, style: Tensor) -> Tensor:
+        """Images from mapped latents (N, latent)."""
+        styles = (style,) if self.styled else ()
+        x = self.input(style[:, :, None, None])
+        for stage in self.stages:
+            x = stage(x, *styles)
+        images = self.output(x)
         margin = (images.shape[-1] - self.resolution) // 2
         return images[..., margin : margin + self.resolution, margin : margin + self.resolution]
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,): the generator's mirror image, strided
-    convolutions."""
+    """Images (N, image_channels, resolution, resolution) to logits (N,), or to probabilities where the `output` is
+    sigmoid.
 
-    def __init__(self, *, resolution: int, image_channels: int, channels: int, depth: int | None, norm: Norm):
+    The generator's mirror image: each of the `strides` halves the size or keeps it, and the last layer sees all of the
+    smallest feature maps. `channels` are the widths from the image on.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int | list[int],
+        depth: int | None,
+        strides: list[int] | None,
+        kernel: int,
+        padding: int,
+        head: Ends,
+        norm: Norm,
+        slope: float,
+        dropout: float,
+        residual: bool,
+        attention: int | None,
+        spectral_norm: bool,
+        output: Output,
+    ):
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels={channels} must be at least 1")
-        depth, _ = stages(resolution, depth)
-        widths = [channels * 2**i for i in range(depth)]
+        if padding < 0:
+            raise ValueError(f"padding={padding} must be at least 0")
+        self.output = output
+        widths, strides = plan(resolution, channels, depth, strides)
+        size, sizes = resolution + 2 * padding, []
+        for stride in strides:
+            size = size if stride == 1 else (size + kernel % 2) // 2  # odd kernels are centred, and round up
+            sizes.append(size)
+        if size < 2:
+            raise ValueError(f"feature maps of {sizes} pixels must keep 2; take fewer stages of stride 2")
+        _check(kernel, slope, attention, sizes)
         bias = norm == "none"
-        layers: list[nn.Module] = [
-            nn.Conv2d(image_channels, channels, 4, stride=2, padding=1, bias=bias),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=bias),
-                norm2d(norm, after, running=False),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        layers += [nn.Conv2d(widths[-1], 1, resolution // 2**depth, bias=bias)]
-        self.layers = nn.Sequential(*layers)
+        layers: list[nn.Module] = [nn.ZeroPad2d(padding)] if padding else []
+        for i, (before, after) in enumerate(pairwise([image_channels, *widths])):
+            layer = nn.Sequential(
+                convolution(before, after, kernel, strides[i], bias),
+                norm2d(norm if i else "none", after, running=False),  # never on what comes from the image alone
+            )
+            rest = _rest(after, slope, dropout, attention == sizes[i])
+            pool = nn.AvgPool2d(strides[i], ceil_mode=kernel % 2 == 1)
+            layers.append(Stage(layer, rest, _shortcut(pool, before, after) if residual else None))
+        if head == "dense":
+            layers += [nn.Flatten(), nn.Linear(widths[-1] * size**2, 1)]
+        else:
+            layers += [nn.Conv2d(widths[-1], 1, size, bias=bias)]
+        self.layers = nn.Sequential(*layers, output_layer(output))
         initialise_normal(self, 0.02)
+        if spectral_norm:
+            normalise_spectrally(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images).flatten()

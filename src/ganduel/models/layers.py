@@ -1,10 +1,13 @@
-"""Layers that the families share."""
+"""Layers that the families share: normalisation, self-attention, the last layer of a discriminator, initialisation."""
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 Norm = Literal["batch", "layer", "instance", "none"]
+Output = Literal["linear", "sigmoid"]
 
 
 def norm2d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
@@ -36,6 +39,44 @@ def norm1d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
             raise ValueError('norm="instance" needs images; a multilayer perceptron takes batch, layer or none')
         case "none":
             return nn.Identity()
+
+
+def output_layer(kind: Output) -> nn.Module:
+    """What a discriminator ends with: nothing, as losses of logits expect it, or the sigmoid as a layer in front of the
+    loss."""
+    return nn.Sigmoid() if kind == "sigmoid" else nn.Identity()
+
+
+class SelfAttention(nn.Module):
+    """Every position looks at all others: (N, C, H, W) to the same (Zhang et al. 2018, "Self-Attention Generative
+    Adversarial Networks", equations 1 to 3).
+
+    `gamma` starts at 0, so it starts as the identity. In plain matrix products: PyTorch's fused attention cannot be
+    differentiated twice, which gradient penalties need.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        inner = max(1, channels // 8)
+        self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1, bias=False) for _ in range(3))
+        self.out = nn.Conv2d(inner, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))  # (N, C / 8, H * W)
+        weights = (query.mT @ key).softmax(dim=2)
+        return x + self.gamma * self.out((value @ weights.mT).unflatten(2, x.shape[2:]))
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Divide the weight of every convolution and dense layer by its largest singular value, estimated by one power
+    iteration a forward pass in training (Miyato et al. 2018, algorithm 1).
+
+    To be called once the weights are initialised, which afterwards are computed from others.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            parametrizations.spectral_norm(layer)
 
 
 def initialise_normal(module: nn.Module, std: float) -> None:

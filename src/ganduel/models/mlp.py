@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ganduel.models.layers import Norm, norm1d
+from ganduel.models.layers import Norm, Output, norm1d, output_layer
 
 
 class Generator(nn.Module):
@@ -31,11 +31,21 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,), through hidden layers of `widths` with
-    dropout."""
+    """Images (N, image_channels, resolution, resolution) to logits (N,), or to probabilities where the `output` is
+    sigmoid, through hidden layers of `widths` with dropout."""
 
-    def __init__(self, *, resolution: int, image_channels: int, widths: list[int], norm: Norm, dropout: float):
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        widths: list[int],
+        norm: Norm,
+        dropout: float,
+        output: Output,
+    ):
         super().__init__()
+        self.output = output
         sizes = [image_channels * resolution**2, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for i, (before, after) in enumerate(zip(sizes, widths, strict=False)):
@@ -45,7 +55,7 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout(dropout),
             ]
-        layers += [nn.Linear(sizes[-1], 1)]
+        layers += [nn.Linear(sizes[-1], 1), output_layer(output)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""Random rotation, translation and scale."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ganduel import randomness
+from ganduel.augment import Transform
+
+
+class Affine(Transform):
+    """Turns every image by up to `rotation` degrees either way, scales it by a factor between the two of `scale` and
+    moves it by up to the shares `translation` of its width and of its height, either way.
+
+    Mirrored at its edges, it always fills the frame.
+    """
+
+    def __init__(self, rotation: float, translation: list[float], scale: list[float]):
+        super().__init__()
+        if not 0 <= rotation <= 180:
+            raise ValueError(f"rotation={rotation} must be from 0 to 180 degrees")
+        if len(translation) != 2 or not all(0 <= share <= 1 for share in translation):
+            raise ValueError(f"translation={translation} must be two shares from 0 to 1: [across, down]")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale={scale} must be two factors above 0: [smallest, largest]")
+        self.rotation, self.translation, self.scale = rotation, translation, scale
+
+    def forward(self, images: Tensor, seed: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        turn, size, across, down = randomness.uniform(seed, (4, 1, 1), "affine").unbind(1)  # each (N, 1, 1)
+        angle = math.radians(self.rotation) * (2 * turn - 1)
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * size
+        # Where a pixel of the result comes from: undo the translation, then the rotation and the scale.
+        x = torch.arange(width, device=images.device) - (width - 1) / 2
+        y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+        x = x - self.translation[0] * width * (2 * across - 1)
+        y = y - self.translation[1] * height * (2 * down - 1)
+        x, y = (angle.cos() * x + angle.sin() * y) / factor, (angle.cos() * y - angle.sin() * x) / factor
+        return interpolate(images, x + (width - 1) / 2, y + (height - 1) / 2)
+
+
+def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear values of images (N, C, H, W) at the pixel positions x and y (N, H, W), mirrored at the edges.
+
+    By gathering: PyTorch's grid_sample cannot be differentiated twice in all the versions that we support.
+    """
+    channels, height, width = images.shape[1:]
+    x, y = _mirror(x, width - 1), _mirror(y, height - 1)
+    left, top = x.floor(), y.floor()
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+
+    def pixels(x: Tensor, y: Tensor) -> Tensor:
+        index = (y * width + x).long().flatten(1)[:, None].expand(-1, channels, -1)
+        return images.flatten(2).gather(2, index).view(images.shape)
+
+    right_share, bottom_share = (x - left)[:, None].to(images.dtype), (y - top)[:, None].to(images.dtype)
+    upper = torch.lerp(pixels(left, top), pixels(right, top), right_share)
+    lower = torch.lerp(pixels(left, bottom), pixels(right, bottom), right_share)
+    return torch.lerp(upper, lower, bottom_share)
+
+
+def _mirror(position: Tensor, last: int) -> Tensor:
+    """Fold positions into [0, last]."""
+    return last - (last - position.remainder(2 * last)).abs()

@@ -1,0 +1,105 @@
+"""The residual networks of "Improved Training of Wasserstein GANs" (Gulrajani et al. 2017), for every power of two from
+16 to 256 pixels.
+
+Blocks double or halve the size between 4x4 and the image. Next to the image they have `channels` feature maps, a factor
+2 further away twice as many, and so on up to 8 times.
+"""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from ganduel.models.layers import Norm, norm2d, normalise_spectrally
+
+SIZES = (16, 32, 64, 128, 256)
+
+
+def widths(resolution: int, channels: int) -> list[int]:
+    """Feature maps at `resolution`, half of it, ..., 4 pixels."""
+    if resolution not in SIZES:
+        fits = min((size for size in SIZES if size > resolution), default=SIZES[-1])
+        raise ValueError(
+            f"resolution={resolution} is not allowed; it takes {', '.join(map(str, SIZES))}: set data.resolution={fits}"
+        )
+    if channels < 1:
+        raise ValueError(f"channels={channels} must be at least 1")
+    return [channels * min(2**i, 8) for i in range(int(math.log2(resolution // 4)) + 1)]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each behind a normalisation and ReLU, beside a 1x1 shortcut; `up` doubles the size before
+    the first convolution, otherwise means of 2x2 halve it after the second."""
+
+    def __init__(self, before: int, after: int, norm: Norm, *, up: bool):
+        super().__init__()
+        inner = after if up else before
+        resize = nn.Upsample(scale_factor=2) if up else nn.AvgPool2d(2)
+        first, second = nn.Conv2d(before, inner, 3, padding=1, bias=False), nn.Conv2d(inner, after, 3, padding=1)
+        self.branch = nn.Sequential(
+            norm2d(norm, before, running=up),
+            nn.ReLU(),  # not in place: without a norm, the shortcut needs what it would overwrite
+            *([resize, first] if up else [first]),
+            norm2d(norm, inner, running=up),
+            nn.ReLU(inplace=True),
+            *([second] if up else [second, resize]),
+        )
+        self.shortcut = nn.Sequential(resize, nn.Conv2d(before, after, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x) + self.shortcut(x)
+
+
+def initialise(network: nn.Module) -> None:
+    """Uniform weights by both fans (Glorot and Bengio 2010), with twice the variance where ReLU comes before in a block
+    (He et al. 2015); biases 0."""
+    rectified = {id(layer) for block in network.modules() if isinstance(block, Block) for layer in block.branch}
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, math.sqrt(2) if id(layer) in rectified else 1.0)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class Generator(nn.Module):
+    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1)."""
+
+    def __init__(self, *, resolution: int, image_channels: int, latent: int, channels: int, norm: Norm):
+        super().__init__()
+        if latent < 1:
+            raise ValueError(f"latent={latent} must be at least 1")
+        self.latent = latent
+        sizes = widths(resolution, channels)[::-1]
+        self.layers = nn.Sequential(
+            nn.Linear(latent, sizes[0] * 16),
+            nn.Unflatten(1, (sizes[0], 4, 4)),
+            *(Block(before, after, norm, up=True) for before, after in pairwise(sizes)),
+            norm2d(norm, channels, running=True),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, image_channels, 3, padding=1),
+            nn.Tanh(),
+        )
+        initialise(self)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.layers(latent)
+
+
+class Discriminator(nn.Module):
+    """Images (N, image_channels, resolution, resolution) to logits (N,)."""
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, spectral_norm: bool):
+        super().__init__()
+        sizes = widths(resolution, channels)
+        self.layers = nn.Sequential(
+            nn.Conv2d(image_channels, channels, 3, padding=1),
+            *(Block(before, after, norm, up=False) for before, after in pairwise(sizes)),
+            nn.Flatten(),
+            nn.Linear(sizes[-1] * 16, 1),
+        )
+        initialise(self)
+        if spectral_norm:
+            normalise_spectrally(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten()

@@ -1,0 +1,153 @@
+"""The recipes of configs/experiment: they train, and their networks are those that the reports describe."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import sizes
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from ganduel import build, cli, config
+from ganduel.game import Game
+
+NAMES = sorted(p.stem for p in (config.config_dir() / "experiment").glob("*.yaml"))
+DATA = ("data=digits",)  # whatever a recipe's own data set is, it may not be here
+SWEEPS = {
+    "afhq_dcgan_lr": ("optimizer.D.lr", 4),
+    "afhq_dcgan_optimizers": ("optimizer.D._target_", 2),
+    "afhq_dcgan_schedulers": ("scheduler._target_", 3),
+    "celeba28_dcgan": ("model.discriminator", 6),
+    "celeba64_dcgan": ("model.discriminator.norm", 2),
+    "mnist_dcgan_tutorial": ("model.discriminator", 6),
+}
+
+
+def small(name: str) -> list[str]:
+    """Overrides that make a recipe's networks tiny, layer by layer."""
+    model = config.compose("train", [f"experiment={name}", *DATA])["model"]
+    overrides = ["model.channels=4"] if "channels" in model else []
+    for player in ("generator", "discriminator"):
+        for key in ("channels", "widths"):
+            if isinstance(listed := model[player].get(key), list):
+                overrides.append(f"model.{player}.{key}={[4] * len(listed)}".replace(" ", ""))
+    return overrides
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
+    """In a folder of their own name, by the command that stands in the file."""
+    monkeypatch.chdir(tmp_path)
+    tiny = ["batch_size=4", "duration=2 steps", "data.resolution=16", "metric.which=[]", packed, *DATA]
+    assert cli.command("train", [f"experiment={name}", *tiny, *small(name)]) == 0
+    (run,) = Path("runs").iterdir()
+    assert run.name.removesuffix("-digits") == name
+    assert (run / "checkpoints" / "latest.pt").exists()
+    assert re.search(rf"gan-train (-m )?experiment={name}\s", file(name))
+
+
+def file(name: str) -> str:
+    return (config.config_dir() / "experiment" / f"{name}.yaml").read_text()
+
+
+def sweep(name: str) -> dict[str, str]:
+    """What a recipe or the one it starts from sweeps over."""
+    content = yaml.safe_load(file(name))
+    if "hydra" in content:
+        return content["hydra"]["sweeper"]["params"]
+    first = content["defaults"][0]
+    return sweep(first) if isinstance(first, str) else {}
+
+
+def variants(name: str, *overrides: str) -> list[dict[str, Any]]:
+    """The configurations that a sweep stands for, as Hydra's own sweeper splits it."""
+    parsed = config.parse([f"{key}={value}" for key, value in sweep(name).items()])
+    jobs = BasicSweeper.split_arguments(parsed, None)[0]
+    return [config.compose("train", [f"experiment={name}", *DATA, *overrides, *job]) for job in jobs]
+
+
+def test_every_sweep_is_listed():
+    assert {name for name in NAMES if sweep(name)} == SWEEPS.keys()
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweeps_are_of_different_games(name):
+    key, count = SWEEPS[name]
+    seen = []
+    for variant in variants(name):
+        with torch.device("meta"):
+            assert isinstance(build.game(variant["model"], variant["augment"], []), Game)
+        for part in key.split("."):
+            variant = variant[part]
+        seen.append(str(variant))
+    assert len(set(seen)) == count
+
+
+def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "mnist_dcgan_tutorial"
+    tiny = ["batch_size=4", "duration=1 steps", "data.resolution=28", "metric.which=[]", packed, *DATA]
+    arguments = ["-m", f"experiment={name}", *tiny, "model.generator.channels=[4,4,4]"]
+    monkeypatch.setattr("sys.argv", ["gan-train", *arguments])
+    assert cli.command("train", arguments) == 0
+    runs = [yaml.safe_load(Path(f"runs/{name}/{i}/config.yaml").read_text()) for i in range(6)]
+    knobs = [tuple(run["model"]["discriminator"][key] for key in ("norm", "dropout", "output")) for run in runs]
+    assert knobs == [
+        ("none", 0.3, "linear"),
+        ("batch", 0.0, "linear"),
+        ("batch", 0.0, "sigmoid"),
+        ("batch", 0.3, "sigmoid"),
+        ("batch", 0.3, "linear"),
+        ("batch", 0.3, "linear"),
+    ]
+    assert runs[5]["model"]["discriminator"]["channels"] == [64, 128, 256, 136]
+
+
+# What the reports say of the networks: (C, H, W) after every layer of the generator, and of the discriminator.
+LAYERS = {
+    "bedroom_dcgan": (
+        [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)],
+        [(128, 34, 34), (256, 17, 17), (512, 9, 9), (1,)],
+    ),
+    "bedroom_wgan_gp_1": (
+        [(8192,), (128, 16, 16), (256, 32, 32), (3, 64, 64)],
+        [(128, 34, 34), (256, 17, 17), (64, 9, 9), (1,)],
+    ),
+    "bedroom_wgan_gp_2": (
+        [(8192,), (256, 16, 16), (64, 32, 32), (3, 64, 64)],
+        [(128, 34, 34), (256, 17, 17), (1,)],
+    ),
+    "celeba64_dcgan": (
+        [(32768,), (256, 16, 16), (128, 32, 32), (64, 64, 64), (3, 64, 64)],
+        [(64, 64, 64), (64, 32, 32), (128, 32, 32), (128, 16, 16), (256, 16, 16), (256, 8, 8), (512, 8, 8), (1,)],
+    ),
+    "mnist_dcgan_tutorial": (
+        [(12544,), (128, 7, 7), (64, 14, 14), (1, 28, 28)],
+        [(64, 14, 14), (128, 7, 7), (1,)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks_are_those_of_the_reports(name):
+    shape = ("data.resolution=28",) if "mnist" in name else ("data.resolution=64", "data.channels=3")
+    composed = config.compose("train", [f"experiment={name}", *DATA, *shape])
+    with torch.device("meta"):  # shapes without numbers
+        game = build.game(composed["model"], composed["augment"], [])
+        generator, discriminator = game.generators["G"], game.discriminators["D"]
+        images = torch.empty(2, composed["data"]["channels"], *[composed["data"]["resolution"]] * 2)
+        assert sizes(generator, torch.empty(2, generator.latent)) == LAYERS[name][0]
+        assert sizes(discriminator, images) == LAYERS[name][1]
+
+
+def test_parameters_of_the_six_discriminators():
+    """200,000 and 1.9 million, to the digits that the report gives: weights, biases, gains."""
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in build.game(variant["model"], {}, []).discriminators.parameters())
+            for variant in variants("mnist_dcgan_tutorial", "data.resolution=28")
+        ]
+    assert [round(count, -5) for count in counts] == [200_000] * 5 + [1_900_000]
+    assert counts[0] == (25 + 1) * 64 + (25 * 64 + 1) * 128 + 7 * 7 * 128 + 1
