@@ -61,7 +61,8 @@ class Recorder:
             )
         if self.main:
             self.run.record(self.config, self.overrides)
-            self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
+            steps = total * self.trainer.pace.n_generator
+            self.log = Logbook(self.run, self.step, self.trainer.images_seen, steps, self.config["loss_ema"])
         self.watch = Stopwatch(self.trainer.iteration, self.trainer.device)
         return resumed
 

@@ -65,6 +65,7 @@ class Train:
     precision: str | None
     workers: int | None
     keep: int
+    loss_ema: float
     accept_changes: bool
     overwrite: bool
     init_from: str | None
@@ -161,6 +162,7 @@ RANGES = {
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),
     "ema.ramp": (0, None),
+    "loss_ema": (0, 1),
     "model.latent": (1, None),
     "model.channels": (1, None),
 }

@@ -18,12 +18,12 @@ from ganduel.data.loading import ImageSet
 from ganduel.ema import EMA
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Pace, Turn
-from ganduel.regularizers import Regularizer
+from ganduel.pace import Gate, Pace, Turn
+from ganduel.regularizers import Projection, Regularizer
 
 
 class Term(NamedTuple):
-    """Named scalars to minimise, from one micro batch."""
+    """Named scalars of one micro batch: "loss/..." are minimised, others are statistics."""
 
     fn: Callable[[Batch, list[Duel]], dict[str, Tensor]]
     mixed: bool  # may run in mixed precision; penalties may not
@@ -34,6 +34,7 @@ class Phase(NamedTuple):
 
     terms: list[Term]
     every: int
+    gate: Gate | None  # may refuse the step, and with it the turn's later phases
 
 
 @dataclass
@@ -42,20 +43,27 @@ class Player:
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]  # images seen -> factor on the learning rate
-    phases: list[Phase]
+    schedule: Callable[[int, float], float]  # (images seen, learning rate set) -> learning rate now
+    phases: list[Phase]  # the main one first
+    projections: list[Projection]
     scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
 
     def __post_init__(self) -> None:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def step(self, images_seen: int) -> None:
+    def set_rate(self, images_seen: int) -> None:
+        """Follow the schedule."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.schedule(images_seen, rate)
+
+    def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
         distributed.average_gradients(self.networks.parameters())
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.schedule(images_seen)
         self.scaler.step(self.optimizer)  # divides by its scale first
         self.scaler.update()
+        with torch.no_grad():
+            for projection in self.projections:
+                projection.fn(list(self.networks.parameters()))
 
 
 class Stats:
@@ -65,8 +73,10 @@ class Stats:
         self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
 
     def add(self, numbers: dict[str, Tensor]) -> None:
-        for name, number in numbers.items():
-            pair = torch.stack([number.detach().float(), torch.ones((), device=number.device)])
+        self.merge({n: torch.stack([x.detach().float(), torch.ones((), device=x.device)]) for n, x in numbers.items()})
+
+    def merge(self, sums: dict[str, Tensor]) -> None:
+        for name, pair in sums.items():
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
 
     def means(self) -> dict[str, float]:
@@ -85,12 +95,12 @@ class Trainer:
         self,
         game: Game,
         loss: AdversarialLoss,
-        regularizers: dict[str, Regularizer],
+        regularizers: dict[str, Regularizer | Projection],
         pace: Pace,
         images: ImageSet,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
-        schedule: Callable[[int], float],
+        schedule: Callable[[int, float], float],
         *,
         seed: int,
         batch_size: int,
@@ -106,18 +116,21 @@ class Trainer:
         self.iteration = 0
         self.stats = Stats()
         sides = {
-            "D": (game.discriminators, self.discriminator_loss),
-            "G": (game.generators, self.generator_loss),
+            "D": (game.discriminators, self.discriminator_loss, pace.gate),
+            "G": (game.generators, self.generator_loss, None),
         }
+        penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
+        projections = [r for r in regularizers.values() if isinstance(r, Projection)]
         self.players = {
             name: Player(
                 networks,
                 optimizers[name],
                 schedule,
-                phases(main, {n: r for n, r in regularizers.items() if r.player == name}),
+                phases(main, {n: r for n, r in penalties.items() if r.player == name}, gate),
+                [r for r in projections if r.player == name],
                 torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             )
-            for name, (networks, main) in sides.items()
+            for name, (networks, main, gate) in sides.items()
         }
 
     @property
@@ -134,10 +147,11 @@ class Trainer:
 
     def take_turn(self, turn: Turn) -> None:
         player, batch = self.players[turn.player], self.draw(turn)
+        player.set_rate(self.images_seen)
         nth = self.iteration * self.pace.count(turn.player) + turn.nth
         for phase in player.phases:
-            if nth % phase.every == 0:
-                self.run(phase, player, batch)
+            if nth % phase.every == 0 and not self.run(phase, player, batch):
+                break
 
     def draw(self, turn: Turn) -> Batch:
         """This process's share of the turn's global batch."""
@@ -150,33 +164,45 @@ class Trainer:
             "seed": randomness.seeds(*stream, first=first, count=share, device=self.device),
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch) -> None:
-        """One optimizer step of a phase, over the micro batches of a batch."""
+    def run(self, phase: Phase, player: Player, batch: Batch) -> bool:
+        """One optimizer step of a phase, over the micro batches of a batch; returns whether the gate let it happen."""
         player.optimizer.zero_grad(set_to_none=True)
-        parts = split(batch, self.micro_batch)
+        parts, stats = split(batch, self.micro_batch), Stats()
         with only_trainable(player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
-                losses: dict[str, Tensor] = {}
+                numbers: dict[str, Tensor] = {}
                 for term in phase.terms:
                     with self.autocast(term.mixed):
-                        losses |= term.fn(part, duels)
-                total = torch.stack(list(losses.values())).sum()
+                        numbers |= term.fn(part, duels)
+                total = torch.stack([x for name, x in numbers.items() if name.startswith("loss/")]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
-                self.stats.add(losses)
-            player.step(self.images_seen)
+                stats.add(numbers)
+        closed = phase.gate is not None and self.ask(phase.gate, stats)
+        if not closed:
+            player.step()
+        self.stats.merge(stats.sums)
+        return not closed
+
+    def ask(self, gate: Gate, stats: Stats) -> bool:
+        """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
+        closed = gate.closed(stats.means())
+        stats.add({"gate/closed": torch.tensor(float(closed), device=self.device)})
+        return closed
 
     def autocast(self, mixed: bool) -> torch.autocast:
         mixed = mixed and self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        losses = {}
+        numbers = {}
         for duel in duels:
             real, fake = duel.critic(duel.real), duel.critic(duel.fake)
-            losses[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake)
-            self.stats.add(self.judgement(duel.name, real, fake))
-        return losses
+            # Like dropout, what disturbs labels is for training alone.
+            seed = duel.seed if self.game.discriminators.training else None
+            numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
+            numbers |= self.judgement(duel.name, real, fake)
+        return numbers
 
     def generator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         losses = {}
@@ -202,20 +228,18 @@ class Trainer:
             return {}
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
         batch = {"real": self.images.validation_batch(self.images_seen, count), "seed": seed}
-        stats, self.stats = self.stats, Stats()
+        stats = Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
         self.game.discriminators.eval()
         with torch.no_grad(), self.autocast(True):
             for part in split(batch, self.micro_batch):
                 duels = self.game.duels(part)
-                self.stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
+                stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
-        means = {f"validation/{name}": value for name, value in self.stats.means().items()}
-        self.stats = stats
-        return means
+        return {f"validation/{name}": value for name, value in stats.means().items()}
 
     def not_finite(self) -> list[str]:
         """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
@@ -250,11 +274,14 @@ class Trainer:
                 player.scaler.load_state_dict(scale)
 
 
-def phases(main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:
-    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer."""
+def phases(main: Callable, regularizers: dict[str, Regularizer], gate: Gate | None) -> list[Phase]:
+    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
+
+    A `gate` asks about the main phase; where it is closed, the lazy ones that were due are left out too.
+    """
     joined = [_penalty(name, r) for name, r in regularizers.items() if r.every == 1]
-    lazy = [Phase([_penalty(name, r)], r.every) for name, r in regularizers.items() if r.every > 1]
-    return [Phase([Term(main, mixed=True), *joined], every=1), *lazy]
+    lazy = [Phase([_penalty(name, r)], r.every, gate=None) for name, r in regularizers.items() if r.every > 1]
+    return [Phase([Term(main, mixed=True), *joined], every=1, gate=gate), *lazy]
 
 
 def _penalty(name: str, regularizer: Regularizer) -> Term:
