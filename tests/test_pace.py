@@ -1,6 +1,7 @@
 """Durations, the clock, and turns."""
 
 import pytest
+from conftest import rows
 
 from ganduel.errors import UserError
 from ganduel.pace import Clock, Duration, Gate, Pace
@@ -59,3 +60,20 @@ def test_gates_are_made_only_where_asked_for():
     assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None).gate == Gate(0.1, None)
     with pytest.raises(ValueError, match=r"accuracy_ceiling=1\.5 must be a share"):
         Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=1.5)
+
+
+def test_a_gate_closes_opens_and_the_run_ends(train):
+    """A D that learns far faster than G is held until G has caught up; its turns go on, and so does time."""
+    strong = ("pace=gated", "pace.loss_floor=0.9", "optimizer.D.lr=0.002", "optimizer.G.lr=0.01")
+    assert train(*strong, "duration=30 steps", "every.log=1 step") == 0
+    closed = [row["gate/closed"] for row in rows("runs/tiny")]
+    losses = [row["loss/D"] for row in rows("runs/tiny")]
+    assert closed == [float(loss < 0.9) for loss in losses]
+    assert "01" in (changes := "".join(str(int(c)) for c in closed)) and "10" in changes
+    assert rows("runs/tiny")[-1]["step"] == 30
+
+
+def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
+    """Accuracy above almost nothing: D never moves, G does, and the duration ends."""
+    assert train("pace.accuracy_ceiling=0.000001", "duration=6 steps", "every.log=3 steps") == 0
+    assert [row["gate/closed"] for row in rows("runs/tiny")] == [1.0, 1.0]

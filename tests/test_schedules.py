@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from conftest import rows
 from torch.optim import lr_scheduler
 
 from ganduel import schedules
@@ -103,3 +104,22 @@ def test_warm_up_is_a_factor():
 def test_what_is_refused(make, message):
     with pytest.raises((UserError, ValueError), match=message):
         make()
+
+
+def test_both_learning_rates_are_logged(train):
+    """Those of the step before; each player has its own."""
+    halving = ("scheduler=step", "scheduler.every=2 steps", "scheduler.factor=0.5", "optimizer.D.lr=0.001")
+    assert (
+        train(*halving, "scheduler.floor=0.0003", "optimizer.G.lr=0.002", "every.log=1 step", "duration=6 steps") == 0
+    )
+    for player, expected in (("D", [1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 3e-4]), ("G", [2e-3, 2e-3, 1e-3, 1e-3, 5e-4, 5e-4])):
+        assert [row[f"learning_rate/{player}"] for row in rows("runs/tiny")] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear_decay"])
+def test_a_longer_run_does_not_change_its_schedule_silently(train, capsys, name):
+    """Its length is the duration unless it is set; whoever lengthens the run says what is to become of it."""
+    assert train(f"scheduler={name}") == 0
+    assert train(f"scheduler={name}", "duration=6 steps") == 1
+    assert "scheduler.length: 4 steps -> 6 steps" in capsys.readouterr().err
+    assert train(f"scheduler={name}", "duration=6 steps", "scheduler.length=4 steps") == 0

@@ -316,3 +316,28 @@ def test_gates_that_cannot_work_are_refused(trainer, overrides, message):
     with pytest.raises(UserError, match=re.escape(message)):
         trainer(*overrides)
     trainer("pace.loss_floor=-1", "loss=wasserstein")  # a floor below the start is fine
+
+
+def test_averaged_losses(trainer):
+    """Exponential moving averages over images seen, with half of them as half-life; with two turns of D an iteration, a
+    penalty in every second one covers the images of both."""
+    one = trainer("loss_ema=0.5", "regularizer=[r1]", "regularizer.r1.every=2", "pace.n_critic=2")
+    averages: dict[str, float] = {}
+    for _ in range(4):
+        one.stats.reset()  # of the means, not of the averages
+        one.step()
+        means, kept = one.stats.means(), 0.5 ** (16 / (0.5 * one.images_seen))
+        assert {n for n in means if n.startswith("loss_ema/")} == {"loss_ema/D", "loss_ema/G", "loss_ema/r1"}
+        for name in ("loss/G", "loss/r1"):
+            averages[name] = kept * averages.get(name, means[name]) + (1 - kept) * means[name]
+            assert means[name.replace("loss", "loss_ema")] == pytest.approx(averages[name], rel=1e-4)
+    assert averages["loss/G"] != pytest.approx(means["loss/G"], rel=1e-3)
+
+
+def test_averages_count_images_not_turns(trainer):
+    one = trainer("loss_ema=0.5", "pace.n_critic=3")
+    one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + one.iteration)
+    for _ in range(2):
+        one.step()
+    # The last 24 of 48 images in three turns, at a half-life of 24: half of the past remains, and it was 0.
+    assert one.stats.means()["loss_ema/D"] == pytest.approx(0.5)

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ganduel.ema import decay
 from ganduel.run import RunFolder
 from ganduel.terminal import progress, say
 
@@ -21,12 +20,10 @@ PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
 class Logbook:
     """Writes what one run has to say, from `step` on; what an interrupted run wrote after it is cut off."""
 
-    def __init__(self, run: RunFolder, step: int, images_seen: int, steps: int, loss_ema: float):
-        """`loss_ema` is the half-life of the averaged losses, as a share of the images seen."""
-        self.run, self.loss_ema = run, loss_ema
+    def __init__(self, run: RunFolder, step: int, images_seen: int, steps: int):
+        self.run = run
         for name in ("stats.jsonl", "metrics.jsonl"):
             run.cut_back(name, step if step else -1)  # at step 0, everything is done again
-        self.last = run.last("stats.jsonl")  # from which the averages go on
         # All curves are over images seen.
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=images_seen + 1)
         self.bar = progress(total=steps, initial=step, unit=" steps", smoothing=0.05)
@@ -38,7 +35,6 @@ class Logbook:
 
     def numbers(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
         """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye."""
-        row = self.last = row | self.averages(row)
         self.run.append("stats.jsonl", row)
         for name, value in row.items():
             if "/" in name:
@@ -50,15 +46,6 @@ class Logbook:
         if self.bar.disable and time.monotonic() - self.spoken > PLAIN_SECONDS:
             self.spoken = time.monotonic()
             say(f"step {row['step']:,}/{self.bar.total:,}  " + "  ".join(f"{n} {v}" for n, v in shown.items()))
-
-    def averages(self, row: dict[str, Any]) -> dict[str, float]:
-        """Exponential moving averages of the losses, over images seen.
-
-        The half-life is a share of them, so that one setting suits runs of all lengths.
-        """
-        kept = decay(row["images"] - self.last.get("images", 0), self.loss_ema * row["images"])
-        losses = {f"loss_ema/{name[5:]}": value for name, value in row.items() if name.startswith("loss/")}
-        return {name: kept * self.last.get(name, value) + (1 - kept) * value for name, value in losses.items()}
 
     def metrics(self, row: dict[str, Any], values: dict[str, float]) -> None:
         self.run.append("metrics.jsonl", row)

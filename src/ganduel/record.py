@@ -61,8 +61,7 @@ class Recorder:
             )
         if self.main:
             self.run.record(self.config, self.overrides)
-            steps = total * self.trainer.pace.n_generator
-            self.log = Logbook(self.run, self.step, self.trainer.images_seen, steps, self.config["loss_ema"])
+            self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
         self.watch = Stopwatch(self.trainer.iteration, self.trainer.device)
         return resumed
 
@@ -81,7 +80,7 @@ class Recorder:
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
-        trainer.stats.sums.clear()
+        trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers |= self.watch.pausing(trainer.validate)()
         for name, player in trainer.players.items():

@@ -127,12 +127,6 @@ class RunFolder:
         with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def last(self, name: str) -> dict[str, Any]:
-        """The last line of a .jsonl file; {} of none."""
-        path = self.path / name
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return json.loads(lines[-1]) if lines else {}
-
     def cut_back(self, name: str, step: int) -> None:
         """Drop the lines that training wrote after this step: it will write them again."""
         path = self.path / name

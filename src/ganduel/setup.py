@@ -90,6 +90,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         seed=seed,
         batch_size=batch_size,
         micro_batch=micro,
+        loss_ema=config["loss_ema"],
         dtype=dtype,
         device=device,
     )

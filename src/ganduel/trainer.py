@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganduel import distributed, randomness
 from ganduel.data.loading import ImageSet
-from ganduel.ema import EMA
+from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Gate, Pace, Turn
@@ -46,6 +46,7 @@ class Player:
     schedule: Callable[[int, float], float]  # (images seen, learning rate set) -> learning rate now
     phases: list[Phase]  # the main one first
     projections: list[Projection]
+    turns: int  # in one iteration
     scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
 
     def __post_init__(self) -> None:
@@ -79,6 +80,18 @@ class Stats:
         for name, pair in sums.items():
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
 
+    def average(self, batch: dict[str, Tensor], kept: float) -> None:
+        """Move the losses' exponential moving averages, "loss_ema/...", towards the sums of one batch; `kept` is what
+        remains of their past."""
+        for name, pair in batch.items():
+            if name.startswith("loss/"):
+                mean, average = pair / pair[1], name.replace("loss/", "loss_ema/", 1)
+                self.sums[average] = torch.lerp(mean, self.sums.get(average, mean), kept)
+
+    def reset(self) -> None:
+        """Begin new means; the moving averages go on."""
+        self.sums = {name: pair for name, pair in self.sums.items() if name.startswith("loss_ema/")}
+
     def means(self) -> dict[str, float]:
         """Means since the last reset, over all processes, which then hold the same sums: one wait for the device."""
         if not self.sums:
@@ -105,13 +118,15 @@ class Trainer:
         seed: int,
         batch_size: int,
         micro_batch: int,
+        loss_ema: float,
         dtype: torch.dtype,
         device: torch.device,
     ):
-        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once."""
+        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
+        the half-life of the averaged losses, as a share of the images seen."""
         self.game, self.loss, self.pace, self.images, self.ema = game, loss, pace, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
-        self.dtype, self.device = dtype, device
+        self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
         self.images_per_iteration = batch_size * pace.n_critic
         self.iteration = 0
         self.stats = Stats()
@@ -128,6 +143,7 @@ class Trainer:
                 schedule,
                 phases(main, {n: r for n, r in penalties.items() if r.player == name}, gate),
                 [r for r in projections if r.player == name],
+                pace.count(name),
                 torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             )
             for name, (networks, main, gate) in sides.items()
@@ -148,7 +164,7 @@ class Trainer:
     def take_turn(self, turn: Turn) -> None:
         player, batch = self.players[turn.player], self.draw(turn)
         player.set_rate(self.images_seen)
-        nth = self.iteration * self.pace.count(turn.player) + turn.nth
+        nth = self.iteration * player.turns + turn.nth
         for phase in player.phases:
             if nth % phase.every == 0 and not self.run(phase, player, batch):
                 break
@@ -182,6 +198,9 @@ class Trainer:
         if not closed:
             player.step()
         self.stats.merge(stats.sums)
+        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
+        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
+        self.stats.average(stats.sums, kept=decay(images, half_life))
         return not closed
 
     def ask(self, gate: Gate, stats: Stats) -> bool:
