@@ -112,7 +112,7 @@ def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
     if gate.loss_floor is not None and start < gate.loss_floor:
         raise UserError(
             f"pace.loss_floor={gate.loss_floor} is above {start:.3g}, the loss of a D that cannot tell real from fake, "
-            f"which could then never move: set it below {start:.3g}"
+            f"which could then never move: set it below {start:.3g}, or null"
         )
 
 
