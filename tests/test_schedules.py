@@ -59,8 +59,8 @@ def test_equals_pytorch_over_20_epochs(schedule, scheduler):
 def test_units():
     in_steps = schedules.step("10 steps", 0.5, 0.0, None)
     assert [in_steps(CLOCK, images, 1.0) for images in (0, 299, 300, 600)] == [1, 1, 0.5, 0.25]
-    in_kimg = schedules.step("1.1 kimg", 0.5, 0.0, None)  # 1.1 * 1000 is a little more than 1100 in floating point
-    assert [in_kimg(CLOCK, images, 1.0) for images in (1099, 1100, 2200)] == [1, 0.5, 0.25]
+    in_kimg = schedules.step("2.007 kimg", 0.5, 0.0, None)  # times 1000, that is a little too much in floating point
+    assert [in_kimg(CLOCK, images, 1.0) for images in (2006, 2007, 4014)] == [1, 0.5, 0.25]
 
 
 def test_between_epochs():
