@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-all lint format clean
 
 demo: .venv/installed  ## train a DCGAN on handwritten digits: a minute or two on two cores
 	$(BIN)/gan-train experiment=demo
 
-test: .venv/installed-dev  ## the whole suite
+test: .venv/installed-dev  ## the whole suite, with every pair of options
 	$(BIN)/pytest -n auto --dist worksteal
+
+test-all: .venv/installed-dev  ## with every combination of model, loss, penalty and augmentation as well
+	$(BIN)/pytest -n auto --dist worksteal -m ""
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

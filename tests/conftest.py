@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ganduel import checkpoint, cli, config
+from ganduel import checkpoint, cli, config, setup
 from ganduel.evaluation import features
 from ganduel.game import Duel
 from ganduel.regularizers import r1
+from ganduel.trainer import Trainer
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 MODELS = {
@@ -61,6 +62,12 @@ def train(tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Callable[..
 def compose(packed: str) -> Callable[..., dict[str, Any]]:
     """The configuration of a tiny run, as training gets it."""
     return lambda *overrides, model="dcgan": config.compose("train", [*TINY, packed, *MODELS[model], *overrides])
+
+
+@pytest.fixture
+def trainer(compose: Callable[..., dict[str, Any]]) -> Callable[..., Trainer]:
+    """A trainer of a tiny run: `trainer("loss=minimax", model="vanilla")`."""
+    return lambda *overrides, **model: setup.assemble(compose(*overrides, **model), torch.device("cpu"))[0]
 
 
 def state(run: str | Path, name: str = "latest") -> dict[str, Any]:

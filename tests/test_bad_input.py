@@ -96,6 +96,8 @@ def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
         ("train", "modle=dcgan", "unknown option 'modle'. Did you mean: model?"),
         ("train", "model=dcgna", "unknown model 'dcgna'. Did you mean: dcgan? There is: dcgan, "),
         ("train", "regularizer=[r1,zzz]", "unknown regularizer 'zzz'. There is: "),
+        ("train", "scheduler.warmpu=1", "Did you mean: scheduler.warmup"),
+        ("train", "loss.smoth_real=0.1", "Did you mean: loss.smooth_real"),
         ("train", "experiment=dmeo", "unknown experiment 'dmeo'. Did you mean: demo?"),
         ("train", "model=null", "model=null is not allowed; it takes dcgan, "),
         ("train", "+sead=1", "unknown option 'sead'"),
@@ -114,6 +116,16 @@ def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
 )
 def test_misspelt(fails: Fails, name: str, argument: str, message: str) -> None:
     fails(name, [*(TINY if name == "train" else []), argument], message)  # quick, should it train
+
+
+def test_misspelt_in_a_selected_part(fails: Fails) -> None:
+    arguments = ["regularizer=[weight_clip]", "regularizer.weight_clip.limit=0.1"]
+    fails(
+        "train",
+        [*TINY, *arguments],
+        "unknown option 'regularizer.weight_clip.limit'",
+        "regularizer.weight_clip.fn.limit",
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,11 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("model.generator.depth=9", "depth=9 does not fit resolution 32"),
         ("optimizer.G.lr=-1", "optimizer.G: Invalid learning rate: -1"),
         ("pace.n_critic=0", "pace: n_critic=0"),
+        ("pace.loss_floor=2", "pace.loss_floor=2 is above 1.39, the loss of a D that cannot tell real from fake"),
+        ("pace.accuracy_ceiling=80", "accuracy_ceiling=80 must be a share between 0 and 1, or null"),
+        ("loss.flip=2", "loss: flip=2 must be 0 to 1"),
+        ("loss.smooth_real=1", "loss: smooth_real=1 and smooth_fake=0.0 must be 0 or more and together less than 1"),
+        ("loss_ema=2", "loss_ema=2.0 is not allowed; it takes 0 to 1"),
         ("pace.first=X", "pace.first=X is not allowed; it takes D, G"),
         ("device=gpu", "device=gpu is not allowed; it takes auto, cuda, mps, cpu"),
         ("precision=fp16", "precision=fp16 needs CUDA"),
@@ -190,7 +207,7 @@ def test_value(fails: Fails, argument: str, message: str) -> None:
     fails("train", [*TINY, argument], message)
 
 
-@pytest.mark.parametrize("key", ["duration", "every.log", "ema.half_life"])
+@pytest.mark.parametrize("key", ["duration", "every.log", "ema.half_life", "scheduler.warmup"])
 @pytest.mark.parametrize("text", ["5 parsecs", "-1 kimg", "0 steps", "5", "kimg", "1..2 kimg", "nan epochs"])
 def test_duration(fails: Fails, key: str, text: str) -> None:
     fails("train", [*TINY, f"{key}={text}"], f'{key}: "{text}" is no duration; write a positive number and kimg, ')

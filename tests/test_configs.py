@@ -55,9 +55,9 @@ def test_what_is_typed_wins_over_the_model():
 
 @pytest.mark.parametrize("name", options("regularizer"))
 def test_regularizers(name):
-    composed = config.compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.weight=3"])
+    composed = config.compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.player=G"])
     built = build.parts(composed["regularizer"], "regularizer", [])
-    assert isinstance(built[name], regularizers.Regularizer) and built[name].weight == 3
+    assert isinstance(built[name], regularizers.Regularizer | regularizers.Projection) and built[name].player == "G"
 
 
 @pytest.mark.parametrize("name", options("augment"))
@@ -72,14 +72,24 @@ def test_optimizers(name):
     composed = config.compose("train", [f"optimizer={name}"])
     for player in ("G", "D"):
         node = composed["optimizer"][player]
-        built = build.optimizer(node, f"optimizer.{player}", [], torch.nn.Linear(2, 2), [], torch.device("cpu"))
-        assert isinstance(built, torch.optim.Optimizer)
+        network = torch.nn.Linear(2, 2)
+        for penalties in ({}, {"r1": regularizers.Regularizer(regularizers.r1, "D", 1.0, 16)}):
+            built = build.optimizer(node, f"optimizer.{player}", [], network, penalties, torch.device("cpu"))
+            assert isinstance(built, torch.optim.Optimizer)
+            network(torch.ones(1, 2)).sum().backward()
+            before = network.weight.detach().clone()
+            built.step()
+            assert not torch.equal(before, network.weight)  # fused or not, it works on a CPU
 
 
 @pytest.mark.parametrize("name", options("scheduler"))
 def test_schedulers(name):
     composed = config.compose("train", [f"scheduler={name}"])
-    assert build.part(composed["scheduler"], "scheduler", [])(0) > 0
+    schedule = build.part(composed["scheduler"], "scheduler", [])
+    clock = pace.Clock(images_per_iteration=10, steps_per_iteration=1, images_per_epoch=100)
+    assert schedule(clock, 0, 0.1) == pytest.approx(0.1)
+    warmed = config.compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"])["scheduler"]
+    assert build.part(warmed, "scheduler", [])(clock, 50, 0.1) == pytest.approx(schedule(clock, 50, 0.1) / 2)
 
 
 @pytest.mark.parametrize("name", options("pace"))

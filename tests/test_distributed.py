@@ -8,6 +8,8 @@ import pytest
 from conftest import NO_BATCH_NORM, largest_difference, rows, state
 
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
+SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
+SETTINGS += ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # closed in some turns
 # The first process alone measures, between two lines of statistics, which take all of them.
 SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid]", "metric.samples=64")
 
@@ -32,6 +34,7 @@ def test_two_processes_equal_one(train, tiny):
         assert a["step"] == b["step"]
         for name in a:
             assert a[name] == pytest.approx(b[name], abs=1e-4), name
+    assert any(0 < row["gate/closed"] < 1 for row in rows("runs/two"))
     # The same run may go on in one process.
     assert train("name=two", *SETTINGS, "duration=12 steps") == 0
     assert train("name=one", *SETTINGS, "duration=12 steps") == 0

@@ -1,9 +1,12 @@
 """Durations, the clock, and turns."""
 
 import pytest
+from conftest import rows
 
 from ganduel.errors import UserError
-from ganduel.pace import Clock, Duration, Pace
+from ganduel.pace import Clock, Duration, Gate, Pace
+
+UNGATED = {"loss_floor": None, "accuracy_ceiling": None}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,39 @@ def test_what_is_no_duration(text):
 
 
 def test_turns():
-    turns = Pace(n_critic=2, n_generator=1, first="D").turns
+    turns = Pace(n_critic=2, n_generator=1, first="D", **UNGATED).turns
     assert [(t.player, t.nth, t.reals) for t in turns] == [("D", 0, 0), ("D", 1, 1), ("G", 0, 1)]
-    turns = Pace(n_critic=1, n_generator=2, first="G").turns
+    turns = Pace(n_critic=1, n_generator=2, first="G", **UNGATED).turns
     assert [(t.player, t.nth, t.reals) for t in turns] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
+
+
+def test_gate():
+    weak = {"loss/D": 0.3, "accuracy/real": 0.9, "accuracy/fake": 0.7, "loss/r1": 0.01}
+    assert Gate(0.31, None).closed(weak) and not Gate(0.29, None).closed(weak)
+    assert Gate(None, 0.79).closed(weak) and not Gate(None, 0.81).closed(weak)
+    assert Gate(0.29, 0.79).closed(weak) and Gate(0.31, 0.81).closed(weak) and not Gate(0.29, 0.81).closed(weak)
+    assert Gate(0.31, None).closed({"loss/DA": 0.1, "loss/DB": 0.5})  # their mean, and no accuracy
+
+
+def test_gates_are_made_only_where_asked_for():
+    assert Pace(1, 1, "D", **UNGATED).gate is None
+    assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None).gate == Gate(0.1, None)
+    with pytest.raises(ValueError, match=r"accuracy_ceiling=1\.5 must be a share"):
+        Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=1.5)
+
+
+def test_a_gate_closes_opens_and_the_run_ends(train):
+    """A D that learns far faster than G is held until G has caught up; its turns go on, and so does time."""
+    strong = ("pace=gated", "pace.loss_floor=0.9", "optimizer.D.lr=0.002", "optimizer.G.lr=0.01")
+    assert train(*strong, "duration=30 steps", "every.log=1 step") == 0
+    closed = [row["gate/closed"] for row in rows("runs/tiny")]
+    losses = [row["loss/D"] for row in rows("runs/tiny")]
+    assert closed == [float(loss < 0.9) for loss in losses]
+    assert "01" in (changes := "".join(str(int(c)) for c in closed)) and "10" in changes
+    assert rows("runs/tiny")[-1]["step"] == 30
+
+
+def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
+    """Accuracy above almost nothing: D never moves, G does, and the duration ends."""
+    assert train("pace.accuracy_ceiling=0.000001", "duration=6 steps", "every.log=3 steps") == 0
+    assert [row["gate/closed"] for row in rows("runs/tiny")] == [1.0, 1.0]

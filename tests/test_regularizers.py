@@ -81,3 +81,66 @@ def test_gradient_penalty_is_finite_where_the_gradient_is_zero(images):
 def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match="every=0"):
         regularizers.Regularizer(regularizers.r1, "D", 1.0, 0)
+
+
+def test_dragan_of_a_linear_critic(images):
+    weight = torch.full((48,), 3 / 48**0.5)
+    value = regularizers.dragan(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, 0.5)
+    assert value.item() == pytest.approx(4.0, rel=1e-5)
+
+
+def test_dragan_looks_around_real_images(images):
+    """Normal noise, wider for images of more contrast; of a quadratic critic the value is known there."""
+    seen = []
+
+    def critic(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.square().sum((1, 2, 3))
+
+    real = torch.randn(8, 3, 32, 32) * torch.arange(8).view(8, 1, 1, 1)  # the first is blank
+    value = regularizers.dragan(duel(critic, real, real), 1.0, 0.5)
+    noise = (seen[0] - real).flatten(1)
+    assert torch.allclose(noise.std(1), 0.5 * real.flatten(1).std(1), rtol=0.1)
+    assert (noise[1:].mean(1).abs() < 0.1 * noise[1:].std(1)).all()
+    assert torch.corrcoef(noise[1:]).fill_diagonal_(0).abs().max() < 0.1  # each image its own
+    expected = (2 * seen[0].flatten(1).norm(dim=1) - 1).square().mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_dragan_is_finite_where_the_gradient_is_zero(images):
+    scale = torch.tensor(0.0, requires_grad=True)
+    value = regularizers.dragan(duel(quadratic(scale), *images), 1.0, 0.5)
+    value.backward()
+    assert value.item() == pytest.approx(1.0) and torch.isfinite(scale.grad)
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        regularizers.r1,
+        regularizers.r2,
+        lambda d: regularizers.gradient_penalty(d, 1.0, False),
+        lambda d: regularizers.dragan(d, 1.0, 0.5),
+    ],
+    ids=("r1", "r2", "gradient_penalty", "dragan"),
+)
+def test_penalties_are_means_over_images(penalty, images):
+    """So the mean over micro batches is that over the batch."""
+    critic = quadratic(torch.tensor(0.3))
+    whole = duel(critic, *images)
+    real, fake = images
+    apart = [
+        penalty(Duel("", critic, real[i : i + 1], fake[i : i + 1], lambda x: x, whole.seed[i : i + 1]))
+        for i in range(5)
+    ]
+    assert penalty(whole).item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)
+    assert torch.stack(apart).std() > 0
+
+
+def test_clip():
+    parameters = [torch.tensor([-1.0, 0.005, 1.0]), torch.tensor([[0.02]])]
+    regularizers.clip(0.01)(parameters)
+    assert torch.equal(parameters[0], torch.tensor([-0.01, 0.005, 0.01]))
+    assert torch.equal(parameters[1], torch.tensor([[0.01]]))
+    with pytest.raises(ValueError, match=r"limit=-0\.01 must be more than 0"):
+        regularizers.clip(-0.01)

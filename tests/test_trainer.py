@@ -1,33 +1,23 @@
 """The loop: equivalences that must hold for any game."""
 
 import copy
-import itertools
 import math
+import re
 
 import pytest
 import torch
 from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import randomness, setup
+from ganduel.errors import UserError
 from ganduel.game import Duel
-from ganduel.pace import Turn
+from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1
 from ganduel.trainer import Stats, Trainer, phases
 
-LOSSES = ("minimax", "nonsaturating", "least_squares", "hinge", "wasserstein", "relativistic")
-PENALTIES = {
-    "none": ("regularizer=[]",),
-    "r1": ("regularizer=[r1]",),
-    "lazy": ("regularizer=[r1,r2]", "regularizer.r1.every=2", "regularizer.r2.every=3"),
-    "gp": ("regularizer=[gradient_penalty]",),
-}
+NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
+GATED = ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
 PRECISIONS = ("fp32", "bf16")
-
-
-@pytest.fixture
-def trainer(compose):
-    """A trainer of a tiny run: `trainer("loss=minimax", model="vanilla")`."""
-    return lambda *overrides, **model: setup.assemble(compose(*overrides, **model), torch.device("cpu"))[0]
 
 
 def weights(trainer: Trainer, player: str) -> dict[str, torch.Tensor]:
@@ -35,11 +25,9 @@ def weights(trainer: Trainer, player: str) -> dict[str, torch.Tensor]:
 
 
 def test_micro_batches_equal_the_whole_batch(trainer):
-    """Losses, penalties (main and lazy), optimizers and averages: all of them, after three iterations."""
-    whole, parts = (
-        trainer(*NO_BATCH_NORM, "regularizer=[r1]", "regularizer.r1.every=2", f"micro_batch={micro}")
-        for micro in (8, 2)
-    )
+    """Losses, noisy labels, penalties (main and lazy), optimizers and averages: all of them, after three iterations."""
+    chosen = (*NO_BATCH_NORM, "regularizer=[r1,r2,gradient_penalty,dragan]", "regularizer.r1.every=2", *NOISY_LABELS)
+    whole, parts = (trainer(*chosen, f"micro_batch={micro}") for micro in (8, 2))
     for one in (whole, parts):
         for _ in range(3):
             one.step()
@@ -58,21 +46,6 @@ def test_only_the_mover_moves(trainer, model):
         assert largest_difference(before[0], weights(one, mover)) > 0
         assert largest_difference(before[1], weights(one, other)) == 0
         assert all(p.requires_grad for p in one.game.parameters())
-
-
-@pytest.mark.parametrize(
-    ("model", "loss", "penalty", "precision"), list(itertools.product(MODELS, LOSSES, PENALTIES, PRECISIONS)), ids=str
-)
-def test_every_combination_trains(trainer, model, loss, penalty, precision):
-    one = trainer(f"loss={loss}", f"precision={precision}", *PENALTIES[penalty], model=model)
-    before = weights(one, "D"), weights(one, "G")
-    for _ in range(3):
-        one.step()
-    assert one.not_finite() == []
-    assert largest_difference(before[0], weights(one, "D")) > 0
-    assert largest_difference(before[1], weights(one, "G")) > 0
-    named = {"none": set(), "r1": {"loss/r1"}, "lazy": {"loss/r1", "loss/r2"}, "gp": {"loss/gradient_penalty"}}
-    assert {n for n in one.stats.means() if n.startswith("loss/")} == {"loss/D", "loss/G"} | named[penalty]
 
 
 def test_a_state_without_a_scale_is_loaded_by_one_with(trainer):
@@ -102,7 +75,7 @@ def test_penalties_and_critics_are_float32_under_mixed_precision(trainer):
         return r1(duel)
 
     one = trainer("precision=bf16")
-    one.players["D"].phases = phases(one.discriminator_loss, {"spy": Regularizer(spy, "D", 1.0, 1)})
+    one.players["D"].phases = phases(one.discriminator_loss, {"spy": Regularizer(spy, "D", 1.0, 1)}, gate=None)
     one.step()
     assert seen == [(torch.float32, False, torch.float32)]
 
@@ -118,7 +91,7 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
     assert one.players["G"].optimizer.param_groups[0]["lr"] == 2e-4
     ran = []
     run = one.run
-    one.run = lambda phase, player, batch: (ran.append(phase.every), run(phase, player, batch))
+    one.run = lambda phase, player, batch: (ran.append(phase.every), run(phase, player, batch))[1]
     for _ in range(5):
         one.step()
     assert ran == [1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1]  # D, its penalty, G, D, G, ...
@@ -191,7 +164,7 @@ def test_what_is_not_finite_is_named(trainer):
 
 def test_the_schedule_sets_the_learning_rate(trainer):
     one = trainer()
-    one.players["G"].schedule = lambda images_seen: 0.5 if images_seen else 1.0
+    one.players["G"].schedule = lambda images_seen, rate: rate / 2 if images_seen else rate
     for expected in (2e-4, 1e-4):
         one.step()
         assert one.players["G"].optimizer.param_groups[0]["lr"] == pytest.approx(expected)
@@ -222,3 +195,163 @@ def test_augmentation_sees_reals_and_fakes_and_equals_over_micro_batches(trainer
     assert torch.equal(whole[0], torch.cat([parts[0], parts[2]]))
     assert torch.equal(whole[1], torch.cat([parts[1], parts[3]]))
     assert torch.equal(whole[2], torch.cat([parts[4], parts[5]]))
+
+
+def set_gate(trainer: Trainer, *, floor: float) -> None:
+    main, *lazy = trainer.players["D"].phases
+    trainer.players["D"].phases = [main._replace(gate=Gate(floor, None)), *lazy]
+
+
+def test_a_closed_gate_holds_d_alone(trainer):
+    """Not even its optimizer or its lazy penalties move; the batch counts, the loss is noted, G goes on."""
+    one = trainer("pace=gated", "regularizer=[r1,weight_clip]", "regularizer.r1.every=2")
+    one.step()
+    set_gate(one, floor=math.inf)
+    one.stats.sums.clear()
+    before, state = (weights(one, "D"), weights(one, "G")), copy.deepcopy(one.players["D"].optimizer.state_dict())
+    seen = one.images_seen
+    for _ in range(2):  # r1 is due in one of them
+        one.step()
+    assert largest_difference(before[0], weights(one, "D")) == 0
+    assert_equal(state, one.players["D"].optimizer.state_dict())
+    assert largest_difference(before[1], weights(one, "G")) > 0
+    assert one.images_seen == seen + 16
+    means = one.stats.means()
+    assert means["gate/closed"] == 1 and means["loss/D"] > 0 and "loss/r1" not in means
+    set_gate(one, floor=-math.inf)
+    one.step()
+    assert largest_difference(before[0], weights(one, "D")) > 0
+    assert one.stats.means()["gate/closed"] == pytest.approx(2 / 3) and "loss/r1" not in one.stats.means()
+    one.step()
+    assert "loss/r1" in one.stats.means()
+
+
+def test_an_open_gate_changes_nothing(trainer):
+    gated, plain = trainer("pace=gated", "pace.loss_floor=-1"), trainer()
+    for one in (gated, plain):
+        for _ in range(2):
+            one.step()
+    assert_equal(gated.game.state_dict(), plain.game.state_dict())
+    assert gated.stats.means().keys() - plain.stats.means().keys() == {"gate/closed"}
+
+
+def test_the_gate_asks_for_the_whole_batch(trainer):
+    """Micro batches on both sides of the floor: their mean decides."""
+    one = trainer("pace=gated", "micro_batch=4")
+    losses = iter((0.0, 1.0) * 2)
+    one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + next(losses))
+    for floor, expected in ((0.6, False), (0.4, True)):
+        set_gate(one, floor=floor)
+        main = one.players["D"].phases[0]
+        assert one.run(main, one.players["D"], one.draw(Turn("D", 0, 0))) is expected
+
+
+def test_the_gate_opens_alike_in_any_split(trainer):
+    seen = []
+    for micro in (8, 2):
+        one = trainer(*NO_BATCH_NORM, *NOISY_LABELS, *GATED, f"micro_batch={micro}")
+        closed = []
+        for _ in range(8):
+            one.stats.reset()
+            one.step()
+            closed.append(one.stats.means()["gate/closed"])
+        seen.append((closed, one.game.state_dict()))
+    assert seen[0][0] == seen[1][0] and set(closed) == {0, 1}
+    assert largest_difference(seen[0][1], seen[1][1]) < 1e-5
+
+
+def test_the_gate_under_a_gradient_scale(trainer):
+    """A closed turn leaves fp16's scale alone, an open one after it works."""
+    one = trainer("pace=gated")
+    one.players["D"].scaler = torch.amp.GradScaler("cpu", enabled=True)
+    for floor in (math.inf, -math.inf, math.inf, -math.inf):
+        set_gate(one, floor=floor)
+        before = weights(one, "D")
+        one.step()
+        assert (largest_difference(before, weights(one, "D")) > 0) == (floor < 0)
+
+
+def test_weights_are_clipped_after_each_step(trainer):
+    """All of D's, and nobody else's."""
+    one = trainer("regularizer=[weight_clip]", "regularizer.weight_clip.fn.limit=0.03", "optimizer=rmsprop")
+    assert max(float(p.abs().max()) for p in weights(one, "D").values()) > 0.5  # the gains of BatchNorm
+    for _ in range(2):
+        one.step()
+        assert max(float(p.abs().max()) for p in weights(one, "D").values()) == pytest.approx(0.03)
+    assert max(float(p.abs().max()) for p in weights(one, "G").values()) > 0.5
+
+
+def test_validation_uses_undisturbed_labels(trainer):
+    """The same networks and images: flipped labels, in training alone."""
+    plain, flipped = trainer(), trainer("loss.flip=1")
+    assert plain.validate() == flipped.validate()
+    for one in (plain, flipped):
+        one.take_turn(Turn("D", 0, 0))
+    assert plain.stats.means()["loss/D"] != flipped.stats.means()["loss/D"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (("regularizer=[r1]",), "regularizer=[r1] with batch normalisation in D"),
+        (("regularizer=[weight_clip,dragan]",), "regularizer=[dragan] with batch normalisation in D"),
+        (("regularizer=[weight_clip]",), None),
+        (("regularizer=[r1]", "model.discriminator.norm=layer"), None),
+        ((), None),
+    ],
+)
+def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, warned):
+    trainer(*overrides)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == (1 if warned else 0) and all(warned in line for line in lines)
+
+
+@pytest.mark.parametrize(("loss", "warned"), [("nonsaturating", True), ("least_squares", False), ("hinge", False)])
+def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
+    one = trainer(f"loss={loss}")
+    one.game.discriminators["D"].output = "linear"
+    assert setup.doubts(one.game, one.loss, {}) == []
+    one.game.discriminators["D"].output = "sigmoid"
+    doubts = setup.doubts(one.game, one.loss, {})
+    assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("pace.accuracy_ceiling=0.8", "loss=wasserstein"), "pace.accuracy_ceiling=0.8 needs an accuracy"),
+        (("pace.accuracy_ceiling=0.8", "loss=relativistic"), "pace.accuracy_ceiling=0.8 needs an accuracy"),
+        (("pace=gated", "loss=wasserstein"), "pace.loss_floor=0.1 is above 0, the loss of a D that cannot tell"),
+        (("pace.loss_floor=1.4",), "pace.loss_floor=1.4 is above 1.39, the loss of a D that cannot tell"),
+        (("pace.loss_floor=0.3", "loss=least_squares"), "pace.loss_floor=0.3 is above 0.25"),
+    ],
+)
+def test_gates_that_cannot_work_are_refused(trainer, overrides, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        trainer(*overrides)
+    trainer("pace.loss_floor=-1", "loss=wasserstein")  # a floor below the start is fine
+
+
+def test_averaged_losses(trainer):
+    """Exponential moving averages over images seen, with half of them as half-life; with two turns of D an iteration, a
+    penalty in every second one covers the images of both."""
+    one = trainer("loss_ema=0.5", "regularizer=[r1]", "regularizer.r1.every=2", "pace.n_critic=2")
+    averages: dict[str, float] = {}
+    for _ in range(4):
+        one.stats.reset()  # of the means, not of the averages
+        one.step()
+        means, kept = one.stats.means(), 0.5 ** (16 / (0.5 * one.images_seen))
+        assert {n for n in means if n.startswith("loss_ema/")} == {"loss_ema/D", "loss_ema/G", "loss_ema/r1"}
+        for name in ("loss/G", "loss/r1"):
+            averages[name] = kept * averages.get(name, means[name]) + (1 - kept) * means[name]
+            assert means[name.replace("loss", "loss_ema")] == pytest.approx(averages[name], rel=1e-4)
+    assert averages["loss/G"] != pytest.approx(means["loss/G"], rel=1e-3)
+
+
+def test_averages_count_images_not_turns(trainer):
+    one = trainer("loss_ema=0.5", "pace.n_critic=3")
+    one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + one.iteration)
+    for _ in range(2):
+        one.step()
+    # The last 24 of 48 images in three turns, at a half-life of 24: half of the past remains, and it was 0.
+    assert one.stats.means()["loss_ema/D"] == pytest.approx(0.5)

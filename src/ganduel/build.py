@@ -17,6 +17,7 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
+from ganduel import lazy
 from ganduel.augment import Chain
 from ganduel.errors import UserError, describe, suggest
 from ganduel.game import Game
@@ -31,7 +32,7 @@ HOMES = {
     "regularizer": ("ganduel.regularizers",),
     "augment": ("ganduel.augment",),
     "optimizer": ("torch.optim",),
-    "scheduler": ("ganduel.pace",),
+    "scheduler": ("ganduel.schedules",),
     "pace": ("ganduel.pace",),
     "data": ("ganduel.data.sources",),
     "mode": ("ganduel.sampling",),
@@ -192,19 +193,13 @@ def optimizer(
     key: str,
     allow: Sequence[str],
     networks: nn.Module,
-    lazy: Iterable[Regularizer],
+    penalties: dict[str, Regularizer],
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    """A player's optimizer, corrected for the extra steps of its lazy regularizers.
-
-    With one regularizer every k steps, Adam's learning rate is multiplied by c = k / (k + 1) and its betas are raised
-    to c, so that an iteration moves as far and forgets as much as without it (Karras et al. 2020, "Analyzing and
-    Improving the Image Quality of StyleGAN", appendix B).
-    """
-    c = 1 / (1 + sum(1 / r.every for r in lazy if r.every > 1))
+    """A player's optimizer, corrected for the extra steps of its lazy `penalties`, which have a name each."""
     _check_part(node, key, allow, ("params",))
-    if c < 1 and "betas" in node:
-        node = {**node, "lr": node["lr"] * c, "betas": [beta**c for beta in node["betas"]]}
+    if every := {name: r.every for name, r in penalties.items() if r.every > 1}:
+        node = {**node, **lazy.correct(locate(node["_target_"], key, allow), node, every)}
     if device.type not in ("cpu", "cuda"):
         node = {name: value for name, value in node.items() if name != "fused"}
     return part(node, key, allow, params=networks.parameters())

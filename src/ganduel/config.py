@@ -190,8 +190,8 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
             continue
         group, _, rest = key.partition(".")
         option = rest.partition(".")[0]
-        if group not in groups and option in _options(group):  # one of which any number may be chosen
-            selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
+        selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
+        if group not in groups and option in _options(group) and option not in selected:  # any number may be chosen
             select = ",".join([*selected, option])
             return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"

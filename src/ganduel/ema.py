@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def decay(images: float, half_life: float) -> float:
+    """What remains of an average's past after so many images."""
+    return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+
+
 class EMA:
     """Averaged copies of all generators, with their running statistics.
 
@@ -24,7 +29,7 @@ class EMA:
     def decay(self, images: int, images_seen: int) -> float:
         """What remains of the old average after a step of `images`, at `images_seen` in all."""
         half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * images_seen)
-        return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+        return decay(images, half_life)
 
     @torch.no_grad()
     def update(self, images: int, images_seen: int) -> None:

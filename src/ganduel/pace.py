@@ -1,4 +1,4 @@
-"""Whose turn it is, and how time is counted: durations, learning-rate schedules.
+"""Whose turn it is, when D has to wait, and how time is counted.
 
 Time is the number of real images that the discriminators have seen. One iteration is one round of turns, so images seen
 are a pure function of the iteration, and so is everything that depends on them.
@@ -20,16 +20,50 @@ class Turn(NamedTuple):
     reals: int  # which of the iteration's batches of real images it meets
 
 
+class Gate(NamedTuple):
+    """When D is too strong to move on: its loss is below the floor, or its accuracy above the ceiling; None is never.
+
+    A turn behind a closed gate is played and counted, but D stays as it is. So the gate opens once G has caught up.
+    """
+
+    loss_floor: float | None
+    accuracy_ceiling: float | None
+
+    def closed(self, statistics: dict[str, float]) -> bool:
+        """Decide from the statistics of one whole batch, averaged over the discriminators and over real and fake."""
+        loss, accuracy = (_mean_of(statistics, prefix) for prefix in ("loss/D", "accuracy/"))
+        return (self.loss_floor is not None and loss < self.loss_floor) or (
+            self.accuracy_ceiling is not None and accuracy > self.accuracy_ceiling
+        )
+
+
+def _mean_of(statistics: dict[str, float], prefix: str) -> float:
+    """NaN, with which no comparison holds, where there are none."""
+    values = [value for name, value in statistics.items() if name.startswith(prefix)]
+    return sum(values) / len(values) if values else math.nan
+
+
 class Pace:
     """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
 
     Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see
-    next).
+    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`.
     """
 
-    def __init__(self, n_critic: int, n_generator: int, first: Literal["D", "G"]):
+    def __init__(
+        self,
+        n_critic: int,
+        n_generator: int,
+        first: Literal["D", "G"],
+        loss_floor: float | None,
+        accuracy_ceiling: float | None,
+    ):
         if n_critic < 1 or n_generator < 1:
             raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
+        if accuracy_ceiling is not None and not 0 < accuracy_ceiling < 1:
+            raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
+        gated = loss_floor is not None or accuracy_ceiling is not None
+        self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
         self.n_critic, self.n_generator = n_critic, n_generator
         critic = [Turn("D", i, i) for i in range(n_critic)]
         generator = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
@@ -74,7 +108,7 @@ class Duration:
     unit: Literal["kimg", "steps", "epochs"]
 
     @classmethod
-    def parse(cls, text: str, key: str) -> "Duration":
+    def parse(cls, text: str | float, key: str) -> "Duration":
         """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
         match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(kimg|steps?|epochs?)\s*", str(text))
         try:
@@ -88,8 +122,3 @@ class Duration:
             )
         unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
         return cls(amount, unit)  # type: ignore[arg-type]
-
-
-def constant(images_seen: int) -> float:
-    """A schedule is the factor on the learning rate after so many images; this one is 1."""
-    return 1.0

@@ -81,7 +81,7 @@ class Recorder:
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
-        trainer.stats.sums.clear()
+        trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers |= self.watch.pausing(trainer.validate)()
         for name, player in trainer.players.items():

@@ -1,6 +1,7 @@
-"""Penalties: functions of one duel. Weight, interval and player are configuration.
+"""Penalties: functions of one duel; and projections, which put a player's parameters back where they may be.
 
-The trainer runs them in float32, outside autocast.
+Weight, interval and player are configuration. The trainer runs penalties in float32, outside autocast. Every penalty is
+a mean of one value an image, so that neither micro batches nor processes change it.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,14 @@ class Regularizer:
             raise ValueError(f"every={self.every} must be at least 1")
 
 
+@dataclass
+class Projection:
+    """What is done to the parameters of a player after each of its optimizer steps."""
+
+    fn: Callable[[list[Tensor]], None]
+    player: Literal["D", "G"]
+
+
 def r1(duel: Duel) -> Tensor:
     """Mean squared norm of D's gradient at real images: E |grad D(x)|^2 (Mescheder et al. 2018, equation 9).
 
@@ -52,10 +61,37 @@ def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
     `one_sided` punishes only gradients above the target.
     """
     share = randomness.uniform(duel.seed, (1, 1, 1), "interpolate")
-    excess = _squared_gradient(duel, torch.lerp(duel.real, duel.fake.detach().float(), share))
-    # The root has no derivative at 0; there, the gradient can only be pushed up in every direction or none.
-    excess = excess.clamp_min(1e-24).sqrt() - target
+    excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach().float(), share)) - target
     return (excess.clamp_min(0) if one_sided else excess).square().mean()
+
+
+def dragan(duel: Duel, target: float, spread: float) -> Tensor:
+    """E (|grad D(x)| - target)^2 at real images under normal noise (Kodali et al. 2017).
+
+    The noise is `spread` times the standard deviation of the image's own pixels. The paper scales it by that of the
+    batch, through which the penalty of an image would depend on its neighbours.
+    """
+    width = spread * duel.real.std(dim=(1, 2, 3), keepdim=True)
+    noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
+    return (_gradient_norm(duel, duel.real + width * noise) - target).square().mean()
+
+
+def clip(limit: float) -> Callable[[list[Tensor]], None]:
+    """Cut every parameter to [-limit, limit], biases and gains included (Arjovsky et al. 2017, algorithm 1)."""
+    if limit <= 0:
+        raise ValueError(f"limit={limit} must be more than 0")
+
+    def project(parameters: list[Tensor]) -> None:
+        torch._foreach_clamp_min_(parameters, -limit)
+        torch._foreach_clamp_max_(parameters, limit)
+
+    return project
+
+
+def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:
+    """Norm of the critic's gradient at each image: (N,)."""
+    # The root has no derivative at 0; there, the gradient can only be pushed up in every direction or none.
+    return _squared_gradient(duel, images).clamp_min(1e-24).sqrt()
 
 
 def _squared_gradient(duel: Duel, images: Tensor) -> Tensor:

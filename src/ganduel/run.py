@@ -30,6 +30,7 @@ FREE = (
     "every",
     "json",
     "keep",
+    "loss_ema",
     "metric",
     "micro_batch",
     "name",

@@ -69,6 +69,7 @@ class Train:
     precision: str | None
     workers: int | None
     keep: int
+    loss_ema: float
     accept_changes: bool
     overwrite: bool
     init_from: str | None
@@ -166,6 +167,7 @@ RANGES = {
     "data.max_rejected": (0, 1),
     "data.raw_limit_gb": (0, None),
     "ema.ramp": (0, None),
+    "loss_ema": (0, 1),
     "model.latent": (1, None),
     "model.channels": (1, None),
 }

@@ -1,5 +1,6 @@
 """From a configuration to a trainer that is ready to step."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from ganduel.device import precision
 from ganduel.ema import EMA
 from ganduel.errors import UserError
 from ganduel.evaluation.features import check_features
-from ganduel.pace import Clock, Duration
+from ganduel.game import Game
+from ganduel.losses import AdversarialLoss
+from ganduel.pace import Clock, Duration, Gate
+from ganduel.regularizers import Regularizer
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
@@ -32,14 +36,17 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     half_life = Duration.parse(config["ema"]["half_life"], "ema.half_life")
     loss = build.part(config["loss"], "loss", allow)
     regularizers = build.parts(config["regularizer"], "regularizer", allow)
+    penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
     pace = build.part(config["pace"], "pace", allow)
+    if pace.gate is not None:
+        check_gate(pace.gate, loss)
     schedule = build.part(config["scheduler"], "scheduler", allow)
     torch.manual_seed(randomness.key(seed, "initialisation"))
     game = build.game(config["model"], config["augment"], allow)
     if device.type == "cuda" and distributed.world() > 1:
-        if regularizers and any(isinstance(m, BATCH_NORM) for m in game.discriminators.modules()):
+        if penalties and has_batch_norm(game.discriminators):
             raise UserError(
-                f"regularizer=[{','.join(regularizers)}] over several GPUs cannot differentiate twice through batch "
+                f"regularizer=[{','.join(penalties)}] over several GPUs cannot differentiate twice through batch "
                 "normalisation: set model.discriminator.norm=layer"
             )
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
@@ -56,7 +63,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
             f"optimizer.{name}",
             allow,
             networks,
-            [r for r in regularizers.values() if r.player == name],
+            {n: r for n, r in penalties.items() if r.player == name},
             device,
         )
         for name, networks in players.items()
@@ -79,14 +86,56 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         images,
         ema,
         optimizers,
-        schedule,
+        partial(schedule, clock),
         seed=seed,
         batch_size=batch_size,
         micro_batch=micro,
+        loss_ema=config["loss_ema"],
         dtype=dtype,
         device=device,
     )
+    if distributed.is_main():
+        for warning in doubts(game, loss, penalties):
+            say(f"warning: {warning}")
     return trainer, clock
+
+
+def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
+    """Raise UserError for a gate that this loss cannot ask, or that would keep D out for ever."""
+    if gate.accuracy_ceiling is not None and loss.boundary is None:
+        raise UserError(
+            f"pace.accuracy_ceiling={gate.accuracy_ceiling} needs an accuracy, which this loss does not have, for it "
+            "only compares logits: set pace.accuracy_ceiling=null, or loss=nonsaturating, least_squares or hinge"
+        )
+    undecided = torch.tensor([loss.boundary or 0.0])
+    start = loss.discriminator(undecided, undecided, None).item()
+    if gate.loss_floor is not None and start < gate.loss_floor:
+        raise UserError(
+            f"pace.loss_floor={gate.loss_floor} is above {start:.3g}, the loss of a D that cannot tell real from fake, "
+            f"which could then never move: set it below {start:.3g}, or null"
+        )
+
+
+def has_batch_norm(networks: nn.Module) -> bool:
+    return any(isinstance(m, BATCH_NORM) for m in networks.modules())
+
+
+def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer]) -> list[str]:
+    """What can be done, but is hardly meant."""
+    doubts = []
+    if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
+        doubts.append(
+            "model.discriminator.output=sigmoid in front of a loss that has a sigmoid of its own: the second one "
+            "weakens D's gradients, and D's accuracy, counted from 0, says nothing; meant for comparisons"
+        )
+    own = [name for name, r in penalties.items() if r.player == "D"]
+    if own and has_batch_norm(game.discriminators):
+        doubts.append(
+            f"regularizer=[{','.join(own)}] with batch normalisation in D: the gradient at one image reaches through "
+            "the batch's statistics to the others, so no image is penalised for itself; set "
+            "model.discriminator.norm=layer"
+        )
+    return doubts
 
 
 def micro_batch(config: dict[str, Any]) -> int:

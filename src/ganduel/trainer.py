@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from ganduel import distributed, randomness
 from ganduel.data.loading import ImageSet
-from ganduel.ema import EMA
+from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Pace, Turn
-from ganduel.regularizers import Regularizer
+from ganduel.pace import Gate, Pace, Turn
+from ganduel.regularizers import Projection, Regularizer
 
 
 class Term(NamedTuple):
-    """Named scalars to minimise, from one micro batch."""
+    """Named scalars of one micro batch: "loss/..." are minimised, others are statistics."""
 
     fn: Callable[[Batch, list[Duel]], dict[str, Tensor]]
     mixed: bool  # may run in mixed precision; penalties may not
@@ -34,6 +34,7 @@ class Phase(NamedTuple):
 
     terms: list[Term]
     every: int
+    gate: Gate | None  # may refuse the step, and with it the turn's later phases
 
 
 @dataclass
@@ -42,20 +43,28 @@ class Player:
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]  # images seen -> factor on the learning rate
-    phases: list[Phase]
+    schedule: Callable[[int, float], float]  # (images seen, learning rate set) -> learning rate now
+    phases: list[Phase]  # the main one first
+    projections: list[Projection]
+    turns: int  # in one iteration
     scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
 
     def __post_init__(self) -> None:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def step(self, images_seen: int) -> None:
+    def set_rate(self, images_seen: int) -> None:
+        """Follow the schedule."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.schedule(images_seen, rate)
+
+    def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
         distributed.average_gradients(self.networks.parameters())
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.schedule(images_seen)
         self.scaler.step(self.optimizer)  # divides by its scale first
         self.scaler.update()
+        with torch.no_grad():
+            for projection in self.projections:
+                projection.fn(list(self.networks.parameters()))
 
 
 class Stats:
@@ -65,9 +74,23 @@ class Stats:
         self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
 
     def add(self, numbers: dict[str, Tensor]) -> None:
-        for name, number in numbers.items():
-            pair = torch.stack([number.detach().float(), torch.ones((), device=number.device)])
+        self.merge({n: torch.stack([x.detach().float(), torch.ones((), device=x.device)]) for n, x in numbers.items()})
+
+    def merge(self, sums: dict[str, Tensor]) -> None:
+        for name, pair in sums.items():
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+    def average(self, batch: dict[str, Tensor], kept: float) -> None:
+        """Move the losses' exponential moving averages, "loss_ema/...", towards the sums of one batch; `kept` is what
+        remains of their past."""
+        for name, pair in batch.items():
+            if name.startswith("loss/"):
+                mean, average = pair / pair[1], name.replace("loss/", "loss_ema/", 1)
+                self.sums[average] = torch.lerp(mean, self.sums.get(average, mean), kept)
+
+    def reset(self) -> None:
+        """Begin new means; the moving averages go on."""
+        self.sums = {name: pair for name, pair in self.sums.items() if name.startswith("loss_ema/")}
 
     def means(self) -> dict[str, float]:
         """Means since the last reset, over all processes, which then hold the same sums: one wait for the device."""
@@ -85,39 +108,45 @@ class Trainer:
         self,
         game: Game,
         loss: AdversarialLoss,
-        regularizers: dict[str, Regularizer],
+        regularizers: dict[str, Regularizer | Projection],
         pace: Pace,
         images: ImageSet,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
-        schedule: Callable[[int], float],
+        schedule: Callable[[int, float], float],
         *,
         seed: int,
         batch_size: int,
         micro_batch: int,
+        loss_ema: float,
         dtype: torch.dtype,
         device: torch.device,
     ):
-        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once."""
+        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
+        the half-life of the averaged losses, as a share of the images seen."""
         self.game, self.loss, self.pace, self.images, self.ema = game, loss, pace, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
-        self.dtype, self.device = dtype, device
+        self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
         self.images_per_iteration = batch_size * pace.n_critic
         self.iteration = 0
         self.stats = Stats()
         sides = {
-            "D": (game.discriminators, self.discriminator_loss),
-            "G": (game.generators, self.generator_loss),
+            "D": (game.discriminators, self.discriminator_loss, pace.gate),
+            "G": (game.generators, self.generator_loss, None),
         }
+        penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
+        projections = [r for r in regularizers.values() if isinstance(r, Projection)]
         self.players = {
             name: Player(
                 networks,
                 optimizers[name],
                 schedule,
-                phases(main, {n: r for n, r in regularizers.items() if r.player == name}),
+                phases(main, {n: r for n, r in penalties.items() if r.player == name}, gate),
+                [r for r in projections if r.player == name],
+                pace.count(name),
                 torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             )
-            for name, (networks, main) in sides.items()
+            for name, (networks, main, gate) in sides.items()
         }
 
     @property
@@ -135,10 +164,11 @@ class Trainer:
 
     def take_turn(self, turn: Turn) -> None:
         player, batch = self.players[turn.player], self.draw(turn)
-        nth = self.iteration * self.pace.count(turn.player) + turn.nth
+        player.set_rate(self.images_seen)
+        nth = self.iteration * player.turns + turn.nth
         for phase in player.phases:
-            if nth % phase.every == 0:
-                self.run(phase, player, batch)
+            if nth % phase.every == 0 and not self.run(phase, player, batch):
+                break
 
     def draw(self, turn: Turn) -> Batch:
         """This process's share of the turn's global batch."""
@@ -151,33 +181,48 @@ class Trainer:
             "seed": randomness.seeds(*stream, first=first, count=share, device=self.device),
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch) -> None:
-        """One optimizer step of a phase, over the micro batches of a batch."""
+    def run(self, phase: Phase, player: Player, batch: Batch) -> bool:
+        """One optimizer step of a phase, over the micro batches of a batch; returns whether the gate let it happen."""
         player.optimizer.zero_grad(set_to_none=True)
-        parts = split(batch, self.micro_batch)
+        parts, stats = split(batch, self.micro_batch), Stats()
         with only_trainable(player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
-                losses: dict[str, Tensor] = {}
+                numbers: dict[str, Tensor] = {}
                 for term in phase.terms:
                     with self.autocast(term.mixed):
-                        losses |= term.fn(part, duels)
-                total = torch.stack(list(losses.values())).sum()
+                        numbers |= term.fn(part, duels)
+                total = torch.stack([x for name, x in numbers.items() if name.startswith("loss/")]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
-                self.stats.add(losses)
-            player.step(self.images_seen)
+                stats.add(numbers)
+        closed = phase.gate is not None and self.ask(phase.gate, stats)
+        if not closed:
+            player.step()
+        self.stats.merge(stats.sums)
+        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
+        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
+        self.stats.average(stats.sums, kept=decay(images, half_life))
+        return not closed
+
+    def ask(self, gate: Gate, stats: Stats) -> bool:
+        """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
+        closed = gate.closed(stats.means())
+        stats.add({"gate/closed": torch.tensor(float(closed), device=self.device)})
+        return closed
 
     def autocast(self, mixed: bool) -> torch.autocast:
         mixed = mixed and self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        losses = {}
+        numbers = {}
         for duel in duels:
             real, fake = duel.critic(duel.real), duel.critic(duel.fake)
-            losses[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake)
-            self.stats.add(self.judgement(duel.name, real, fake))
-        return losses
+            # Like dropout, what disturbs labels is for training alone.
+            seed = duel.seed if self.game.discriminators.training else None
+            numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
+            numbers |= self.judgement(duel.name, real, fake)
+        return numbers
 
     def generator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         losses = {}
@@ -203,20 +248,18 @@ class Trainer:
             return {}
         seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
         batch = {**self.images.validation_batch(self.images_seen, count), "seed": seed}
-        stats, self.stats = self.stats, Stats()
+        stats = Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
         self.game.discriminators.eval()
         with torch.no_grad(), self.autocast(True):
             for part in split(batch, self.micro_batch):
                 duels = self.game.duels(part)
-                self.stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
+                stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
-        means = {f"validation/{name}": value for name, value in self.stats.means().items()}
-        self.stats = stats
-        return means
+        return {f"validation/{name}": value for name, value in stats.means().items()}
 
     def not_finite(self) -> list[str]:
         """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
@@ -251,11 +294,14 @@ class Trainer:
                 player.scaler.load_state_dict(scale)
 
 
-def phases(main: Callable, regularizers: dict[str, Regularizer]) -> list[Phase]:
-    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer."""
+def phases(main: Callable, regularizers: dict[str, Regularizer], gate: Gate | None) -> list[Phase]:
+    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
+
+    A `gate` asks about the main phase; where it is closed, the lazy ones that were due are left out too.
+    """
     joined = [_penalty(name, r) for name, r in regularizers.items() if r.every == 1]
-    lazy = [Phase([_penalty(name, r)], r.every) for name, r in regularizers.items() if r.every > 1]
-    return [Phase([Term(main, mixed=True), *joined], every=1), *lazy]
+    lazy = [Phase([_penalty(name, r)], r.every, gate=None) for name, r in regularizers.items() if r.every > 1]
+    return [Phase([Term(main, mixed=True), *joined], every=1, gate=gate), *lazy]
 
 
 def _penalty(name: str, regularizer: Regularizer) -> Term:

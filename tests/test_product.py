@@ -1,0 +1,161 @@
+"""Every option with every other: each cell trains three steps, or is refused with the line that REFUSED documents.
+
+`make test` covers every pair of options, `make test-all` the whole product of models, losses, penalties and
+augmentations, in which the other groups take turns.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+from conftest import MODELS, largest_difference
+
+from ganduel import config
+from ganduel.errors import UserError
+
+Cell = dict[str, str]
+
+NONE = "none"
+
+
+def options(group: str) -> list[str]:
+    """All files of a group: new ones join by themselves."""
+    return sorted(path.stem for path in (config.config_dir() / group).glob("*.yaml"))
+
+
+REGULARIZERS = {
+    NONE: ("regularizer=[]",),
+    "lazy": ("regularizer=[r1,r2]", "regularizer.r1.every=2", "regularizer.r2.every=3"),
+}
+REGULARIZERS |= {name: (f"regularizer=[{name}]",) for name in options("regularizer")}
+AUGMENTS = {NONE: ()} | {name: (f"augment=[{name}]",) for name in options("augment")}
+PACES = {name: (f"pace={name}",) for name in options("pace")}
+PACES["gated_by_accuracy"] = ("pace=gated", "pace.loss_floor=null", "pace.accuracy_ceiling=0.95")
+
+GROUPS = {
+    "model": list(MODELS),
+    "loss": options("loss"),
+    "regularizer": list(REGULARIZERS),
+    "augment": list(AUGMENTS),
+    "optimizer": options("optimizer"),
+    "scheduler": options("scheduler"),
+    "pace": list(PACES),
+    "precision": ["fp32", "bf16"],
+}
+WHOLE = ("model", "loss", "regularizer", "augment")
+
+# Pairs of options that cannot work together, and what is said about it.
+REFUSED = {
+    (("loss", "wasserstein"), ("pace", "gated")): "pace.loss_floor=0.1 is above 0,",
+    (("loss", "wasserstein"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
+    (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
+}
+
+
+def refusal(cell: Cell) -> str | None:
+    """What is said about a cell, whole or in part, that cannot work."""
+    return next((message for pair, message in REFUSED.items() if cell.items() >= set(pair)), None)
+
+
+def pairwise(groups: dict[str, list[str]]) -> list[Cell]:
+    """Few cells with every pair of options that work together: greedy, each begun by a pair that is still missing."""
+    pairs = [((a, x), (b, y)) for a, b in itertools.combinations(groups, 2) for x in groups[a] for y in groups[b]]
+    missing = {pair: None for pair in pairs if not refusal(dict(pair))}  # a set that keeps its order
+    cells = []
+    while missing:
+        cell = dict(next(iter(missing)))
+        for group in [g for g in groups if g not in cell]:
+            cell[group] = max(
+                (option for option in groups[group] if not refusal(cell | {group: option})),
+                key=lambda option: sum(pair in missing for pair in pairs_of(cell | {group: option}, groups)),
+            )
+        for pair in pairs_of(cell, groups):
+            missing.pop(pair, None)
+        cells.append({group: cell[group] for group in groups})
+    return cells
+
+
+def pairs_of(cell: Cell, groups: dict[str, list[str]]) -> Iterator[tuple]:
+    return itertools.combinations([(group, cell[group]) for group in groups if group in cell], 2)
+
+
+def product() -> list[Cell]:
+    """The whole product of WHOLE; the options of the others take turns."""
+    cells = []
+    for i, chosen in enumerate(itertools.product(*(GROUPS[group] for group in WHOLE))):
+        turns = {group: names[i % len(names)] for group, names in GROUPS.items() if group not in WHOLE}
+        cells.append(dict(zip(WHOLE, chosen, strict=True)) | turns)
+    return cells
+
+
+def arguments(cell: Cell) -> list[str]:
+    return [
+        f"loss={cell['loss']}",
+        *REGULARIZERS[cell["regularizer"]],
+        *AUGMENTS[cell["augment"]],
+        f"optimizer={cell['optimizer']}",
+        f"scheduler={cell['scheduler']}",
+        *PACES[cell["pace"]],
+        f"precision={cell['precision']}",
+    ]
+
+
+def check(cell: Cell, trainer) -> None:
+    """Three steps leave everything finite and both players moved; or the one line that is documented."""
+    if expected := refusal(cell):
+        with pytest.raises(UserError, match=f"^{expected}"):
+            trainer(*arguments(cell), model=cell["model"])
+        return
+    one = trainer(*arguments(cell), model=cell["model"])
+    before = {name: {k: v.clone() for k, v in p.networks.state_dict().items()} for name, p in one.players.items()}
+    for _ in range(3):
+        one.step()
+    assert one.not_finite() == []
+    for name, player in one.players.items():
+        assert largest_difference(before[name], player.networks.state_dict()) > 0, name
+    penalties = {"lazy": {"loss/r1", "loss/r2"}, NONE: set(), "weight_clip": set()}
+    penalties = penalties.get(cell["regularizer"], {f"loss/{cell['regularizer']}"})
+    assert {n for n in one.stats.means() if n.startswith("loss/")} == {"loss/D", "loss/G"} | penalties
+
+
+def name(cell: Cell) -> str:
+    return "-".join(["refused" if refusal(cell) else "trains", *cell.values()])
+
+
+PAIRS = pairwise(GROUPS)
+PRODUCT = product()
+CLASHES = [PAIRS[0] | dict(pair) for pair in REFUSED]
+
+
+@pytest.mark.parametrize("cell", PAIRS, ids=name)
+def test_every_pair_trains(trainer, cell):
+    check(cell, trainer)
+
+
+@pytest.mark.parametrize("cell", CLASHES, ids=name)
+def test_what_cannot_work_is_refused(trainer, cell):
+    check(cell, trainer)
+
+
+@pytest.mark.product
+@pytest.mark.parametrize("cell", PRODUCT, ids=name)
+def test_every_combination_trains(trainer, cell):
+    check(cell, trainer)
+
+
+def test_cells_are_all_there():
+    """Every pair is in a cell that trains or is documented as refused, and every cell of the product is there once."""
+    covered = {pair for cell in PAIRS for pair in pairs_of(cell, GROUPS)}
+    everything = sum(len(a) * len(b) for a, b in itertools.combinations(GROUPS.values(), 2))
+    assert not covered & REFUSED.keys() and len(covered) + len(REFUSED) == everything
+    assert not any(map(refusal, PAIRS))
+    assert len(PAIRS) < 2 * math.prod(sorted(map(len, GROUPS.values()))[-2:])  # few
+    assert len({tuple(cell[group] for group in WHOLE) for cell in PRODUCT}) == len(PRODUCT)
+    assert len(PRODUCT) == math.prod(len(GROUPS[group]) for group in WHOLE)
+    refused = [cell for cell in PRODUCT if refusal(cell)]
+    print(
+        f"{len(PAIRS)} cells of pairs; of {len(PRODUCT)} of the product {len(refused)} are refused:",
+        *map(name, refused),
+        sep="\n",
+    )
