@@ -13,7 +13,8 @@ from ganduel.errors import UserError
 from ganduel.game import Duel
 from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1
-from ganduel.trainer import Stats, Trainer, phases
+from ganduel.stats import Stats
+from ganduel.trainer import Trainer, phases
 
 NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
 GATED = ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
@@ -160,6 +161,7 @@ def test_what_is_not_finite_is_named(trainer):
     assert one.not_finite() == ["generators.G.input.0.weight"]
     one.step()
     assert "loss/G" in one.not_finite()
+    assert not any("loss_ema" in name for name in one.not_finite())  # said already
 
 
 def test_the_schedule_sets_the_learning_rate(trainer):

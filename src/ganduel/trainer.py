@@ -20,6 +20,7 @@ from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Gate, Pace, Turn
 from ganduel.regularizers import Projection, Regularizer
+from ganduel.stats import Stats
 
 
 class Term(NamedTuple):
@@ -65,40 +66,6 @@ class Player:
         with torch.no_grad():
             for projection in self.projections:
                 projection.fn(list(self.networks.parameters()))
-
-
-class Stats:
-    """Running means of named numbers, kept on the device: nothing in a step waits for it."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
-
-    def add(self, numbers: dict[str, Tensor]) -> None:
-        self.merge({n: torch.stack([x.detach().float(), torch.ones((), device=x.device)]) for n, x in numbers.items()})
-
-    def merge(self, sums: dict[str, Tensor]) -> None:
-        for name, pair in sums.items():
-            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
-
-    def average(self, batch: dict[str, Tensor], kept: float) -> None:
-        """Move the losses' exponential moving averages, "loss_ema/...", towards the sums of one batch; `kept` is what
-        remains of their past."""
-        for name, pair in batch.items():
-            if name.startswith("loss/"):
-                mean, average = pair / pair[1], name.replace("loss/", "loss_ema/", 1)
-                self.sums[average] = torch.lerp(mean, self.sums.get(average, mean), kept)
-
-    def reset(self) -> None:
-        """Begin new means; the moving averages go on."""
-        self.sums = {name: pair for name, pair in self.sums.items() if name.startswith("loss_ema/")}
-
-    def means(self) -> dict[str, float]:
-        """Means since the last reset, over all processes, which then hold the same sums: one wait for the device."""
-        if not self.sums:
-            return {}
-        sums = distributed.mean(torch.stack(list(self.sums.values())))
-        self.sums = dict(zip(self.sums, sums, strict=True))
-        return dict(zip(self.sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
 
 class Trainer:
@@ -263,7 +230,8 @@ class Trainer:
 
     def not_finite(self) -> list[str]:
         """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
-        bad = [name for name, value in self.stats.means().items() if not math.isfinite(value)]
+        means = {name: value for name, value in self.stats.means().items() if not name.startswith("loss_ema/")}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
         if not bad:
             weights = dict(self.game.named_parameters())
             finite = torch.stack([torch.isfinite(p).all() for p in weights.values()]).tolist()
