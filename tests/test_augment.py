@@ -17,6 +17,11 @@ ALL = ("instance_noise", "affine", "diffaugment")
 OFF = {"brightness": 0.0, "saturation": 0.0, "contrast": 0.0, "translation": 0.0, "cutout": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def chain(*names: str) -> Chain:
     composed = config.compose("train", [f"augment=[{','.join(names)}]"])
     return Chain(*build.parts(composed["augment"], "augment", []).values())
@@ -45,7 +50,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_changed_one_by_one(names, channels):
     """Each by its own seed alone, in any batch, with a shape and a range of its own."""
-    torch.manual_seed(0)
     transform, images = chain(*names), torch.rand(6, channels, 12, 12) * 2 - 1
     whole = transform(images, seeds(6))
     assert whole.shape == images.shape and whole.dtype == torch.float32 and torch.isfinite(whole).all()
@@ -61,7 +65,6 @@ def test_images_are_changed_one_by_one(names, channels):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_penalties_go_through_it(name, channels):
     """Differentiable twice: the derivative of R1 of a critic behind the transform is right."""
-    torch.manual_seed(0)
     weight = torch.randn(channels * 64, dtype=torch.float64, requires_grad=True)
     transform = chain(name)
     assert_penalty_has_the_right_derivative(

@@ -295,7 +295,7 @@ def test_init_from(train, capsys):
     assert train("name=old") == 0
     assert train("name=new", "init_from=runs/old", "seed=1", "optimizer.G.lr=1e-12", "optimizer.D.lr=1e-12") == 0
     old, new = state("runs/old")["state"]["game"], state("runs/new")["state"]["game"]
-    name = "generators.G.layers.0.weight"
+    name = "generators.G.input.0.weight"
     assert torch.allclose(old[name], new[name], atol=1e-6)
     assert train("name=other", "init_from=runs/old", "model.channels=8") == 1
     assert "init_from=runs/old: its networks are not those of this run" in capsys.readouterr().err

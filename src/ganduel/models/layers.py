@@ -4,7 +4,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.functional import normalize
+from torch.nn.utils import parametrize
 
 Norm = Literal["batch", "layer", "instance", "none"]
 Output = Literal["linear", "sigmoid"]
@@ -68,15 +69,41 @@ class SelfAttention(nn.Module):
         return x + self.gamma * self.out((value @ weights.mT).unflatten(2, x.shape[2:]))
 
 
-def normalise_spectrally(network: nn.Module) -> None:
-    """Divide the weight of every convolution and dense layer by its largest singular value, estimated by one power
-    iteration a forward pass in training (Miyato et al. 2018, algorithm 1).
+class SpectralNorm(nn.Module):
+    """A weight divided by its largest singular value, as a matrix with a row for each index of dimension `rows`; one
+    power iteration a forward pass in training (Miyato et al. 2018, algorithm 1).
 
-    To be called once the weights are initialised, which afterwards are computed from others.
+    Unlike PyTorch's, it needs only the direction of its vector, which thus may be averaged with the weights (EMA); and
+    without matrix products it stays in float32 under mixed precision.
+    """
+
+    u: Tensor
+
+    def __init__(self, weight: Tensor, rows: int):
+        super().__init__()
+        self.rows = rows
+        self.register_buffer("u", torch.randn(weight.shape[rows]))
+        for _ in range(15):
+            self(weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        matrix = weight.transpose(0, self.rows).flatten(1)
+        v = normalize((matrix.detach() * self.u[:, None]).sum(dim=0), dim=0)
+        u = (matrix * v).sum(dim=1)
+        if self.training:
+            normalize(u.detach(), dim=0, out=self.u)  # penalties' vjp lets buffers be written to like this alone
+        return weight / u.norm()
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Give every convolution and dense layer a spectral norm.
+
+    To be called once the weights are initialised, for afterwards they are computed from others.
     """
     for layer in list(network.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            parametrizations.spectral_norm(layer)
+            rows = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # the outputs
+            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight.detach(), rows))
 
 
 def initialise_normal(module: nn.Module, std: float) -> None:
