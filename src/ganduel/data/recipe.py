@@ -57,15 +57,8 @@ class Recipe:
     def changes(self, image: Image.Image) -> bool:
         """Whether applying this makes another image of a file, beyond turning grey into RGB."""
         turned = image.getexif().get(0x0112, 1) != 1
-        return (
-            turned
-            or image.size != (self.side(image),) * 2 != (self.resolution,) * 2
-            or image.mode
-            not in (
-                "L",
-                self.mode,
-            )
-        )
+        fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
+        return turned or not fits or image.mode not in ("L", self.mode)
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
