@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import picture
 from PIL import Image
 
 from ganduel import build, checkpoint, cli
@@ -425,6 +426,19 @@ def test_checkpoint_whose_data_source_is_foreign(gan: Gan, bad_copy: Callable[..
     code, out, err = gan("fid", f"ckpt={path}", "device=cpu", "data.root=mine")
     assert code == 1 and out == "" and err.startswith("error: data.source: ") and err.count("\n") == 1, err
     assert not Path("canary").exists()
+
+
+def test_checkpoint_that_names_shards(gan: Gan, bad_copy: Callable[..., Path], tmp_path: Path) -> None:
+    """Reading a stranger's shards may run code, and packing would write over what lies there."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "index.json").write_text("precious")
+    picture(tmp_path / "mine" / "x.png")
+    path = bad_copy(lambda content: content["config"]["data"].update(stream=str(victim)))
+    for arguments in ([], [f"data.root={tmp_path / 'mine'}"]):
+        code, out, err = gan("fid", f"ckpt={path}", "device=cpu", *arguments)
+        assert code == 1 and out == "" and err.startswith("error: data.stream: ") and err.count("\n") == 1, err
+        assert [file.read_text() for file in victim.iterdir()] == ["precious"]
 
 
 def test_the_copies_above_work_when_unchanged(gan: Gan, bad_copy: Callable[..., Path]) -> None:

@@ -3,16 +3,21 @@
 import gzip
 import json
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import about
+import torch
+from conftest import about, picture
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from ganduel import cli
+from ganduel.data import doctor
+from ganduel.data.store import open_store
+from ganduel.errors import UserError
 
 TRAIN, TEST = 300, 60
 
@@ -110,3 +115,56 @@ def test_missing_images_are_told(data_mnist: Callable[..., Path], capsys: pytest
         and "9,940 of 10,000 test images are missing" in err
     )
     assert f"{TRAIN} to train on, {TEST} held out" in err and Path(out.strip()).is_file()
+
+
+@pytest.mark.parametrize("part", ["header", "pixels"])
+def test_a_damaged_packed_copy_is_packed_anew(data_folder: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
+    arguments = ["data=folder", f"data.root={data_folder}", "data.resolution=8"]
+    assert cli.command("data", arguments) == 0
+    out = capsys.readouterr().out
+    file = Path(out.strip()).with_suffix(".npy")
+    whole = file.read_bytes()
+    file.write_bytes(bytes(8) + whole[8:] if part == "header" else whole[:-8] + bytes(8))
+    assert cli.command("data", arguments) == 0
+    assert "are damaged (their checksum is another): packing anew" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+
+
+def test_a_damaged_compressed_copy_says_what_to_do(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data=folder", f"data.root={data_folder}", "data.resolution=16", "data.raw_limit_gb=0"]
+    assert cli.command("data", arguments) == 0
+    path = Path(capsys.readouterr().out.strip())
+    file = path.with_suffix(".images")
+    file.write_bytes(bytes(500) + file.read_bytes()[500:])
+    store = open_store(path, about(path), None)
+    with pytest.raises(UserError, match=r"\.images is damaged \(.*\); gan-data with the same data= packs it anew"):
+        store.gather(torch.arange(len(store)))
+
+
+def test_an_archive_that_is_gone_leaves_its_packed_copy(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for image in data_folder.glob("*.png"):
+            file.write(image, image.name)
+    arguments = ["data=folder", f"data.root={archive}", "data.resolution=8"]
+    assert cli.command("data", arguments) == 0
+    first = capsys.readouterr().out
+    archive.unlink()
+    assert cli.command("data", arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == first and "holds no originals any more: using" in err
+
+
+def test_shards_of_two_sets_at_one_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither writes over the other, which its JSON would not notice."""
+    stream, contents = tmp_path / "shards", []
+    for seed in (1, 2):
+        picture(tmp_path / str(seed) / "x.png", seed)
+        arguments = ["data=folder", f"data.root={tmp_path / str(seed)}", "data.resolution=8", f"data.stream={stream}"]
+        assert cli.command("data", arguments) == 0
+        path = Path(capsys.readouterr().out.strip())
+        contents.append((path, about(path)))
+    for path, told in contents:
+        assert doctor.intact(open_store(path, told, str(stream)), told["content"])

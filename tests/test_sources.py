@@ -143,6 +143,13 @@ def test_mnist_that_is_there_twice(tmp_path: Path) -> None:
     check_mnist(sources.mnist(str(as_folder(root, mnist_files("MNIST/raw/"))), None))
 
 
+@pytest.mark.parametrize("other", ["FashionMNIST", "KMNIST", "QMNIST", "fashion-mnist"])
+def test_mnist_beside_its_imitators(tmp_path: Path, other: str) -> None:
+    """They have files of the same names, and torchvision keeps them in the same folder."""
+    root = as_folder(tmp_path, dict.fromkeys(mnist_files(f"{other}/raw/"), b"not read"))
+    check_mnist(sources.mnist(str(as_folder(root, mnist_files("MNIST/raw/", ".gz"))), None))
+
+
 def test_mnist_as_kaggle_has_it(tmp_path: Path) -> None:
     """With dots, beside folders of the same names; the folder or the zip, named or held."""
     files = mnist_files("", dash=".")

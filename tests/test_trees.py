@@ -154,17 +154,46 @@ def test_dots_that_stay_inside_are_names(tmp_path: Path, kind: str) -> None:
     assert tree.find(is_jpg) == ["a/1.jpg", "b/2..jpg"] and tree.read("a/1.jpg") == b"1"
 
 
-def test_links_and_devices_in_a_tar_are_no_files(tmp_path: Path) -> None:
+def test_devices_in_a_tar_are_no_files(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as archive:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+        for kind in (tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
             member = tarfile.TarInfo(f"{kind.decode()}.jpg")
-            member.type, member.linkname = kind, "/etc/passwd"
+            member.type = kind
             archive.addfile(member)
         member = tarfile.TarInfo("1.jpg")
         member.size = 3
         archive.addfile(member, io.BytesIO(b"one"))
     assert open_tree(path).find(is_jpg) == ["1.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_in_a_tar_lead_to_its_members_alone(tmp_path: Path, mode: str) -> None:
+    """A file with two names is one image in a folder and another: in a tar of it, too."""
+    path = tmp_path / "x.tar"
+    links = {
+        "b/hard.jpg": (tarfile.LNKTYPE, "a/1.jpg"),
+        "b/soft.jpg": (tarfile.SYMTYPE, "../a/2.jpg"),
+        "b/soft2.jpg": (tarfile.SYMTYPE, "soft.jpg"),
+        "c/outside.jpg": (tarfile.SYMTYPE, "/etc/passwd"),
+        "c/unwanted.jpg": (tarfile.LNKTYPE, "a/notes.txt"),
+        "c/round.jpg": (tarfile.SYMTYPE, "round.jpg"),
+    }
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in {"a/1.jpg": b"one", "a/2.jpg": b"two", "a/notes.txt": b"words"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for name, (kind, target) in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    tree = open_tree(path)
+    assert tree.find(is_jpg) == sorted(["a/1.jpg", "a/2.jpg", *links])
+    assert [tree.read(f"b/{name}.jpg") for name in ("hard", "soft", "soft2")] == [b"one", b"two", b"two"]
+    for name in ("outside", "unwanted", "round"):
+        with pytest.raises(ValueError, match=r"a link to .*, which is not among the wanted files"):
+            tree.read(f"c/{name}.jpg")
 
 
 def declare(path: Path, name: str, size: int, compressed: int) -> None:

@@ -30,8 +30,14 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     device = choose(config["device"])
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
-    path = packed_set(sampler.content, config)
-    images = single(open_images(path, trained["data"], seed=0, device=device))
+    data = trained["data"] | {"stream": config["data"]["stream"]}
+    if trained["data"]["stream"] is not None and data["stream"] is None:
+        raise UserError(
+            f"data.stream: {sampler.path} was trained on shards in {trained['data']['stream']}; they are opened only "
+            "when you name them, for reading a stranger's may run code: if you trust them, give data.stream=ADDRESS"
+        )
+    path = packed_set(sampler.content, data, config)
+    images = single(open_images(path, data, seed=0, device=device))
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(
@@ -78,13 +84,13 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
     return result
 
 
-def packed_set(content: dict[str, Any], config: dict[str, Any]) -> Path:
-    """The JSON of the packed images that a checkpoint was trained on.
+def packed_set(content: dict[str, Any], data: dict[str, Any], config: dict[str, Any]) -> Path:
+    """The JSON of the packed images that a checkpoint was trained on, with `data` as its configuration of them.
 
     Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
     only in folders that the user names.
     """
-    data, where = content["config"]["data"], config["data"]
+    where = config["data"]
     folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
     path = packed_path(folder, data["name"], content["data"]["recipe"])
     if complete(path):

@@ -118,6 +118,7 @@ class Sample:
 class FidData:
     root: str | None
     packed: str | None
+    stream: str | None
 
 
 @dataclass

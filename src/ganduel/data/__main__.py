@@ -1,6 +1,7 @@
 """gan-data: find or download a set, check it, pack it, report."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,17 +22,25 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     new: list[dict[str, Any]] = []
     path = prepare(data, config["workers"], config["allow"], tell=new.append)
     about = json.loads(path.read_text())
-    store = open_store(path, about, data["stream"])
-    if not new and not doctor.intact(store, about["content"]):
+    if not new and not intact(path, about, data["stream"]):
         path.unlink()
         say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
         return main(config, overrides)
+    store = open_store(path, about, data["stream"])
     say(doctor.report(about))
     preview = path.with_suffix(".png")
     save_png(tile(store.gather(torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long())), preview)
     images = open_images(path, data, seed=0, device=torch.device("cpu"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
+
+
+def intact(path: Path, about: dict[str, Any], stream: str | None) -> bool:
+    """Whether a packed set can be opened and holds what was written."""
+    try:
+        return doctor.intact(open_store(path, about, stream), about["content"])
+    except (OSError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

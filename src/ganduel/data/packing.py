@@ -26,7 +26,7 @@ from ganduel.data import doctor
 from ganduel.data.recipe import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import FileWriter, suffix
-from ganduel.data.streaming import ShardWriter
+from ganduel.data.streaming import ShardWriter, shards
 from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
@@ -96,7 +96,9 @@ def pack(
             raw = len(originals.names) * recipe.channels * recipe.resolution**2
             compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
             shape = recipe.channels, recipe.resolution, recipe.resolution
-            writer = ShardWriter(stream) if stream else FileWriter(path, len(originals.names), shape, compress)
+            writer = (
+                ShardWriter(shards(stream, path)) if stream else FileWriter(path, len(originals.names), shape, compress)
+            )
             packing = Packing(originals, recipe, compress, path, about, writer)
             packing.run(workers)
             packing.finish(max_rejected)
@@ -220,6 +222,11 @@ class Packing:
         self.journal.unlink()
         self.records.unlink()
 
+    @property
+    def progress(self) -> str:
+        """How far this is."""
+        return f"{self.done.end:,} of {self.count:,} images are packed"
+
     def check_room(self) -> None:
         """Raise UserError before the first image where there is no room for all."""
         if isinstance(self.writer, ShardWriter):
@@ -241,19 +248,18 @@ class Packing:
     @contextmanager
     def explaining(self) -> Iterator[None]:
         """Turn a full disk and the death of a process into a UserError with a way out."""
-        stopped = f"{self.done.end:,} of {self.count:,} images are packed"
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise UserError(
-                f"data.packed: no room is left in {self.path.parent} ({error.strerror}; {stopped}); make room and run "
-                "again: packing goes on where it stopped"
+                f"data.packed: no room is left in {self.path.parent} ({error.strerror}; {self.progress}); make room "
+                "and run again: packing goes on where it stopped"
             ) from error
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that packs images has died, perhaps for lack of memory ({stopped}); run again with "
+                f"a process that packs images has died, perhaps for lack of memory ({self.progress}); run again with "
                 "workers=1: packing goes on where it stopped"
             ) from error
 

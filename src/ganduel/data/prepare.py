@@ -10,7 +10,7 @@ from typing import Any
 from ganduel import build
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
 from ganduel.data.recipe import Recipe
-from ganduel.data.trees import PACKED
+from ganduel.data.trees import ARCHIVES, PACKED
 from ganduel.errors import UserError
 from ganduel.terminal import say
 
@@ -55,7 +55,8 @@ def packed_folder(data: dict[str, Any]) -> Path:
     if data["root"] is None:
         return folder
     root = Path(data["root"])
-    if root.is_file() and folder == root / PACKED:  # the root is an archive: beside it, then
+    archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # it may be gone by now
+    if archive and folder == root / PACKED:
         return root.parent / PACKED
     outside = not folder.resolve().is_relative_to(root.resolve())
     if outside or PACKED in folder.resolve().relative_to(root.resolve()).parts:

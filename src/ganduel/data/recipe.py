@@ -46,26 +46,25 @@ class Recipe:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """One image, cropped and resized. Raises ValueError or OSError for what is no picture."""
-        image = ImageOps.exif_transpose(image)
+        if _turned(image):  # else a copy for nothing, which of a large photograph takes hundreds of megabytes
+            image = ImageOps.exif_transpose(image)
         side = self.side(image)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = in_mode(image, self.mode).crop((left, top, left + side, top + side))
+        if image.size != (side, side):
+            image = image.crop((left, top, left + side, top + side))
+        image = in_mode(image, self.mode)
         if side != self.resolution:
             image = image.resize((self.resolution, self.resolution), FILTERS[self.resize])
         return image
 
     def changes(self, image: Image.Image) -> bool:
         """Whether applying this makes another image of a file, beyond turning grey into RGB."""
-        turned = image.getexif().get(0x0112, 1) != 1
-        return (
-            turned
-            or image.size != (self.side(image),) * 2 != (self.resolution,) * 2
-            or image.mode
-            not in (
-                "L",
-                self.mode,
-            )
-        )
+        fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
+        return _turned(image) or not fits or image.mode not in ("L", self.mode)
+
+
+def _turned(image: Image.Image) -> bool:
+    return bool(image.getexif().get(0x0112, 1) != 1)  # EXIF's orientation
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -77,7 +76,9 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB").convert(mode)
+    if image.mode not in ("RGB", mode):
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -172,7 +172,9 @@ MNIST = Remote(
         }.items()
     ],
 )
-MNIST_FILE = re.compile(r"(?:^|/)(train|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?$")
+MNIST_FILE = re.compile(  # not those of its imitators, which torchvision keeps beside it under the same names
+    r"^(?!.*(?:fashion|[ekq])[-_]?mnist/)(?:.*/)?(train|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?$", re.I | re.S
+)
 
 
 def mnist(root: str, category: None) -> Source:

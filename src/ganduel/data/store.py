@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ganduel.data.recipe import decode
-from ganduel.data.streaming import Shards
+from ganduel.data.streaming import Shards, shards
+from ganduel.errors import UserError
 
 CHUNK = 512  # images read at once where all are wanted
 
@@ -91,7 +92,10 @@ class Compressed:
 
     def gather(self, index: Tensor) -> Tensor:
         mode = "L" if self.shape[0] == 1 else "RGB"
-        images = list(self.pool.map(lambda i: decode(self.bytes_of(i), mode), index.tolist()))
+        try:
+            images = list(self.pool.map(lambda i: decode(self.bytes_of(i), mode), index.tolist()))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged ({error}); gan-data with the same data= packs it anew") from error
         return torch.from_numpy(np.stack(images)) if images else torch.empty((0, *self.shape), dtype=torch.uint8)
 
     def stored(self) -> Iterator[bytes]:
@@ -141,12 +145,12 @@ def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
 
 
 def open_store(path: Path, about: dict[str, Any], stream: str | None) -> Store:
-    """The images that a packed set's JSON, and what it says, describe; `stream` is where its shards are, if it has
-    any."""
+    """The images that a packed set's JSON, and what it says, describe; its shards, if it has any, are in `stream`, in a
+    folder named like it."""
     recipe = about["recipe"]
     shape = recipe["channels"], recipe["resolution"], recipe["resolution"]
     if stream is not None:
-        return Shards(stream, shape, about["compressed"])
+        return Shards(shards(stream, path), shape, about["compressed"])
     file = path.with_suffix(suffix(about["compressed"]))
     return Compressed(file, about["images"], shape) if about["compressed"] else Raw.open(file)
 

@@ -32,6 +32,11 @@ def _litdata() -> Any:
     return litdata
 
 
+def shards(stream: str, path: Path) -> str:
+    """Where the shards of a packed set, given by its JSON, lie: no two sets write over each other."""
+    return f"{stream.rstrip('/')}/{path.stem}"
+
+
 class ShardWriter:
     """Writes images one after another; full shards go to their address at once. What was begun cannot be gone on
     with."""

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import posixpath
 import shutil
 import struct
 import tarfile
@@ -30,6 +31,7 @@ PACKED = "packed"  # the folder of packed copies inside a root: never searched f
 LARGEST = 256 << 20  # bytes: no image is larger
 SUSPECT, RATIO = 100 << 20, 1000  # no image of so many bytes has been compressed by this factor
 BLOCK = 1 << 20
+LINKS = 40  # that lead on to another: no more, as on a disk
 
 
 class Tree(Protocol):
@@ -190,6 +192,7 @@ class Tar:
     def __init__(self, path: Path):
         self.path = path
         self._places: dict[str, tuple[int, int]] = {}  # where the bytes of a member begin, and how many there are
+        self._links: dict[str, str] = {}  # tar stores a file with two names once, and the second name as a link
         self._spool: IO[bytes] | None = None
 
     def stamp(self, keep: Keep) -> str:
@@ -207,12 +210,17 @@ class Tar:
                 weakref.finalize(self, self._spool.close)
             for member in _headers(file):
                 name = _checked(member.name, self.path)
-                if member.isreg() and not _hidden(*name.split("/")) and keep(name):
+                if _hidden(*name.split("/")) or not keep(name):
+                    continue
+                if member.islnk() or member.issym():
+                    folder = posixpath.dirname(name) if member.issym() else ""
+                    self._links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
+                elif member.isreg():
                     if _absurd(member.size, member.size):
                         raise _too_large(self.path, name, member.size)
                     self._places[name] = self._place(file, member), member.size
                 bar.update(raw.tell() - bar.n)
-        return sorted(name for name in self._places if keep(name))
+        return sorted(name for name in {*self._places, *self._links} if keep(name))
 
     def _place(self, file: IO[bytes], member: tarfile.TarInfo) -> int:
         if self._spool is None:
@@ -224,6 +232,10 @@ class Tar:
         return start
 
     def read(self, name: str) -> bytes:
+        for _ in range(LINKS):
+            name = self._links.get(name, name)
+        if name not in self._places:
+            raise ValueError(f"a link to {name}, which is not among the wanted files of this archive")
         start, size = self._places[name]
         if self._spool is not None:
             self._spool.seek(start)
