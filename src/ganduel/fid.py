@@ -10,6 +10,7 @@ from ganduel.data.loading import open_images, single
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
+from ganduel.data.streaming import place
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -31,7 +32,8 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
     path = packed_set(sampler.content, config)
-    images = single(open_images(path, trained["data"], seed=0, device=device))
+    data = {**trained["data"], "stream": config["data"]["stream"] or trained["data"]["stream"]}
+    images = single(open_images(path, data, seed=0, device=device))
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(
@@ -87,14 +89,14 @@ def packed_set(content: dict[str, Any], config: dict[str, Any]) -> Path:
     data, where = content["config"]["data"], config["data"]
     folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
     path = packed_path(folder, data["name"], content["data"]["recipe"])
-    if complete(path):
+    if complete(path, place(path, {**data, "stream": where["stream"] or data["stream"]})):
         return path
     if where["root"] is None:
         raise UserError(
             f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
-            "originals with data.root=FOLDER"
+            "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
-    moved = {"root": where["root"], "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
+    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
     return prepare({**data, **moved}, config["workers"], config["allow"])
 
 

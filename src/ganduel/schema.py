@@ -52,6 +52,7 @@ class Data:
     raw_limit_gb: float
     on_device: Any  # auto, true, false
     stream: str | None
+    cache_gb: float
     features: str
 
 
@@ -117,6 +118,7 @@ class Sample:
 class FidData:
     root: str | None
     packed: str | None
+    stream: str | None
 
 
 @dataclass
@@ -165,6 +167,7 @@ RANGES = {
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),
     "data.raw_limit_gb": (0, None),
+    "data.cache_gb": (0, None),
     "ema.ramp": (0, None),
     "model.latent": (1, None),
     "model.channels": (1, None),

@@ -9,6 +9,7 @@ from ganduel.data import doctor
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.data.store import open_store
+from ganduel.data.streaming import place
 from ganduel.sampling.grids import save_png, tile
 from ganduel.terminal import say
 
@@ -21,7 +22,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     new: list[dict[str, Any]] = []
     path = prepare(data, config["workers"], config["allow"], tell=new.append)
     about = json.loads(path.read_text())
-    store = open_store(path, about, data["stream"])
+    store = open_store(path, about, place(path, data))
     if not new and not doctor.intact(store, about["content"]):
         path.unlink()
         say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
