@@ -78,12 +78,7 @@ class Directory:
         return (self.folder / name).read_text(encoding="utf-8")
 
     def fetch(self, name: str, size: int) -> np.ndarray:
-        try:
-            return np.memmap(self.folder / name, np.uint8, "r", shape=(size,))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"data.stream: {self.folder / name} is missing or cut off; run gan-data to mend it"
-            ) from error
+        return np.memmap(self.folder / name, np.uint8, "r", shape=(size,))
 
     def put(self, name: str, content: bytes) -> None:
         part = self.folder / f"{name}.part"
@@ -271,8 +266,14 @@ class Shards:
     def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """The bytes of a shard, and where in them each item begins and the last ends."""
         chunk = self.chunks[shard]
-        content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
-        return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4")
+        try:
+            content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"data.stream: {chunk['filename']} at {self.place.address} is not what it was ({error}); run gan-data "
+                "to mend it"
+            ) from error
+        return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4").astype(np.int64)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
