@@ -32,7 +32,7 @@ def pack(source: Source, recipe: Recipe, folder: Path, *, workers: int = 1, max_
     """Pack as `prepare` does; returns the JSON."""
     recorded = {"stamp": source.stamp, **vars(recipe)}
     path = packed_path(folder, "x", recorded)
-    if not complete(path):
+    if not complete(path, None):
         settings = {"workers": workers, "max_rejected": max_rejected, "raw_limit_gb": 50}
         packing.pack(source, recipe, path, {"name": "x", "recipe": recorded}, **settings)
     return path
@@ -526,4 +526,4 @@ def test_checksum(data_folder: Path) -> None:
         raw = bytearray(file.read_bytes())
         raw[len(raw) // 2] ^= 1
         file.write_bytes(raw)
-        assert complete(path) and not doctor.intact(open_store(path, about(path), None), about(path)["content"])
+        assert complete(path, None) and not doctor.intact(open_store(path, about(path), None), about(path)["content"])

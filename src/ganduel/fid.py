@@ -10,6 +10,7 @@ from ganduel.data.loading import open_images, single
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
+from ganduel.data.streaming import place
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -33,8 +34,8 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     data = trained["data"] | {"stream": config["data"]["stream"]}
     if trained["data"]["stream"] is not None and data["stream"] is None:
         raise UserError(
-            f"data.stream: {sampler.path} was trained on shards in {trained['data']['stream']}; they are opened only "
-            "when you name them, for reading a stranger's may run code: if you trust them, give data.stream=ADDRESS"
+            f"data.stream: {sampler.path} was trained on shards in {trained['data']['stream']}; a stranger's "
+            "checkpoint may name any, so they are opened only when you name them: give data.stream=PLACE"
         )
     path = packed_set(sampler.content, data, config)
     images = single(open_images(path, data, seed=0, device=device))
@@ -93,14 +94,14 @@ def packed_set(content: dict[str, Any], data: dict[str, Any], config: dict[str, 
     where = config["data"]
     folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
     path = packed_path(folder, data["name"], content["data"]["recipe"])
-    if complete(path):
+    if complete(path, place(path, data)):
         return path
     if where["root"] is None:
         raise UserError(
             f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
-            "originals with data.root=FOLDER"
+            "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
-    moved = {"root": where["root"], "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
+    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
     return prepare({**data, **moved}, config["workers"], config["allow"])
 
 

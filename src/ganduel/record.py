@@ -23,7 +23,7 @@ from ganduel.trainer import Trainer
 
 T = TypeVar("T")
 
-ABOUT = "name", "recipe", "content", "images", "splits"  # what a checkpoint knows of its images
+ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint knows of its images
 GRID = 64  # images of the pictures made during training
 
 # The value that decides which networks are best, and whether less (1) or more (-1) is better.
@@ -203,6 +203,8 @@ class Recorder:
         changed = differences(content["config"], self.config)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
+        if content["data"].get("shards") != self.trainer.images.about["shards"]:
+            changed.append("data.stream: other shards, in which images come in another order")
         if changed and not self.config["accept_changes"]:
             raise UserError(
                 f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "

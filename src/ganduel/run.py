@@ -18,6 +18,7 @@ from ganduel.terminal import say
 FREE = (
     "accept_changes",
     "allow",
+    "data.cache_gb",
     "data.features",
     "data.max_rejected",
     "data.on_device",
@@ -25,6 +26,7 @@ FREE = (
     "data.raw_limit_gb",
     "data.root",
     "data.source.root",
+    "data.stream",
     "device",
     "duration",
     "every",

@@ -52,6 +52,7 @@ class Data:
     raw_limit_gb: float
     on_device: Any  # auto, true, false
     stream: str | None
+    cache_gb: float
     features: str
 
 
@@ -167,6 +168,7 @@ RANGES = {
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),
     "data.raw_limit_gb": (0, None),
+    "data.cache_gb": (0, None),
     "ema.ramp": (0, None),
     "loss_ema": (0, 1),
     "model.latent": (1, None),

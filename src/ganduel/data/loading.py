@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ganduel import randomness
 from ganduel.data.store import Store, open_store, resident
+from ganduel.data.streaming import place
 from ganduel.errors import UserError
 
 Batch = dict[str, Tensor]
-MIXED = 8  # shards whose images are shuffled among each other
+MIXED = 8  # shards whose images are mixed at any time
 
 
 class ImageSet:
@@ -39,6 +40,8 @@ class ImageSet:
         self.seed, self.mirror, self.device = seed, mirror, device
         self.shape = store.shape
         self.orders: dict[int, Tensor] = {}
+        # The shard of every training image, counted among those that have any; None: all images are equally near.
+        self.shards = None if about["shards"] is None else _shards(about["shards"], train)
         self.position = 0  # of the last batch
         self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that will probably be asked for next
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
@@ -90,7 +93,7 @@ class ImageSet:
         """The order of an epoch. The one before is kept as well: a batch may lie in two."""
         if epoch not in self.orders:
             before = {e: order for e, order in self.orders.items() if e == epoch - 1}
-            self.orders = {**before, epoch: _order(self.seed, epoch, self.count, self.about["shard"] or 0)}
+            self.orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
         return self.orders[epoch]
 
     def _read(self, position: int, count: int) -> Tensor:
@@ -140,7 +143,7 @@ def open_images(
 ) -> ImageSet | Pair:
     """A packed set, given by its JSON, as a data configuration describes it."""
     about: dict[str, Any] = json.loads(path.read_text())
-    store = open_store(path, about, data["stream"])
+    store = open_store(path, about, place(path, data))
     if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
         store = resident(store, device)
     file = path.with_suffix(".labels.npy")
@@ -153,7 +156,6 @@ def open_images(
         train, validation = _split(train, rest[0] if rest else train[:0], data["validation"])
         if data["limit"] is not None:
             train = train[_order("limit", 0, len(train))[: data["limit"]]]
-            train = train.sort()[0] if about["shard"] else train  # what lies in a shard stays together
         own = f"{seed}{domain}" if domain else seed
         sides.append(ImageSet(store, about, train, validation, labels=labels, seed=own, mirror=mirror, device=device))
     return Pair(*sides) if len(sides) == 2 else sides[0]
@@ -212,12 +214,19 @@ def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[T
     return train[~held_out], train[held_out]
 
 
-def _order(seed: int | str, epoch: int, count: int, shard: int = 0) -> Tensor:
-    """A permutation of so many images. With `shard` images in one, whole shards are shuffled, and then the images of
-    every `MIXED` shards that follow each other."""
+def _shards(sizes: list[int], train: Tensor) -> Tensor:
+    """The shard of every training image (N,): 0 for those of the first that has any, and so on."""
+    shard = torch.bucketize(train, torch.tensor(sizes).cumsum(0), right=True)
+    return torch.unique(shard, return_inverse=True)[1]
+
+
+def _order(seed: int | str, epoch: int, count: int, shards: Tensor | None = None) -> Tensor:
+    """A permutation of so many images. With the shard of each, shards come in a random order, each spread over the time
+    of `MIXED`, so that no more of them are in use at once; the last ones reach into the beginning."""
     generator = torch.Generator().manual_seed(randomness.key(seed, "order", epoch))
-    if not shard:
+    if shards is None:
         return torch.randperm(count, generator=generator, dtype=torch.int32)
-    shards = torch.arange(count, dtype=torch.int32).split(shard)
-    order = torch.cat([shards[i] for i in torch.randperm(len(shards), generator=generator)])
-    return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in order.split(MIXED * shard)])
+    total = int(shards.max()) + 1
+    start = torch.randperm(total, generator=generator)[shards]
+    time = start + min(MIXED, total) * torch.rand(count, generator=generator, dtype=torch.float64)
+    return (time % total).argsort(stable=True).int()

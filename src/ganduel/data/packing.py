@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +25,7 @@ from ganduel.data import doctor
 from ganduel.data.recipe import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import FileWriter, suffix
-from ganduel.data.streaming import ShardWriter, shards
+from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, write_text
@@ -84,21 +83,19 @@ def pack(
     workers: int,
     max_rejected: float,
     raw_limit_gb: float,
-    stream: str | None = None,
+    place: Place | None = None,
 ) -> None:
     """Make the packed copy that `path`, its JSON, is to describe; `about` says what the JSON begins with: the set's
-    name and all that its contents depend on. With `stream` the images themselves go there, in shards."""
+    name and all that its contents depend on. With a `place` the images themselves go there, in shards."""
     make_folder(path.parent, "data.packed")
     lock = path.with_suffix(".lock")
     with locked(lock):
-        if not complete(path):  # another process may have packed it meanwhile
+        if not complete(path, place):  # another process may have packed it meanwhile
             originals = source.scan()
             raw = len(originals.names) * recipe.channels * recipe.resolution**2
             compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
             shape = recipe.channels, recipe.resolution, recipe.resolution
-            writer = (
-                ShardWriter(shards(stream, path)) if stream else FileWriter(path, len(originals.names), shape, compress)
-            )
+            writer = ShardWriter(place) if place else FileWriter(path, len(originals.names), shape, compress)
             packing = Packing(originals, recipe, compress, path, about, writer)
             packing.run(workers)
             packing.finish(max_rejected)
@@ -113,12 +110,15 @@ def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
     return folder / f"{name}-{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}-{identity}.json"
 
 
-def complete(path: Path) -> bool:
-    """Whether the packed copy is whole: its JSON is written last and knows the file's size."""
+def complete(path: Path, place: Place | None) -> bool:
+    """Whether the packed copy is whole: its JSON is written last and knows the size of its file or, where they are to
+    lie in this place, those of its shards."""
     try:
         about = json.loads(path.read_text())
+        if place is not None:
+            return chunks(place, about["shards"]) is not None
         file = path.with_suffix(suffix(about["compressed"]))
-        return about["shard"] is not None or bool(file.stat().st_size == about["bytes"])
+        return about["shards"] is None and bool(file.stat().st_size == about["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -229,8 +229,6 @@ class Packing:
 
     def check_room(self) -> None:
         """Raise UserError before the first image where there is no room for all."""
-        if isinstance(self.writer, ShardWriter):
-            return
         if self.compress:
             some = range(0, self.count, math.ceil(self.count / TRIED))
             tried = prepare(self.recipe, True, [read(self.originals, i) for i in some])
@@ -238,11 +236,11 @@ class Packing:
             each = sum(sizes) / len(sizes)
         else:
             each = self.recipe.channels * self.recipe.resolution**2
-        needed, free = each * self.count - self.done.bytes, shutil.disk_usage(self.path.parent).free
+        needed, free = each * self.count - self.done.bytes, self.writer.free()
         if needed > free:
             raise UserError(
-                f"data.packed: the packed copy needs {needed / 1e9:.1f} GB more and {self.path.parent} has "
-                f"{free / 1e9:.1f} GB left; make room or choose another folder with data.packed=FOLDER"
+                f"{self.writer.key}: the packed copy needs {needed / 1e9:.1f} GB more and {self.writer.where} has "
+                f"{free / 1e9:.1f} GB left; make room or choose another folder with {self.writer.key}=FOLDER"
             )
 
     @contextmanager
@@ -254,13 +252,13 @@ class Packing:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise UserError(
-                f"data.packed: no room is left in {self.path.parent} ({error.strerror}; {self.progress}); make room "
-                "and run again: packing goes on where it stopped"
+                f"{self.writer.key}: no room is left in {self.writer.where} ({error.strerror}; {self.progress}); make "
+                f"room and run again: {self.writer.again}"
             ) from error
         except BrokenProcessPool as error:
             raise UserError(
                 f"a process that packs images has died, perhaps for lack of memory ({self.progress}); run again with "
-                "workers=1: packing goes on where it stopped"
+                f"workers=1: {self.writer.again}"
             ) from error
 
 

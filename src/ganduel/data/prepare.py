@@ -10,6 +10,7 @@ from typing import Any
 from ganduel import build
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
 from ganduel.data.recipe import Recipe
+from ganduel.data.streaming import place
 from ganduel.data.trees import ARCHIVES, PACKED
 from ganduel.errors import UserError
 from ganduel.terminal import say
@@ -27,14 +28,14 @@ def prepare(
     """
     folder = packed_folder(data)
     recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
-    if abandoned(data["root"]) and (path := newest(folder, data["name"], recipe, origin(data))):
+    if abandoned(data["root"]) and (path := newest(folder, data, recipe)):
         say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
         return path
     source = build.part(data["source"], "data.source", allow)
     recipe = replace(recipe, width=source.width)
     recorded = {"format": FORMAT, "stamp": source.stamp, **origin(data), **asdict(recipe)}
     path = packed_path(folder, data["name"], recorded)
-    if not complete(path):
+    if not complete(path, place(path, data)):
         pack(
             source,
             recipe,
@@ -43,7 +44,7 @@ def prepare(
             workers=workers or os.cpu_count() or 1,
             max_rejected=data["max_rejected"],
             raw_limit_gb=data["raw_limit_gb"],
-            stream=data["stream"],
+            place=place(path, data),
         )
         tell(json.loads(path.read_text()))
     return path
@@ -82,13 +83,29 @@ def origin(data: dict[str, Any]) -> dict[str, Any]:
     return {"source": source, "sharded": data["stream"] is not None}
 
 
-def newest(folder: Path, name: str, recipe: Recipe, origin: dict[str, Any]) -> Path | None:
-    """The newest complete packed copy of this name and recipe, whatever files it was made from."""
-    wanted = {**asdict(recipe), "format": FORMAT, **origin}
+def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
+    """The newest complete packed copy of this name and recipe, whatever files it was made from. Raises UserError where
+    there are such, but none complete."""
+    wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
     del wanted["width"]  # only the source knows
-    paths = sorted(folder.glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in filter(complete, paths):
-        found = json.loads(path.read_text())
-        if found["name"] == name and wanted.items() <= found["recipe"].items():
+    paths = sorted(folder.glob(f"{data['name']}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in paths if _describes(path, data["name"], wanted)]
+    for path in paths:
+        if complete(path, place(path, data)):
             return path
+    if paths:
+        where = f"data.stream={data['stream']}" if data["stream"] else f"data.packed={folder}"
+        raise UserError(
+            f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data['root']} holds "
+            "no originals to pack it from; name where either is now"
+        )
     return None
+
+
+def _describes(path: Path, name: str, recipe: dict[str, Any]) -> bool:
+    """Whether a JSON is that of a packed set of this name and recipe."""
+    try:
+        about = json.loads(path.read_text())
+        return bool(about["name"] == name and recipe.items() <= about["recipe"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

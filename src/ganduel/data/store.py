@@ -2,9 +2,9 @@
 
 import io
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.data.recipe import decode
-from ganduel.data.streaming import Shards, shards
+from ganduel.data.recipe import decode_all
+from ganduel.data.streaming import Place, Shards
 from ganduel.errors import UserError
 
 CHUNK = 512  # images read at once where all are wanted
@@ -80,10 +80,6 @@ class Compressed:
     def index(self) -> np.ndarray:
         return self.file[-8 * (self.count + 1) :].view(np.int64)
 
-    @cached_property
-    def pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
-
     def __len__(self) -> int:
         return self.count
 
@@ -91,12 +87,10 @@ class Compressed:
         return self.file[self.index[i] : self.index[i + 1]].tobytes()
 
     def gather(self, index: Tensor) -> Tensor:
-        mode = "L" if self.shape[0] == 1 else "RGB"
         try:
-            images = list(self.pool.map(lambda i: decode(self.bytes_of(i), mode), index.tolist()))
+            return torch.from_numpy(decode_all(map(self.bytes_of, index.tolist()), self.shape))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is damaged ({error}); gan-data with the same data= packs it anew") from error
-        return torch.from_numpy(np.stack(images)) if images else torch.empty((0, *self.shape), dtype=torch.uint8)
 
     def stored(self) -> Iterator[bytes]:
         return map(self.bytes_of, range(self.count))
@@ -105,16 +99,23 @@ class Compressed:
 class FileWriter:
     """Writes either kind of file: a .part, until it is whole."""
 
+    key = "data.packed"  # that chooses where
+    again = "packing goes on where it stopped"
+
     def __init__(self, path: Path, count: int, shape: tuple[int, int, int], compressed: bool):
         """`path` is the packed set's JSON; `count` images may come, fewer are fine."""
         self.part, self.file = path.with_suffix(".part"), path.with_suffix(suffix(compressed))
-        self.shape, self.compressed = shape, compressed
+        self.shape, self.compressed, self.where = shape, compressed, str(path.parent)
         self.start = 0 if compressed else _header(io.BytesIO(), (count, *shape))
 
     @property
     def size(self) -> int:
         """Bytes of images that are written already."""
         return self.part.stat().st_size - self.start if self.part.exists() else 0
+
+    def free(self) -> float:
+        """Bytes that can be written."""
+        return shutil.disk_usage(self.where).free
 
     @contextmanager
     def opened(self, end: int) -> Iterator[IO[bytes]]:
@@ -134,7 +135,7 @@ class FileWriter:
                 _header(file, (len(sizes), *self.shape))
             os.fsync(file.fileno())
         self.part.replace(self.file)
-        return {"bytes": self.file.stat().st_size, "shard": None}
+        return {"bytes": self.file.stat().st_size, "shards": None}
 
 
 def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
@@ -144,13 +145,13 @@ def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
     return file.tell()
 
 
-def open_store(path: Path, about: dict[str, Any], stream: str | None) -> Store:
-    """The images that a packed set's JSON, and what it says, describe; its shards, if it has any, are in `stream`, in a
-    folder named like it."""
+def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
+    """The images that a packed set's JSON, and what it says, describe; `place` is where its shards are, if it has
+    any."""
     recipe = about["recipe"]
     shape = recipe["channels"], recipe["resolution"], recipe["resolution"]
-    if stream is not None:
-        return Shards(shards(stream, path), shape, about["compressed"])
+    if place is not None and about["shards"] is not None:
+        return Shards(place, about["shards"], shape, about["compressed"])
     file = path.with_suffix(suffix(about["compressed"]))
     return Compressed(file, about["images"], shape) if about["compressed"] else Raw.open(file)
 

@@ -1,90 +1,249 @@
-"""Packed images in shards, in a folder or on S3: for sets that no single disk holds. Needs `ganduel[stream]` (litdata).
+"""Packed images in shards, in a folder or on S3: for sets that no single disk holds.
 
-Training reads whole shards through a cache, so it shuffles the shards and the images of a few of them at a time.
+The shards are in litdata's streaming format: `index.json` lists them; each begins with the number of its items, where
+each item begins and where the last ends, all uint32, and an item is its size, uint32, and its bytes. Training shuffles
+the shards and mixes the images of a few at a time, so every shard is read as a whole, once an epoch: litdata's own
+reader would ask for every image by itself.
 """
 
-import math
-import tempfile
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.data.recipe import decode
+from ganduel.data.recipe import decode_all
 from ganduel.errors import UserError
-from ganduel.files import make_folder
+from ganduel.files import locked, make_folder
 
 SHARD = 64 * 2**20  # bytes
+OPEN = 16  # shards that a process has open: more than training mixes
+INDEX = "index.json"
+ITEM = '[1, {"type": null, "context": null, "children_spec": []}]'  # litdata's word for items of one value
 
 
-def _litdata() -> Any:
-    """The library. Raises UserError where it is not installed."""
-    try:
-        import litdata
-        import litdata.streaming.writer
-    except ImportError as error:
-        raise UserError(f"data.stream needs litdata ({error}): pip install 'ganduel[stream]'") from error
-    return litdata
+class Place(Protocol):
+    """Where the shards of one packed set lie."""
+
+    address: str
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file there, by name."""
+
+    def text(self, name: str) -> str:
+        """What a file there says."""
+
+    def fetch(self, name: str, size: int) -> np.ndarray:
+        """The bytes of a shard, mapped from a file."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file: it is there whole, or not at all."""
+
+    def clear(self) -> None:
+        """Delete what a writer may have left."""
+
+    def free(self) -> float:
+        """Bytes that can be written."""
 
 
-def shards(stream: str, path: Path) -> str:
-    """Where the shards of a packed set, given by its JSON, lie: no two sets write over each other."""
-    return f"{stream.rstrip('/')}/{path.stem}"
+def place(path: Path, data: dict[str, Any]) -> Place | None:
+    """Where the shards of the packed set with this JSON lie, by the data configuration; None: they are not wanted."""
+    stream = data["stream"]
+    if stream is None:
+        return None
+    if stream.startswith("s3://"):
+        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data["cache_gb"] * 1e9)
+    if "://" in stream:
+        raise UserError(f"data.stream={stream} is not allowed; it takes a folder or s3://BUCKET/PREFIX")
+    return Directory(Path(stream) / path.stem)
+
+
+class Directory:
+    """Shards in a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.address = folder, str(folder)
+
+    def sizes(self) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in self.folder.glob("*")}
+
+    def text(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
+
+    def fetch(self, name: str, size: int) -> np.ndarray:
+        return np.memmap(self.folder / name, np.uint8, "r", shape=(size,))
+
+    def put(self, name: str, content: bytes) -> None:
+        part = self.folder / f"{name}.part"
+        part.write_bytes(content)
+        part.replace(self.folder / name)
+
+    def clear(self) -> None:
+        make_folder(self.folder, "data.stream")
+        for name in [INDEX, "*.part", "chunk-*.bin"]:  # the index first: without it, there is no set
+            for old in self.folder.glob(name):
+                old.unlink()
+
+    def free(self) -> float:
+        make_folder(self.folder, "data.stream")
+        return shutil.disk_usage(self.folder).free
+
+
+class Bucket:
+    """Shards on S3, or what speaks its language: boto3 finds address, region and credentials in the environment.
+
+    What is read goes through a folder that the processes of a machine share and that keeps what was last used.
+    """
+
+    def __init__(self, address: str, cache: Path, limit: float):
+        """`limit` is the size of the cache in bytes."""
+        self.address, self.cache, self.limit = address, cache, limit
+        self.bucket, _, self.prefix = address.removeprefix("s3://").partition("/")
+
+    @cached_property
+    def client(self) -> Any:
+        try:
+            import boto3
+        except ImportError as error:
+            raise UserError(
+                f"data.stream={self.address} needs the package boto3: pip install 'ganduel[stream]'"
+            ) from error
+        return boto3.client("s3")
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Turn what boto3 raises into one line."""
+        client = self.client
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield client
+        except (BotoCoreError, ClientError, Boto3Error) as error:
+            raise UserError(
+                f"data.stream: {self.address} cannot be reached ({error}); check the address, the credentials and "
+                "AWS_ENDPOINT_URL"
+            ) from error
+
+    def sizes(self) -> dict[str, int]:
+        with self.explaining():
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{self.prefix}/")
+            found = [item for page in pages for item in page.get("Contents", [])]
+        return {item["Key"].removeprefix(f"{self.prefix}/"): item["Size"] for item in found}
+
+    def text(self, name: str) -> str:
+        with self.explaining():
+            return self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")["Body"].read().decode()
+
+    def fetch(self, name: str, size: int) -> np.ndarray:
+        make_folder(self.cache, "data.packed")
+        file = self.cache / name
+        with locked(self.cache / ".lock"):
+            if not file.exists() or file.stat().st_size != size:
+                self._make_room(size)
+                with self.explaining():
+                    self.client.download_file(self.bucket, f"{self.prefix}/{name}", str(file))
+            file.touch()
+            return np.memmap(file, np.uint8, "r", shape=(size,))
+
+    def _make_room(self, size: int) -> None:
+        """Delete what was opened longest ago. Whoever has it open may still read it."""
+        files = sorted(self.cache.glob("chunk-*"), key=lambda file: file.stat().st_mtime)
+        held = sum(file.stat().st_size for file in files)
+        for file in files:
+            if held + size > self.limit:
+                held -= file.stat().st_size
+                file.unlink()
+
+    def put(self, name: str, content: bytes) -> None:
+        with self.explaining():
+            self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}", Body=content)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.cache, ignore_errors=True)
+        for name in sorted(self.sizes(), key=lambda name: name != INDEX):
+            if name == INDEX or name.startswith("chunk-"):
+                with self.explaining():
+                    self.client.delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+
+    def free(self) -> float:
+        return float("inf")
 
 
 class ShardWriter:
-    """Writes images one after another; full shards go to their address at once. What was begun cannot be gone on
-    with."""
+    """Writes images one after another; a full shard goes to its place at once. What was begun is not gone on with."""
 
+    key = "data.stream"  # that chooses where
+    again = "packing begins anew"
     size = 0  # bytes that an earlier writer left to go on from
 
-    def __init__(self, address: str):
-        library = _litdata()
-        self.address, self.remote = address, "://" in address
-        self.staging = tempfile.TemporaryDirectory()
-        self.folder = Path(self.staging.name if self.remote else address)
-        make_folder(self.folder, "data.stream")
-        for old in [*self.folder.glob("*index.json"), *self.folder.glob("chunk-*.bin")]:  # of a writer that was killed
-            old.unlink()
-        self.writer = library.streaming.writer.BinaryWriter(str(self.folder), chunk_bytes=SHARD)
-        self.count = self.shards = 0
+    def __init__(self, place: Place):
+        self.place, self.where = place, place.address
+        self.items: list[bytes] = []  # of the shard that is being filled
+        self.bytes = 0  # in them
+        self.chunks: list[dict[str, Any]] = []
+
+    def free(self) -> float:
+        """Bytes that can be written."""
+        return self.place.free()
 
     @contextmanager
     def opened(self, end: int) -> Iterator["ShardWriter"]:
         """To write to."""
+        self.place.clear()
         yield self
 
     def flush(self) -> None:
         """Nothing: a shard is written when it is full."""
 
     def write(self, stored: bytes) -> None:
-        full = self.writer.add_item(self.count, stored)
-        self.count += 1
-        if full:
-            self._upload(Path(full))
+        self.items.append(len(stored).to_bytes(4, "little") + stored)
+        self.bytes += len(stored)
+        if self.bytes >= SHARD:
+            self._close()
 
     def finish(self, sizes: np.ndarray) -> dict[str, Any]:
-        """Write the index. Returns what the packed set's JSON must know: bytes in all, images in a shard."""
-        for last in self.writer.done():
-            self._upload(Path(last))
-        (index,) = self.folder.glob("*.index.json")
-        self._upload(index.replace(self.folder / "index.json"))
-        self.staging.cleanup()
-        return {"bytes": int(sizes.sum()), "shard": math.ceil(len(sizes) / self.shards)}
+        """Write the index. Returns what the packed set's JSON must know: bytes in all, images in each shard."""
+        if self.items:
+            self._close()
+        config = {
+            "chunk_bytes": SHARD,
+            "chunk_size": None,
+            "compression": None,
+            "data_format": ["bytes"],
+            "data_spec": ITEM,
+            "encryption": None,
+            "item_loader": "PyTreeLoader",
+        }
+        self.place.put(INDEX, json.dumps({"chunks": self.chunks, "config": config}).encode())
+        return {"bytes": int(sizes.sum()), "shards": [chunk["chunk_size"] for chunk in self.chunks]}
 
-    def _upload(self, file: Path) -> None:
-        self.shards += file.suffix == ".bin"
-        if self.remote:
-            import boto3
+    def _close(self) -> None:
+        count = len(self.items)
+        places = accumulate(map(len, self.items), initial=4 * (count + 2))
+        shard = np.array([count, *places], "<u4").tobytes() + b"".join(self.items)
+        name = f"chunk-0-{len(self.chunks)}.bin"
+        self.place.put(name, shard)
+        self.chunks.append({"chunk_bytes": len(shard), "chunk_size": count, "dim": None, "filename": name})
+        self.items, self.bytes = [], 0
 
-            bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
-            boto3.client("s3").upload_file(str(file), bucket, f"{prefix.strip('/')}/{file.name}".lstrip("/"))
-            file.unlink()
+
+def chunks(place: Place, shards: list[int]) -> list[dict[str, Any]] | None:
+    """What the index says of each shard; None unless all are there, of their sizes, with so many images each."""
+    sizes = place.sizes()
+    try:
+        found: list[dict[str, Any]] = json.loads(place.text(INDEX))["chunks"] if INDEX in sizes else []
+        whole = all(sizes.get(chunk["filename"]) == chunk["chunk_bytes"] for chunk in found)
+        return found if whole and [chunk["chunk_size"] for chunk in found] == shards else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class Shards:
@@ -92,32 +251,50 @@ class Shards:
 
     decodes = True
 
-    def __init__(self, address: str, shape: tuple[int, int, int], compressed: bool):
-        self.address, self.shape, self.compressed = address, shape, compressed
-
-    @cached_property
-    def images(self) -> Any:
-        """litdata's data set. Raises UserError where there is none."""
-        try:
-            return _litdata().StreamingDataset(self.address)
-        except (OSError, ValueError, RuntimeError) as error:
+    def __init__(self, place: Place, shards: list[int], shape: tuple[int, int, int], compressed: bool):
+        """`shards` are the images in each."""
+        self.place, self.shape, self.compressed = place, shape, compressed
+        found = chunks(place, shards)
+        if found is None:
             raise UserError(
-                f"data.stream={self.address}: no shards can be read there ({error}); pack them there with gan-data"
+                f"data.stream: the shards at {place.address} are not all there; name where they are with data.stream="
+                "PLACE, or run gan-data to pack them there"
+            )
+        self.chunks, self.starts = found, np.cumsum([0, *shards])
+        self.opened = lru_cache(OPEN)(self._open)
+
+    def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """The bytes of a shard, and where in them each item begins and the last ends."""
+        chunk = self.chunks[shard]
+        try:
+            content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"data.stream: {chunk['filename']} at {self.place.address} is not what it was ({error}); run gan-data "
+                "to mend it"
             ) from error
+        return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4").astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return int(self.starts[-1])
+
+    def bytes_of(self, i: int) -> bytes:
+        shard = int(np.searchsorted(self.starts, i, side="right")) - 1
+        content, places = self.opened(shard)
+        at = i - self.starts[shard]
+        return content[places[at] + 4 : places[at + 1]].tobytes()
 
     def gather(self, index: Tensor) -> Tensor:
-        images = torch.empty((len(index), *self.shape), dtype=torch.uint8)
-        for place in index.argsort().tolist():  # shard by shard
-            images[place] = torch.from_numpy(self._pixels(bytes(self.images[int(index[place])])))
-        return images
-
-    def _pixels(self, stored: bytes) -> np.ndarray:
-        if self.compressed:
-            return decode(stored, "L" if self.shape[0] == 1 else "RGB")
-        return np.frombuffer(bytearray(stored), np.uint8).reshape(self.shape)
+        stored = map(self.bytes_of, index.tolist())
+        try:
+            if self.compressed:
+                return torch.from_numpy(decode_all(stored, self.shape))
+            pixels = np.frombuffer(bytearray().join(stored), np.uint8)
+            return torch.from_numpy(pixels.reshape(len(index), *self.shape))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to mend them"
+            ) from error
 
     def stored(self) -> Iterator[bytes]:
-        return (bytes(self.images[i]) for i in range(len(self)))
+        return map(self.bytes_of, range(len(self)))
