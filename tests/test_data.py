@@ -1,6 +1,7 @@
 """gan-data: what it says of a set, and what it makes of one."""
 
 import gzip
+import io
 import json
 import struct
 import zipfile
@@ -13,10 +14,12 @@ import torch
 from conftest import about, picture
 from PIL import Image
 from sklearn.datasets import load_digits
+from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
 from ganduel import cli
 from ganduel.data import doctor
 from ganduel.data.store import open_store
+from ganduel.data.streaming import place
 from ganduel.errors import UserError
 
 TRAIN, TEST = 300, 60
@@ -167,4 +170,120 @@ def test_shards_of_two_sets_at_one_address(tmp_path: Path, capsys: pytest.Captur
         path = Path(capsys.readouterr().out.strip())
         contents.append((path, about(path)))
     for path, told in contents:
-        assert doctor.intact(open_store(path, told, str(stream)), told["content"])
+        store = open_store(path, told, place(path, {"stream": str(stream)}))
+        assert doctor.intact(store, told["content"])
+
+
+# The same images in every form in which a set is shipped
+
+
+def photo(seed: int, size: tuple[int, int] = (40, 32)) -> bytes:
+    """A JPEG of a landscape: smooth, coloured, with edges, and like no other."""
+    random = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    sky, ground = random.uniform(0, 255, (2, 3))
+    hills = 0.5 + random.uniform(0.1, 0.3) * np.sin(random.uniform(3, 12) * across + random.uniform(0, 6))
+    pixels = np.where(
+        (down < hills)[..., None], sky * (0.5 + down / 2)[..., None], ground * (1 - across / 2)[..., None]
+    )
+    file = io.BytesIO()
+    Image.fromarray((pixels + random.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def photos(*names: str) -> dict[str, bytes]:
+    return {name: photo(i) for i, name in enumerate(names)}
+
+
+HASHES = sorted(f"{i * 0x9E3779B97F4A7C15 % 2**64:016x}" for i in range(1, 9))
+BEDROOMS = photos(*HASHES)
+NESTED = {f"data0/lsun/bedroom/{'/'.join(name[:3])}/{name}.jpg": image for name, image in BEDROOMS.items()}
+PLACES = photos(*(f"{i:08d}.jpg" for i in (1, 2, 5, 13)))
+STANDARD = {f"data_256/{place}/{n}": image for place in ("a/airfield", "c/corridor") for n, image in PLACES.items()}
+FACES = photos(*(f"img_align_celeba/{i:06d}.jpg" for i in (1, 2, 9, 162771, 202599)))
+ANIMALS = photos(
+    *(f"afhq/{part}/{a}/{a}_{i}.jpg" for part in ("train", "val") for a in ("cat", "dog") for i in (1, 2, 3))
+)
+PAIR = photos(*(f"horse2zebra/{part}/n0238{i}.jpg" for part in ("trainA", "trainB", "testA", "testB") for i in (1, 2)))
+FORMS: dict[str, tuple[int, list[tuple[str, Callable[[Path], object]]]]] = {  # how many, and data= of each form
+    "bedrooms": (
+        8,
+        [
+            ("lsun_bedroom", lambda root: as_lmdb(root / "bedroom_train_lmdb", BEDROOMS)),
+            ("lsun_bedroom_sample", lambda root: as_folder(root, NESTED)),
+            ("lsun_bedroom_sample", lambda root: as_zip(root / "archive.zip", NESTED)),
+            ("folder", lambda root: as_folder(root, NESTED)),
+        ],
+    ),
+    "places": (
+        4,
+        [
+            ("places_corridor", lambda root: as_tar(root / "train_256_places365standard.tar", STANDARD)),
+            ("places_corridor", lambda root: as_zip(root / "places365.zip", STANDARD)),
+            ("places_corridor", lambda root: as_folder(root, {f"corridor/{n}": i for n, i in PLACES.items()})),
+            ("folder", lambda root: as_folder(root, PLACES)),
+        ],
+    ),
+    "faces": (
+        5,
+        [
+            ("celeba", lambda root: as_zip(root / "img_align_celeba.zip", FACES)),
+            ("celeba", lambda root: as_folder(root, FACES)),
+        ],
+    ),
+    "dogs": (
+        6,
+        [
+            ("afhq_dog", lambda root: as_zip(root / "afhq.zip", ANIMALS)),
+            ("afhq_dog", lambda root: as_folder(root, ANIMALS)),
+        ],
+    ),
+    "pairs": (
+        8,
+        [
+            ("horse2zebra", lambda root: as_zip(root / "horse2zebra.zip", PAIR)),
+            ("horse2zebra", lambda root: as_folder(root, PAIR)),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("images", FORMS)
+def test_all_forms_are_packed_to_the_same_bytes(
+    tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count, forms = FORMS[images]
+    found = []
+    for i, (data, write) in enumerate(forms):
+        (root := tmp_path / str(i)).mkdir()
+        write(root)
+        size = ["data.resolution=16", "data.crop=null", f"data.root={root}"]
+        assert cli.command("data", [f"data={data}", *size]) == 0, capsys.readouterr().err
+        path = Path(capsys.readouterr().out.strip())
+        assert (about(path)["images"], about(path)["duplicates"], about(path)["rejected"]) == (count, 0, {})
+        assert np.load(path.with_suffix(".npy")).shape == (count, 3, 16, 16)
+        found.append(path.with_suffix(".npy").read_bytes())
+    assert all(one == found[0] for one in found)
+
+
+def test_a_tar_with_damaged_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand members, of which 150 are cut off, empty, or no image at all: none is lost in silence."""
+    whole = photo(0, (16, 16))
+    bad = {i: [whole[: len(whole) // 2], b"", b"\xff\xd8" + b"\0" * 600][i % 3] for i in range(3, 1000, 20)}
+    bad |= dict.fromkeys(range(4, 1000, 10), whole[:300])
+    members = {f"data_256/c/corridor/{i:08d}.jpg": bad.get(i, whole) for i in range(1000)}
+    assert len(bad) == 150
+    tar = as_tar(tmp_path / "train_256_places365standard.tar", members)
+    arguments = ["data=places_corridor", f"data.root={tmp_path}", "data.resolution=16"]
+    assert cli.command("data", arguments) == 1
+    assert "data.max_rejected=0.01: 150 of 1,000 images cannot be used, the first " in capsys.readouterr().err
+    assert cli.command("data", [*arguments, "data.max_rejected=0.2", "json=true"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told == {**about(Path(told["path"])), "path": told["path"], "preview": told["preview"]}
+    assert told["images"] == 850 and told["found"] == {"train": 1000} and told["splits"] == {"train": 850}
+    assert set(told["rejected"]) == {f"data_256/c/corridor/{i:08d}.jpg" for i in bad} and all(told["rejected"].values())
+    assert "850 images of 16x16x3" in err and "found train 1,000" in err and "warning: 150 rejected" in err
+    assert err.count(".jpg: ") == 20 and "and 130 more: all are in the JSON" in err
+    assert len(np.load(Path(told["path"]).with_suffix(".npy"))) == 850
+    assert str(tar) in err
