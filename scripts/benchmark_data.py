@@ -123,7 +123,14 @@ def sparse(count: int) -> None:
         writer = FileWriter(path, count, SHAPE, compressed=False)
         with writer.opened(0) as file:
             file.truncate(writer.start + count * math.prod(SHAPE))
-        about = {"name": "folder", "content": "", "images": count, "splits": {"train": count}, "compressed": False}
+        about = {
+            "name": "folder",
+            "content": "",
+            "images": count,
+            "splits": {"train": count},
+            "compressed": False,
+            "root": str(root),
+        }
         about["recipe"] = {"format": FORMAT, **origin(data), **vars(recipe)}
         path.write_text(json.dumps({**about, **writer.finish(np.full(count, math.prod(SHAPE)))}))
         start = time.perf_counter()

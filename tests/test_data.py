@@ -18,11 +18,13 @@ from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
 from ganduel import cli
 from ganduel.data import doctor
+from ganduel.data.loading import open_images
 from ganduel.data.store import open_store
 from ganduel.data.streaming import place
 from ganduel.errors import UserError
 
 TRAIN, TEST = 300, 60
+CPU = torch.device("cpu")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -287,3 +289,66 @@ def test_a_tar_with_damaged_images(tmp_path: Path, capsys: pytest.CaptureFixture
     assert err.count(".jpg: ") == 20 and "and 130 more: all are in the JSON" in err
     assert len(np.load(Path(told["path"]).with_suffix(".npy"))) == 850
     assert str(tar) in err
+
+
+def test_originals_may_go_after_packing(data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path.parent / f"{tmp_path.name}-other"
+    arguments = ["data=folder", f"data.packed={other}", "data.resolution=8", "json=true"]
+    assert cli.command("data", [*arguments, f"data.root={data_folder}", "data.max_rejected=1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for file in data_folder.glob("*.png"):
+        file.unlink()
+    assert cli.command("data", [*arguments, f"data.root={tmp_path / 'misspelt'}"]) == 1  # not the copy of others
+    capsys.readouterr()
+    other = other.rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    arguments[1] = f"data.packed={other}"
+    for root in (f"data.root={data_folder}", "data.root=null"):
+        assert cli.command("data", [*arguments, root]) == 0
+        assert json.loads(capsys.readouterr().out)["content"] == told["content"]
+    (file,) = other.glob("*.npy")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert cli.command("data", [*arguments, f"data.root={data_folder}"]) == 1
+    assert "is damaged, and there are no originals to pack it from anew" in capsys.readouterr().err
+    assert file.exists()
+
+
+def test_damaged_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in "ab":
+        picture(tmp_path / kind / "x.png", ord(kind))
+    arguments = ["data=folder", f"data.root={tmp_path}", "data.resolution=8", "data.validation=0"]
+    assert cli.command("data", arguments) == 0
+    path = Path(capsys.readouterr().out.strip())
+    labels = path.with_suffix(".labels.npy")
+    whole = labels.read_bytes()
+    for damage in (None, whole[:-4], whole[:-8] + bytes(8)):  # gone, cut off, changed
+        labels.unlink() if damage is None else labels.write_bytes(damage)
+        assert cli.command("data", arguments) == 0
+        assert labels.read_bytes() == whole
+    labels.write_bytes(whole[:-4])
+    with pytest.raises(UserError, match=r"labels\.npy is damaged \(.*\); gan-data with the same data= packs it anew"):
+        open_images(path, {"limit": None, "validation": 0, "on_device": "auto", "stream": None}, seed=0, device=CPU)
+
+
+def test_previews_of_large_images_are_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", i, size=(300, 300))
+    assert cli.command("data", ["data=folder", f"data.root={tmp_path}", "data.resolution=300", "json=true"]) == 0
+    with Image.open(json.loads(capsys.readouterr().out)["preview"]) as preview:
+        assert preview.size == (262, 262)
+
+
+def test_a_class_named_packed_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("packed", "unpacked"):
+        picture(tmp_path / name / "x.png", len(name))
+    arguments = ["data=folder", f"data.root={tmp_path}", "data.resolution=8", f"data.packed={tmp_path.parent / 'out'}"]
+    assert cli.command("data", [*arguments, "json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["packed", "unpacked"]
+
+
+@pytest.mark.parametrize("make", [as_zip, as_tar])
+def test_members_of_one_name_are_not_lost(
+    tmp_path: Path, make: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make(tmp_path / "x.zip", {"a/x.png": b"", "./a/x.png": b""})
+    assert cli.command("data", ["data=folder", f"data.root={archive}"]) == 1
+    assert "has two members 'a/x.png'; rename one, lest an image be lost" in capsys.readouterr().err

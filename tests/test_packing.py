@@ -200,7 +200,10 @@ def test_rejected(tmp_path: Path, write: Callable[[Path], None], reason: str) ->
     assert message.startswith("data.max_rejected=0.09: 1 of 10 images cannot be used, the first 5a.jpg (")
     assert reason in message
     assert not list((tmp_path / "packed").glob("*.json"))
+    (listed,) = (tmp_path / "packed").glob("*.rejected")
+    assert listed.read_text().startswith("5a.jpg: ") and reason in listed.read_text()
     path = pack_folder(tmp_path, max_rejected=0.1)
+    assert not listed.exists()
     assert (about(path)["images"], about(path)["found"]) == (9, {"train": 10})
     assert list(about(path)["rejected"]) == ["5a.jpg"] and reason in about(path)["rejected"]["5a.jpg"]
     assert np.array_equal(pixels(path)[6], np.asarray(Image.open(tmp_path / "6.png")).transpose(2, 0, 1))

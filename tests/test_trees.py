@@ -24,7 +24,7 @@ RANDOM = np.random.default_rng(0)
 FILES = {
     name: RANDOM.bytes(700 + i) for i, name in enumerate(("b/2.jpg", "a/1.jpg", "b/c/3.jpg", "0.jpg", "notes.txt"))
 }
-UNSEEN = ("__MACOSX/a/1.jpg", ".hidden.jpg", "b/.cache/1.jpg", "packed/1.jpg", "b/packed/1.jpg")
+UNSEEN = ("__MACOSX/a/1.jpg", ".hidden.jpg", "b/.cache/1.jpg")
 
 
 def is_jpg(name: str) -> bool:
@@ -116,7 +116,15 @@ def test_a_stamp_changes_with_the_files_alone(tmp_path: Path, kind: str) -> None
 
 def test_a_folders_stamp_is_of_the_wanted_files(tmp_path: Path) -> None:
     stamp = Folder(as_folder(tmp_path, FILES)).stamp(is_jpg)
-    as_folder(tmp_path, {"notes.txt": b"longer than before", "packed/new.jpg": b"x", "b/.hidden.jpg": b"x"})
+    as_folder(
+        tmp_path,
+        {
+            "notes.txt": b"longer than before",
+            "packed/x-8x8x3-0.json": b"{}",
+            "packed/new.jpg": b"x",
+            "b/.hidden.jpg": b"x",
+        },
+    )
     assert Folder(tmp_path).stamp(is_jpg) == stamp
     (tmp_path / "0.jpg").rename(tmp_path / "00.jpg")
     assert Folder(tmp_path).stamp(is_jpg) != stamp

@@ -23,7 +23,6 @@ FREE = (
     "data.max_rejected",
     "data.on_device",
     "data.packed",
-    "data.raw_limit_gb",
     "data.root",
     "data.source.root",
     "data.stream",

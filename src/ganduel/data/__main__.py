@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ganduel.data import doctor
 from ganduel.data.loading import open_images
-from ganduel.data.prepare import prepare
-from ganduel.data.store import open_store
+from ganduel.data.prepare import abandoned, prepare
+from ganduel.data.store import labels_path, open_store
 from ganduel.data.streaming import place
+from ganduel.errors import UserError
 from ganduel.sampling.grids import save_png, tile
 from ganduel.terminal import say
 
 PREVIEW = 64  # images, spread over the whole set
+THUMBNAIL = 128  # pixels a side of the largest of them
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -24,22 +27,34 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     path = prepare(data, config["workers"], config["allow"], tell=new.append)
     about = json.loads(path.read_text())
     if not new and not intact(path, about, data):
+        if data["root"] is None or abandoned(data["root"]):
+            raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
         say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
         return main(config, overrides)
     store = open_store(path, about, place(path, data))
     say(doctor.report(about))
     preview = path.with_suffix(".png")
-    save_png(tile(store.gather(torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long())), preview)
+    chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
+    save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])), preview)
     images = open_images(path, data, seed=0, device=torch.device("cpu"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
 
 
+def thumbnail(images: Tensor) -> Tensor:
+    """Large images shrunk to `THUMBNAIL` pixels a side: uint8 (N, C, H, W)."""
+    if images.shape[-1] <= THUMBNAIL:
+        return images
+    small = torch.nn.functional.interpolate(images.float(), THUMBNAIL, mode="bilinear", antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)
+
+
 def intact(path: Path, about: dict[str, Any], data: dict[str, Any]) -> bool:
     """Whether a packed set can be opened and holds what was written."""
     try:
-        return doctor.intact(open_store(path, about, place(path, data)), about["content"])
+        labelled = "labelled" not in about or doctor.file_digest(labels_path(path)) == about["labelled"]
+        return labelled and doctor.intact(open_store(path, about, place(path, data)), about["content"])
     except (OSError, ValueError):
         return False
 

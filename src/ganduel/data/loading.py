@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ganduel import randomness
-from ganduel.data.store import Store, open_store, resident
+from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
 from ganduel.errors import UserError
 
@@ -91,10 +91,11 @@ class ImageSet:
 
     def _epoch(self, epoch: int) -> Tensor:
         """The order of an epoch. The one before is kept as well: a batch may lie in two."""
-        if epoch not in self.orders:
-            before = {e: order for e, order in self.orders.items() if e == epoch - 1}
-            self.orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
-        return self.orders[epoch]
+        orders = self.orders  # which another thread may replace
+        if epoch not in orders:
+            before = {e: order for e, order in orders.items() if e == epoch - 1}
+            self.orders = orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
+        return orders[epoch]
 
     def _read(self, position: int, count: int) -> Tensor:
         """Those images as the store has them. Where that takes decoding, the next batch is begun at once: the one that
@@ -146,8 +147,7 @@ def open_images(
     store = open_store(path, about, place(path, data))
     if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
         store = resident(store, device)
-    file = path.with_suffix(".labels.npy")
-    labels = torch.from_numpy(np.load(file)) if file.exists() else None
+    labels = _labels(labels_path(path), about)
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
     parts = {name: torch.arange(*ends[i : i + 2], dtype=torch.int32) for i, name in enumerate(about["splits"])}
     sides = []
@@ -159,6 +159,19 @@ def open_images(
         own = f"{seed}{domain}" if domain else seed
         sides.append(ImageSet(store, about, train, validation, labels=labels, seed=own, mirror=mirror, device=device))
     return Pair(*sides) if len(sides) == 2 else sides[0]
+
+
+def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
+    """Of all packed images. Raises UserError where they are damaged."""
+    if "labelled" not in about:
+        return None
+    try:
+        labels = torch.from_numpy(np.load(file))
+        if len(labels) != about["images"]:
+            raise ValueError(f"{len(labels)} for {about['images']} images")
+        return labels
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file} is damaged ({error}); gan-data with the same data= packs it anew") from error
 
 
 def single(images: ImageSet | Pair) -> ImageSet:

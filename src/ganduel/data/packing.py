@@ -24,7 +24,7 @@ import numpy as np
 from ganduel.data import doctor
 from ganduel.data.recipe import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Source
-from ganduel.data.store import FileWriter, suffix
+from ganduel.data.store import FileWriter, labels_path, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
@@ -115,6 +115,8 @@ def complete(path: Path, place: Place | None) -> bool:
     lie in this place, those of its shards."""
     try:
         about = json.loads(path.read_text())
+        if "labelled" in about and not labels_path(path).exists():
+            return False
         if place is not None:
             return chunks(place, about["shards"]) is not None
         file = path.with_suffix(suffix(about["compressed"]))
@@ -160,11 +162,12 @@ class Packing:
         """Prepare and write what is not done yet."""
         done, mode = self.done, "r+b" if self.done.end else "wb"
         self.check_room()
+        write_text(self.journal, json.dumps(vars(done)) + "\n")  # without a line that was cut off
         with (
             self.explaining(),
             self.writer.opened(done.bytes) as images,
             open(self.records, mode) as records,
-            open(self.journal, "a" if done.end else "w", encoding="utf-8") as journal,
+            open(self.journal, "a", encoding="utf-8") as journal,
             progress(
                 total=self.count, initial=done.end, desc=f"packing {self.about['name']}", unit=" images", smoothing=0.1
             ) as bar,
@@ -187,12 +190,15 @@ class Packing:
     def finish(self, max_rejected: float) -> None:
         """Make the packed copy of what has been written. Raises UserError where too much was rejected."""
         done, originals = self.done, self.originals
+        listed = self.path.with_suffix(".rejected")
+        rejected = {originals.names[i]: reason for i, reason in done.rejected.items()}
         if len(done.rejected) > max_rejected * self.count or not done.kept:
             first = next(iter(done.rejected))
+            write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in rejected.items()))
             raise UserError(
                 f"data.max_rejected={max_rejected}: {len(done.rejected):,} of {self.count:,} images cannot be used, "
-                f"the first {originals.names[first]} ({done.rejected[first]}); mend them or allow a larger share, "
-                "up to 1"
+                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; mend them or allow a "
+                "larger share, up to 1"
             )
         records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
         with self.explaining():
@@ -200,13 +206,14 @@ class Packing:
         kept = np.ones(self.count, bool)
         kept[list(done.rejected)] = False
         if originals.labels is not None:
-            np.save(self.path.with_suffix(".labels.npy"), originals.labels[kept])
+            np.save(labels_path(self.path), originals.labels[kept])
+            self.about["labelled"] = doctor.file_digest(labels_path(self.path))
         self.about |= {
             "images": done.kept,
             "splits": _parts(kept, originals.splits),
             "found": originals.splits,
             "expected": originals.expected,
-            "rejected": {originals.names[i]: reason for i, reason in done.rejected.items()},
+            "rejected": rejected,
             "modes": dict(done.modes.most_common()),
             "sizes": dict(done.sizes.most_common(10)),
             "labels": list(originals.label_names),
@@ -219,6 +226,7 @@ class Packing:
             ),
         }
         write_text(self.path, json.dumps(self.about, indent=1))
+        listed.unlink(missing_ok=True)
         self.journal.unlink()
         self.records.unlink()
 

@@ -1,7 +1,6 @@
 """From a data configuration to a packed set."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from ganduel import build
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
-from ganduel.data.recipe import Recipe
+from ganduel.data.recipe import Recipe, cores
 from ganduel.data.streaming import place
 from ganduel.data.trees import ARCHIVES, PACKED
 from ganduel.errors import UserError
@@ -24,12 +23,15 @@ def prepare(
 ) -> Path:
     """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
 
-    `tell` is told of a set that was packed just now. A packed copy whose originals are gone is used as it is.
+    `tell` is told of a set that was packed just now. A packed copy whose originals are gone is used as it is; with
+    `data.root=null`, whatever originals it was made from.
     """
     folder = packed_folder(data)
     recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
-    if abandoned(data["root"]) and (path := newest(folder, data, recipe)):
-        say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
+    alone = data["root"] is None or abandoned(data["root"])
+    if alone and (path := newest(folder, data, recipe)):
+        if data["root"] is not None:
+            say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
         return path
     source = build.part(data["source"], "data.source", allow)
     recipe = replace(recipe, width=source.width)
@@ -40,8 +42,8 @@ def prepare(
             source,
             recipe,
             path,
-            {"name": data["name"], "recipe": recorded},
-            workers=workers or os.cpu_count() or 1,
+            {"name": data["name"], "root": data["root"], "recipe": recorded},
+            workers=workers or cores(),
             max_rejected=data["max_rejected"],
             raw_limit_gb=data["raw_limit_gb"],
             place=place(path, data),
@@ -84,12 +86,12 @@ def origin(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
-    """The newest complete packed copy of this name and recipe, whatever files it was made from. Raises UserError where
-    there are such, but none complete."""
+    """The newest complete packed copy of this name and recipe that was made from this root, or from any where it is
+    null. Raises UserError where there are such, but none complete."""
     wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
     del wanted["width"]  # only the source knows
     paths = sorted(folder.glob(f"{data['name']}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    paths = [path for path in paths if _describes(path, data["name"], wanted)]
+    paths = [path for path in paths if _describes(path, data["name"], data["root"], wanted)]
     for path in paths:
         if complete(path, place(path, data)):
             return path
@@ -102,10 +104,11 @@ def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
     return None
 
 
-def _describes(path: Path, name: str, recipe: dict[str, Any]) -> bool:
-    """Whether a JSON is that of a packed set of this name and recipe."""
+def _describes(path: Path, name: str, root: str | None, recipe: dict[str, Any]) -> bool:
+    """Whether a JSON is that of a packed set of this name, root and recipe."""
     try:
         about = json.loads(path.read_text())
-        return bool(about["name"] == name and recipe.items() <= about["recipe"].items())
+        same = root is None or about["root"] == root or Path(about["root"]).resolve() == Path(root).resolve()
+        return bool(same and about["name"] == name and recipe.items() <= about["recipe"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -105,7 +105,12 @@ def decode_all(stored: Iterable[bytes], shape: tuple[int, int, int]) -> np.ndarr
 
 @cache
 def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Prepared(NamedTuple):

@@ -156,6 +156,11 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
     return Compressed(file, about["images"], shape) if about["compressed"] else Raw.open(file)
 
 
+def labels_path(path: Path) -> Path:
+    """The file of labels beside a packed set's JSON."""
+    return path.with_suffix(".labels.npy")
+
+
 def suffix(compressed: bool) -> str:
     """Of the file of packed images."""
     return ".images" if compressed else ".npy"

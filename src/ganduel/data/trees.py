@@ -90,6 +90,8 @@ class Folder:
                 if _hidden(entry.name):
                     continue
                 if entry.is_dir():
+                    if entry.name == PACKED and _holds_packed(entry.path):
+                        continue
                     pending.append((entry.path, name + "/", above | {identity}))
                 elif (entry.is_file() or entry.is_symlink()) and keep(name):  # a broken link is a lost image: reported
                     yield name, entry
@@ -130,7 +132,8 @@ class Zip:
         for name, member in self.members(keep):
             if _absurd(member.file_size, member.compress_size):
                 raise _too_large(self.path, name, member.file_size)
-            self._members[name] = member
+            if self._members.setdefault(name, member) is not member:
+                raise _twice(self.path, name)
         return sorted(name for name in self._members if keep(name))
 
     def members(self, keep: Keep) -> Iterator[tuple[str, zipfile.ZipInfo]]:
@@ -208,10 +211,14 @@ class Tar:
             if file is not raw and self._spool is None:
                 self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
                 weakref.finalize(self, self._spool.close)
+            found: set[str] = set()
             for member in _headers(file):
                 name = _checked(member.name, self.path)
                 if _hidden(*name.split("/")) or not keep(name):
                     continue
+                if name in found and not member.isdir():
+                    raise _twice(self.path, name)
+                found.add(name)
                 if member.islnk() or member.issym():
                     folder = posixpath.dirname(name) if member.issym() else ""
                     self._links[name] = posixpath.normpath(posixpath.join(folder, member.linkname))
@@ -331,7 +338,12 @@ def file_stamp(path: Path) -> str:
 
 
 def _hidden(*parts: str) -> bool:
-    return any(part.startswith(".") or part in ("__MACOSX", PACKED) for part in parts)
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _holds_packed(folder: str) -> bool:
+    """Whether a folder of that name is ours, and not somebody's category."""
+    return any(Path(folder).glob("*-*x*x*-*.*"))
 
 
 def _checked(name: str, archive: Path) -> str:
@@ -350,6 +362,10 @@ def _absurd(size: int, compressed: int) -> bool:
 
 def _too_large(archive: Path, name: str, size: int) -> UserError:
     return UserError(f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}, which no image has; not unpacked")
+
+
+def _twice(archive: Path, name: str) -> UserError:
+    return UserError(f"data.root: {archive} has two members {name!r}; rename one, lest an image be lost")
 
 
 def _damaged(path: Path, reason: object) -> UserError:
