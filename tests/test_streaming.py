@@ -228,7 +228,7 @@ def test_killed_and_resumed_from_s3(
     (cache,) = (tmp_path / "own").glob("*.cache")
     assert 4e5 < sum(file.stat().st_size for file in cache.glob("chunk-*")) <= 5e5
     (home := tmp_path / "home").mkdir()
-    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home)}
+    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home), "OMP_NUM_THREADS": "1"}  # as in this process
     command = [sys.executable, "-m", "ganduel.train", *tiny, *common, "name=killed"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not reached(Path("runs/killed/stats.jsonl"), 15):
