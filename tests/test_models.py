@@ -148,7 +148,11 @@ def test_impossible(model, changes, words, player):
 
 
 def test_impossible_in_one_network_alone():
-    for words, changes in {"latent=0": {"latent": 0}, "mapping=-1": {"mapping": -1}}.items():
+    for words, changes in {
+        "latent=0": {"latent": 0},
+        "mapping=-1": {"mapping": -1},
+        "mapping_rate=0": {"mapping_rate": 0},
+    }.items():
         with pytest.raises(ValueError, match=words):
             network("dcgan", "generator", **changes)
     for words, changes in {
@@ -390,15 +394,30 @@ def test_demodulation_equals_weights_of_its_own_for_every_image(kind):
         assert torch.allclose(layer(x, style)[i : i + 1], y, atol=1e-4)
 
 
-def test_mapping_normalises_and_keeps_the_size():
-    z = torch.randn(512, 100)
-    for layers in (1, 4, 8):
-        mapping = Mapping(100, layers)
-        assert sum(isinstance(m, nn.Linear) for m in mapping.modules()) == layers
-        w = mapping(z).detach()
-        assert torch.allclose(mapping(7 * z), w, atol=1e-5)
-        assert 0.4 < float(w.square().mean().sqrt()) < 2
-    assert torch.allclose(Mapping(100, 0)(z).square().mean(1), torch.ones(512), atol=1e-4)
+@pytest.mark.parametrize("layers", [1, 4, 8])
+@pytest.mark.parametrize("rate", [1.0, 0.01])
+def test_mapping_starts_standardised_whatever_the_size_of_z(layers, rate):
+    mapping, z = Mapping(100, layers, rate), torch.randn(4096, 100)
+    assert sum(isinstance(m, nn.Linear) for m in mapping.modules()) == layers
+    w = mapping(z).detach()
+    assert torch.allclose(mapping(7 * z), w, atol=1e-4)
+    assert float(w.mean(0).square().mean()) < 0.005
+    assert float(w.std(0).mean()) == pytest.approx(1, rel=0.02)
+
+
+def test_adam_moves_the_mapping_at_its_rate():
+    moved = []
+    for rate in (1.0, 0.01):
+        mapping = Mapping(10, 2, rate)
+        z = torch.randn(8, 10)
+        before = [layer.weight.detach() * rate for layer in mapping.layers if isinstance(layer, nn.Linear)]
+        optimizer = torch.optim.Adam(mapping.parameters(), lr=1e-3)
+        mapping(z).sum().backward()
+        optimizer.step()
+        after = [layer.weight.detach() * rate for layer in mapping.layers if isinstance(layer, nn.Linear)]
+        moved.append([float((a - b).abs().max()) for a, b in zip(after, before, strict=True)])
+    assert moved[0] == pytest.approx([1e-3] * 2, rel=0.01)
+    assert moved[1] == pytest.approx([1e-5] * 2, rel=0.05)
 
 
 @pytest.mark.parametrize("norm", ["batch", "adain", "demodulation"])
@@ -420,6 +439,10 @@ def test_the_style_reaches_every_stage(norm):
             x = torch.randn(3, stage.layer.convolution.in_channels, 4, 4)
             assert not torch.allclose(stage.layer(x, z), stage.layer(x, z.flip(0)))
     generator(z)
+    first = (
+        nn.GroupNorm if norm != "batch" else nn.BatchNorm2d
+    )  # demodulation alone would keep it as small as it starts
+    assert isinstance(generator.input[1], first)
     style = () if norm == "batch" else (generator.mapping(z),)
     assert len(given) == 2
     assert all(len(one) == len(style) and all(map(torch.equal, one, style)) for one in given)

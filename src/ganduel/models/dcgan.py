@@ -131,11 +131,14 @@ class Generator(nn.Module):
         residual: bool,
         attention: int | None,
         mapping: int,
+        mapping_rate: float,
         spectral_norm: bool,
     ):
         super().__init__()
         if latent < 1 or mapping < 0:
             raise ValueError(f"latent={latent} must be at least 1, mapping={mapping} at least 0")
+        if not 0 < mapping_rate <= 1:
+            raise ValueError(f"mapping_rate={mapping_rate} must be above 0, and at most 1")
         self.latent, self.resolution = latent, resolution
         widths, strides = plan(resolution, channels, depth, strides)
         if not isinstance(channels, list):
@@ -143,9 +146,11 @@ class Generator(nn.Module):
         size = math.ceil(resolution / math.prod(strides))
         sizes = [size * math.prod(strides[:i]) for i in range(1, len(strides))]  # after each stage but the image
         _check(kernel, slope, attention, sizes)
-        self.mapping = Mapping(latent, mapping) if mapping else nn.Identity()
+        self.mapping = Mapping(latent, mapping, mapping_rate) if mapping else nn.Identity()
         self.styled = norm in STYLES
-        plain: Norm = "none" if norm == "adain" or norm == "demodulation" else norm  # where no style reaches
+        plain: Norm = (
+            "layer" if norm == "adain" or norm == "demodulation" else norm
+        )  # of the first maps, which no style reaches
         bias = plain == "none"
         first: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], size, bias=bias)]
         if input == "dense":
@@ -166,8 +171,8 @@ class Generator(nn.Module):
         self.output = nn.Sequential(*last, nn.Tanh())
         for part in (self.input, self.stages, self.output):
             initialise_normal(part, 0.02)
-        if spectral_norm:
-            normalise_spectrally(self)
+            if spectral_norm:
+                normalise_spectrally(part)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.synthesis(self.mapping(latent))

@@ -5,23 +5,45 @@ A styled convolution is a module `(x, style) -> y`, with x (N, C, H, W), resized
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import instance_norm
+from torch.nn.functional import instance_norm, linear
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
-class Mapping(nn.Module):
-    """Latent z (N, width) to style w (N, width): z at unit mean square, then dense layers with leaky ReLU (Karras et
-    al. 2019, "A Style-Based Generator Architecture", section 2)."""
+class SlowLinear(nn.Linear):
+    """A dense layer whose parameters are stored 1 / `rate` times as large, so that Adam, whose steps have one size,
+    moves them `rate` times as far (Karras et al. 2019, "A Style-Based Generator Architecture", appendix C)."""
 
-    def __init__(self, width: int, layers: int):
+    def __init__(self, inputs: int, outputs: int, rate: float):
+        super().__init__(inputs, outputs)
+        self.rate = rate
+        nn.init.kaiming_normal_(self.weight, 0.2)
+        nn.init.zeros_(self.bias)
+        with torch.no_grad():
+            self.weight.div_(rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight * self.rate, self.bias * self.rate)
+
+
+class Mapping(nn.Module):
+    """Latent z (N, width) to style w (N, width): z at unit mean square, then dense layers with leaky ReLU between
+    (Karras et al. 2019, section 2).
+
+    It starts with mean 0 and variance 1 over all w: what all images have in common, a generator learns first, and with
+    much of it DCGAN draws a single picture (measured on digits; so it does if `rate` lets the mean return).
+    """
+
+    def __init__(self, width: int, layers: int, rate: float):
         super().__init__()
-        self.layers = nn.Sequential()
-        for _ in range(layers):
-            dense = nn.Linear(width, width)
-            nn.init.kaiming_normal_(dense.weight, 0.2)  # keeps the size of w near 1, however many layers
-            nn.init.zeros_(dense.bias)
-            self.layers.extend([dense, nn.LeakyReLU(0.2)])
+        last = SlowLinear(width, width, rate)
+        hidden = (module for _ in range(layers - 1) for module in (SlowLinear(width, width, rate), nn.LeakyReLU(0.2)))
+        self.layers = nn.Sequential(*hidden, last)
+        with torch.no_grad():
+            w = self(torch.randn(4096, width))
+            last.bias.sub_(w.mean(dim=0) / rate)
+            for parameter in last.parameters():
+                parameter.div_(w.std(dim=0).mean())
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
