@@ -426,6 +426,7 @@ def test_a_generator_is_synthesis_after_mapping(norm):
     z = torch.randn(3, 10)
     assert torch.equal(generator(z), generator.synthesis(generator.mapping(z)))
     assert torch.allclose(generator(z), generator(3 * z), atol=1e-4)
+    assert network("dcgan", "generator", mapping=2, mapping_rate=0.5).mapping.layers[0].rate == 0.5
     unmapped = network("dcgan", "generator", norm=norm, mapping=0).eval()
     assert torch.equal(unmapped(z), unmapped.synthesis(z))
 

@@ -148,9 +148,8 @@ class Generator(nn.Module):
         _check(kernel, slope, attention, sizes)
         self.mapping = Mapping(latent, mapping, mapping_rate) if mapping else nn.Identity()
         self.styled = norm in STYLES
-        plain: Norm = (
-            "layer" if norm == "adain" or norm == "demodulation" else norm
-        )  # of the first maps, which no style reaches
+        # The first feature maps meet no style; demodulation alone would leave them as small as they start.
+        plain: Norm = "layer" if norm == "adain" or norm == "demodulation" else norm
         bias = plain == "none"
         first: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], size, bias=bias)]
         if input == "dense":
