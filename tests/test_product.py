@@ -24,17 +24,13 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config.config_dir() / group).glob("*.yaml"))
 
 
+# Lighter than usual: plain gradient descent takes large gradients as they are, and diverges.
+LIGHT = {name: f"regularizer.{name}.weight=0.5" for name in ("r1", "r2")}
 REGULARIZERS = {
     NONE: ("regularizer=[]",),
-    "lazy": (  # lighter than usual: plain gradient descent takes the rare, large gradients as they are, and diverges
-        "regularizer=[r1,r2]",
-        "regularizer.r1.every=2",
-        "regularizer.r2.every=3",
-        "regularizer.r1.weight=0.5",
-        "regularizer.r2.weight=0.5",
-    ),
+    "lazy": ("regularizer=[r1,r2]", "regularizer.r1.every=2", "regularizer.r2.every=3", *LIGHT.values()),
 }
-REGULARIZERS |= {name: (f"regularizer=[{name}]",) for name in options("regularizer")}
+REGULARIZERS |= {n: (f"regularizer=[{n}]", *([LIGHT[n]] if n in LIGHT else [])) for n in options("regularizer")}
 AUGMENTS = {NONE: ()} | {name: (f"augment=[{name}]",) for name in options("augment")}
 PACES = {name: (f"pace={name}",) for name in options("pace")}
 PACES["gated_by_accuracy"] = ("pace=gated", "pace.loss_floor=null", "pace.accuracy_ceiling=0.95")
