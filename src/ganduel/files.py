@@ -1,5 +1,6 @@
 """Files that other processes may be writing too, or that must never be found half written."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,15 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """The hexadecimal digest of a file of any size."""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from ganduel.data.prepare import abandoned, prepare
 from ganduel.data.store import labels_path, open_store
 from ganduel.data.streaming import place
 from ganduel.errors import UserError
+from ganduel.files import file_hash
 from ganduel.sampling.grids import save_png, tile
 from ganduel.terminal import say
 
@@ -53,7 +54,7 @@ def thumbnail(images: Tensor) -> Tensor:
 def intact(path: Path, about: dict[str, Any], data: dict[str, Any]) -> bool:
     """Whether a packed set can be opened and holds what was written."""
     try:
-        labelled = "labelled" not in about or doctor.file_digest(labels_path(path)) == about["labelled"]
+        labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
         return labelled and doctor.intact(open_store(path, about, place(path, data)), about["content"])
     except (OSError, ValueError):
         return False

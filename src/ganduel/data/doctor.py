@@ -3,7 +3,6 @@
 import hashlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,11 +37,6 @@ def intact(store: Store, content: str) -> bool:
     for stored in store.stored():
         digest.update(hashlib.blake2b(stored, digest_size=16).digest())
     return digest.hexdigest() == content
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a small file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def near_duplicates(looks: np.ndarray, names: Sequence[str], resolution: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Files from the web: resumed where a connection broke, checked, and never found half there."""
 
-import hashlib
 import http.client
 import re
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganduel.errors import UserError
-from ganduel.files import locked, make_folder, sync
+from ganduel.files import file_hash, locked, make_folder, sync
 from ganduel.terminal import progress, say
 
 TIMEOUT = 30  # seconds without a byte
@@ -170,16 +169,10 @@ def _check(part: Path, checksum: str | None) -> None:
     if checksum is None:
         return
     algorithm = {32: "md5", 64: "sha256"}[len(checksum)]
-    digest = hashlib.new(algorithm)
-    with open(part, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != checksum:
+    if (found := file_hash(part, algorithm)) != checksum:
         part.unlink()
         _version(part).unlink(missing_ok=True)
-        raise Failed(
-            f"{part.name.removesuffix('.part')}: {algorithm} is {digest.hexdigest()}, expected {checksum}; deleted"
-        )
+        raise Failed(f"{part.name.removesuffix('.part')}: {algorithm} is {found}, expected {checksum}; deleted")
 
 
 def _version(part: Path) -> Path:

@@ -28,7 +28,7 @@ from ganduel.data.store import FileWriter, labels_path, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.workers import prepared, read
 from ganduel.errors import UserError
-from ganduel.files import locked, make_folder, write_text
+from ganduel.files import file_hash, locked, make_folder, write_text
 from ganduel.terminal import progress
 
 FORMAT = 2
@@ -207,7 +207,7 @@ class Packing:
         kept[list(done.rejected)] = False
         if originals.labels is not None:
             np.save(labels_path(self.path), originals.labels[kept])
-            self.about["labelled"] = doctor.file_digest(labels_path(self.path))
+            self.about["labelled"] = file_hash(labels_path(self.path))
         self.about |= {
             "images": done.kept,
             "splits": _parts(kept, originals.splits),

@@ -4,7 +4,6 @@ Trained once on a labelled set and kept beside its packed copy; always the same 
 features but for rounding.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -103,12 +102,3 @@ def train(images: ImageSet) -> tuple[DigitClassifier, float]:
     model.eval().requires_grad_(False)
     right = [(model(images.gather(part))[1].argmax(1).cpu() == labels[part]).sum() for part in tested.split(1000)]
     return model.cpu(), float(sum(right)) / len(tested)
-
-
-def file_hash(path: Path) -> str:
-    """The first 8 hexadecimal digits of the file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:8]

@@ -23,7 +23,8 @@ from ganduel.data.loading import ImageSet
 from ganduel.data.recipe import decode
 from ganduel.data.sources import folder as find_images
 from ganduel.errors import UserError
-from ganduel.evaluation.features import WIDTH, check_features, digit_weights, file_hash, load_classifier
+from ganduel.evaluation.features import WIDTH, check_features, digit_weights, load_classifier
+from ganduel.files import file_hash
 
 FIDELITY_VERSION = torch_fidelity.__version__
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -75,7 +76,7 @@ class Features:
 
     @functools.cached_property
     def identity(self) -> str:
-        return f"{self.kind}-{file_hash(self.weights)}"
+        return f"{self.kind}-{file_hash(self.weights)[:8]}"
 
 
 def find_features(kind: str, weights: str | None, images: ImageSet | None, folder: Path) -> Features:
