@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ganduel.pace import Clock
+
 
 class Transform(nn.Module):
     """`(images, seed) -> images`: images (N, C, H, W) in [-1, 1] and one seed an image, (N,), from which all that it
@@ -9,6 +11,9 @@ class Transform(nn.Module):
 
     Penalties differentiate it twice with respect to the images.
     """
+
+    def start(self, clock: Clock) -> None:
+        """Told once, before the first iteration, to those with durations among their settings."""
 
     def at(self, images_seen: int) -> None:
         """The trainer tells the time, before every iteration, to those that change with it."""
@@ -20,6 +25,9 @@ class Chain(Transform):
     def __init__(self, *transforms: nn.Module):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
+
+    def start(self, clock: Clock) -> None:
+        """Told once, before the first iteration, to those with durations among their settings."""
 
     def at(self, images_seen: int) -> None:
         for transform in self.transforms:
