@@ -27,9 +27,9 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def seeds(*parts: int | str, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Seeds of images `first` to `first + count` under this key: int64 (count,)."""
-    index = torch.arange(first, first + count, device=device)
+def seeds(*parts: int | str, first: int, count: int, stride: int = 1, device: torch.device | str = "cpu") -> Tensor:
+    """Seeds of images `first`, `first + stride`, ... under this key: int64 (count,)."""
+    index = torch.arange(first, first + count * stride, stride, device=device)
     return _mix(key(*parts) + index * GOLDEN)
 
 
@@ -66,6 +66,8 @@ def _shift(x: Tensor, n: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """23-bit integers to the middles of 2^23 equal parts of (0, 1): exact, for x + 0.5 has the 24 bits of a float32. With
-    one more it would round, at the upper end to 1."""
+    """23-bit integers to the middles of 2^23 equal parts of (0, 1).
+
+    Exactly, for x + 0.5 has the 24 bits of a float32. One bit more would round, at the upper end to 1.
+    """
     return (x.float() + 0.5) * 2.0**-23

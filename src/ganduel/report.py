@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from ganduel.config import leaves
 from ganduel.errors import UserError
@@ -20,8 +20,22 @@ Row = dict[str, Any]
 """Column -> value of one run."""
 
 # Settings that make no other experiment and say nothing to a reader.
-ASIDE = ("accept_changes", "allow", "every", "json", "keep", "name", "overwrite", "runs_dir", "workers")
-ASIDE += ("data.root", "data.packed", "data.stream", "data.cache_gb")
+ASIDE = (
+    "accept_changes",
+    "allow",
+    "data.cache_gb",
+    "data.packed",
+    "data.root",
+    "data.source.root",
+    "data.stream",
+    "every",
+    "json",
+    "keep",
+    "name",
+    "overwrite",
+    "runs_dir",
+    "workers",
+)
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -62,7 +76,7 @@ def _naturally(path: Path) -> list[tuple[str, int]]:
 
 def read(path: Path) -> Run:
     """Whatever a run has written so far."""
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
     typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
     return Run(
         path,
