@@ -83,7 +83,7 @@ def read(path: Path) -> Run:
         dict(leaves(config)),
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
         _lines(path / "stats.jsonl"),
-        [row for row in _lines(path / "metrics.jsonl") if row["by"] == "gan-train"],
+        [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
     )
 
 
