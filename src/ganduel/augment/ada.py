@@ -1,7 +1,6 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, "Training Generative Adversarial Networks with Limited
 Data")."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -59,12 +58,8 @@ class ADA(Transform):
         self.adaptive = target is not None
         chosen = {group: list(transforms.values()) for group, transforms in groups.items() if group in pipes[pipe]}
         self.geometry: list[pipeline.Geometry] = [*chosen.get("blit", []), *chosen.get("geom", [])]
-        self.colour: list[pipeline.Colour] = chosen.get("color", [])
-        self.last: list[Callable[[Tensor, Draws], Tensor]] = [
-            *chosen.get("filter", []),
-            *chosen.get("noise", []),
-            *chosen.get("cutout", []),
-        ]
+        self.colour: list[pipeline.Colour] = [*chosen.get("color", [])]
+        self.others = [transform for group in ("filter", "noise", "cutout") for transform in chosen.get(group, [])]
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("r", torch.tensor(0.0))  # when p last moved
         self.register_buffer("tally", torch.zeros(3))  # since then: sum of signs, real images, turns
@@ -79,25 +74,23 @@ class ADA(Transform):
                 images = pipeline.geometry(images, draws, self.geometry)
             if self.colour:
                 images = pipeline.colour(images, draws, self.colour)
-            for transform in self.last:
+            for transform in self.others:
                 images = transform(images, draws)
         return images
 
     @torch.no_grad()
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
-        """After a turn of D on so many real images, of which it got the share `real_accuracy` () right. Nothing here
-        waits for the device."""
+        if self.target is None:
+            return
         self.tally[0] += (2 * real_accuracy - 1) * images
         self.tally[1] += images
         self.tally[2] += 1
         signs, seen, turns = self.tally
         due, r = turns >= self.interval, signs / seen
+        p = self.p + (r - self.target).sign() * seen / (1000 * self.speed)
+        self.p.copy_(torch.where(due, p.clamp(0, 1), self.p))
         self.r.copy_(torch.where(due, r, self.r))
-        if self.target is not None:
-            step = (r - self.target).sign() * seen / (1000 * self.speed)
-            self.p.copy_(torch.where(due, (self.p + step).clamp(0, 1), self.p))
         self.tally *= ~due
 
     def statistics(self) -> dict[str, Tensor]:
-        """What the logs should say, on the device."""
-        return {"ada/p": self.p, "ada/r": self.r}
+        return {"ada/p": self.p, "ada/r": self.r} if self.adaptive else {"ada/p": self.p}

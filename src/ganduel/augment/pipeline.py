@@ -16,6 +16,7 @@ from torch import Tensor
 from ganduel import randomness
 from ganduel.augment.resampling import filter_bands, move
 
+
 class Draws:
     """What is random about some images, hashed from their seeds (N,), in the order in which it is asked for.
 

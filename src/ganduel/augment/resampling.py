@@ -5,6 +5,7 @@ one likes, and none of their shapes depends on how far an image is moved.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,9 +101,7 @@ def _bands(size: int) -> Tensor:
             wide[::2] = band
         bands = [np.convolve(wide, low) for wide in spread] + [high]
     rows = np.arange(size)[:, None]
-    return torch.stack(
-        [_matrix(rows, rows + np.arange(len(band)) - len(band) // 2, band, size) for band in bands]
-    )
+    return torch.stack([_matrix(rows, rows + np.arange(len(band)) - len(band) // 2, band, size) for band in bands])
 
 
 def _matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int) -> Tensor:
@@ -125,13 +124,13 @@ class _Sample(torch.autograd.Function):
         return torch.ops.aten.grid_sampler_2d(images, grid, 0, 0, True)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         images, grid = inputs
         ctx.size = images.shape
         ctx.save_for_backward(grid)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
         return _Spread.apply(gradient, grid, ctx.size), None
 
@@ -145,9 +144,9 @@ class _Spread(torch.autograd.Function):
         return torch.ops.aten.grid_sampler_2d_backward(values, shape, grid, 0, 0, True, [True, False])[0]
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _Sample.apply(gradient, ctx.saved_tensors[0]), None, None
