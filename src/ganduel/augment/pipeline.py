@@ -152,8 +152,8 @@ def saturation(draws: Draws, chance: float, std: float) -> Tensor:
 
 
 def octaves(images: Tensor, draws: Draws, chance: float, std: float) -> Tensor:
-    """Each of four octaves is amplified by a factor of standard deviation `std`, in octaves; then all of them, so that
-    the power that natural images have is kept."""
+    """Each of four octaves may be amplified by a factor of standard deviation `std`, in octaves, and all four be scaled
+    with it, so that the power of natural images is kept."""
     gains, changed = torch.ones(4, device=images.device), torch.zeros((), dtype=torch.bool, device=images.device)
     power = [10 / 13, 1 / 13, 1 / 13, 1 / 13]  # in each octave, the coarsest first, of a spectrum like 1 / f^2
     for i, share in enumerate(power):
