@@ -49,26 +49,24 @@ class Percentile(Draws):
 
 def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest difference from the reference at each of its keys."""
-    differences = {}
+    node, differences = config.compose("train", ["augment=[ada]"])["augment"]["ada"], {}
     for key in npz:
         kind, _, rest = key.partition("/")
         if kind in ("aug", "aug_gray"):
             name, _, share = rest.rpartition("@")
             images = torch.from_numpy(npz["in/aug_img" if kind == "aug" else "in/img_gray"])
-            ours = only(name).augment(images, Percentile(len(images), float(share)))
+            ours = only(name, node).augment(images, Percentile(len(images), float(share)))
             differences[key] = float((ours - torch.from_numpy(npz[key])).abs().max())
     return differences
 
 
-def only(name: str) -> ADA:
+def only(name: str, node: build.Config) -> ADA:
     """One transform of the reference, or one of its pipes, in which it leaves out the second rotation here."""
-    node = config.compose("train", ["augment=[ada]"])["augment"]["ada"]
     if name in NAMES:
         group, transform = NAMES[name]
-        node |= {"pipe": group, group: {transform: node[group][transform]}}
+        node = node | {"pipe": group, group: {transform: node[group][transform]}}
     else:
-        node |= {"pipe": name}
-        del node["geom"]["rotate_again"]
+        node = node | {"pipe": name, "geom": {n: t for n, t in node["geom"].items() if n != "rotate_again"}}
     return build.part(node, "augment.ada", [])
 
 
