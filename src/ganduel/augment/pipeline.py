@@ -196,7 +196,7 @@ def _matrix(*rows: list[Tensor | float]) -> Tensor:
     """Matrices (N, rows, columns) of entries (N,) or constants."""
     entries = [entry for row in rows for entry in row]
     like = next(entry for entry in entries if isinstance(entry, Tensor))
-    constants = {entry: torch.full_like(like, entry) for entry in entries if not isinstance(entry, Tensor)}
+    constants = {number: torch.full_like(like, number) for number in {e for e in entries if not isinstance(e, Tensor)}}
     filled = [entry if isinstance(entry, Tensor) else constants[entry] for entry in entries]
     return torch.stack(filled, dim=-1).view(len(like), len(rows), -1)
 

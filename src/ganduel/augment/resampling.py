@@ -87,7 +87,7 @@ def _separable(images: Tensor, matrix: Callable[[int], np.ndarray], height: int,
 @lru_cache
 def _constant(matrix: Callable[[int], np.ndarray], size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Made once, for a copy to a device would be waited for."""
-    return torch.from_numpy(matrix(size)).to(device, dtype)
+    return torch.from_numpy(matrix(size)).to(dtype).to(device)
 
 
 def _doubling(size: int) -> np.ndarray:
