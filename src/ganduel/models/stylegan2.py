@@ -9,7 +9,7 @@ minibatch standard deviation and logits stay in float32. So these networks switc
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -278,15 +278,22 @@ class Generator(Base):
                 i += block.convolutions
             return image
 
+    def set_noise(self, noise: Noise | Sequence[Noise]) -> None:
+        """The kind of noise of all convolutions, or of each, from the smallest feature maps to the largest."""
+        convolutions = [m for m in self.modules() if isinstance(m, StyledConvolution)]
+        kinds = [noise] * len(convolutions) if isinstance(noise, str) else noise
+        for convolution, kind in zip(convolutions, kinds, strict=True):
+            convolution.noise = kind
+
     def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
         """Styles moved towards their average, all the way at `psi` = 0, of the first `cutoff` layers or all."""
         near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
         return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
 
-    def settle(self, latent: Tensor) -> None:
+    def settle(self, latent: Tensor, label: Tensor | None) -> None:
         """Let the average style follow."""
         with torch.no_grad():
-            self.mapping.w_avg.lerp_(self.mapping(latent, None).mean(dim=0), 1 - self.average)
+            self.mapping.w_avg.lerp_(self.mapping(latent, label).mean(dim=0), 1 - self.average)
 
 
 class Convolution(nn.Module):
