@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import conv2d, hardtanh, leaky_relu
+from torch.nn.functional import conv2d, hardtanh, leaky_relu, linear
+
+SLOPE = 0.2  # of leaky ReLU where negative
 
 
 def convolve(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """(N, in, H, W) by weights (out, in, k, k). H + 2 padding - k must be a multiple of the stride."""
+    if weight.shape[2:] == (1, 1) and stride == 1 and padding == 0:
+        return linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
     return _Convolution.apply(x, weight, stride, padding, False)
 
 
@@ -54,7 +58,7 @@ class _WeightGradient(Function):
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
         if stride > 1 and x.device.type == "cpu" and x.dtype == torch.float32:  # half as fast in channels_last
-            x, gradient, weight = x.contiguous(), gradient.contiguous(), weight.contiguous()
+            x, gradient, weight = x.contiguous(), gradient.contiguous(), torch.empty_like(weight, memory_format=torch.contiguous_format)
         settings = _arguments(stride, padding, transposed)
         mask = [False, True, False]
         return torch.ops.aten.convolution_backward(gradient, x, weight, None, *settings, mask)[1]
@@ -121,7 +125,29 @@ class _Resampling(Function):
         return _Resampling.apply(gradient, taps, down, up, padding), None, None, None, None
 
 
+class _Activation(Function):
+    """In place, and remembering only what comes out."""
+
+    @staticmethod
+    def forward(x: Tensor, clamp: float | None) -> Tensor:
+        x = leaky_relu(x, SLOPE, inplace=True)
+        return x if clamp is None else hardtanh(x, -clamp, clamp, inplace=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        ctx.save_for_backward(output)
+        ctx.clamp = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        y = y.detach()
+        if ctx.clamp is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.clamp, ctx.clamp)
+        return torch.ops.aten.leaky_relu_backward(gradient, y, SLOPE, True), None
+
+
 def activate(x: Tensor, clamp: float | None) -> Tensor:
-    """Leaky ReLU of slope 0.2, then cut to [-clamp, clamp]."""
-    y = leaky_relu(x, 0.2)
-    return y if clamp is None else hardtanh(y, -clamp, clamp, inplace=True)
+    """Leaky ReLU of slope 0.2, then cut to [-clamp, clamp]; in place, so x must be of no other use."""
+    return _Activation.apply(x, clamp)

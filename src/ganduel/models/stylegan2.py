@@ -125,14 +125,15 @@ class StyledConvolution(nn.Module):
             norm = weight.detach().abs().amax(dim=(1, 2, 3)) * math.sqrt(weight[0].numel())
             scale, weight = scale / largest, weight / norm[:, None, None, None]
             demodulation = demodulation * largest * norm
-        x, weight = x * _per_map(scale, x), weight.to(x.dtype)
+        x = x * _per_map(scale, x)
         if self.up:
-            x = self.resample(convolve_transposed(x, weight.transpose(0, 1), stride=2))
+            weight = weight.transpose(0, 1).to(x.dtype, memory_format=torch.channels_last)
+            x = self.resample(convolve_transposed(x, weight, stride=2))
         else:
-            x = convolve(x, weight, padding=1)
+            x = convolve(x, weight.to(x.dtype), padding=1)
         x = torch.addcmul((ROOT * self.bias).to(x.dtype)[:, None, None], x, _per_map(demodulation, x))
         if (noise := self.draw(seed)) is not None:
-            x = x + (ROOT * self.noise_strength * noise).to(x.dtype)
+            x += (ROOT * self.noise_strength * noise).to(x.dtype)
         return activate(x, self.clamp)
 
     def draw(self, seed: Tensor | None) -> Tensor | None:
@@ -316,6 +317,7 @@ class Convolution(nn.Module):
         self.bias = None if linear else nn.Parameter(torch.zeros(outputs))
         self.gain = gain if linear else gain * ROOT
         self.clamp = None if clamp is None else clamp * gain
+        self.resample: Resample | None = None
         self.stride, self.padding = 1, kernel // 2
         if down and kernel == 1:  # the filter can leave out what the convolution would
             self.resample = Resample(down=2, padding=(1, 1))
@@ -324,13 +326,14 @@ class Convolution(nn.Module):
             self.stride, self.padding = 2, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if "resample" in self._modules:
+        if self.resample is not None:
             x = self.resample(x)
         weight = (self.weight * (self.gain / math.sqrt(self.weight[0].numel()))).to(x.dtype)
         x = convolve(x, weight, stride=self.stride, padding=self.padding)
         if self.bias is None:
             return x
-        return activate(x + (self.gain * self.bias).to(x.dtype)[:, None, None], self.clamp)
+        x += (self.gain * self.bias).to(x.dtype)[:, None, None]
+        return activate(x, self.clamp)
 
 
 class DiscriminatorBlock(nn.Module):
