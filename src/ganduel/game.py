@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ganduel import randomness
 from ganduel.augment import Chain
+from ganduel.errors import UserError
 
 Batch = dict[str, Tensor]
 """Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
@@ -45,6 +46,14 @@ class Generator(nn.Module):
 
     def settle(self, latent: Tensor, label: Tensor | None) -> None:
         """Once an iteration: move what follows the weights without being trained, given a batch of latents."""
+
+    def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Styles drawn towards their average, all the way at `psi` = 0, in the first `cutoff` layers or all."""
+        raise UserError(f"truncation={psi} needs a model that knows the average of its styles: stylegan2_ada")
+
+    def set_noise(self, noise: str | list[str]) -> None:
+        """The kind of noise in all layers, or in each: random, constant or none."""
+        raise UserError(f"noise={noise} needs a model with noise in its layers: stylegan2_ada")
 
 
 class Critic:

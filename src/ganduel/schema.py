@@ -108,6 +108,10 @@ class Sample:
     out: str | None
     seeds: Any
     count: int | None
+    truncation: float
+    cutoff: int | None
+    noise: Any  # null, random, constant, none, or a list of them
+    label: int | None
     ema: bool
     batch: int
     device: str
@@ -159,6 +163,8 @@ RANGES = {
     "keep": (0, None),
     "workers": (1, None),
     "count": (1, None),
+    "cutoff": (1, None),
+    "label": (0, None),
     "batch": (1, None),
     "repeats": (1, None),
     "metric.samples": (2, None),
