@@ -10,15 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import conv2d, hardtanh, leaky_relu, linear
+from torch.nn.functional import conv2d, hardtanh, leaky_relu
 
 SLOPE = 0.2  # of leaky ReLU where negative
 
 
 def convolve(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """(N, in, H, W) by weights (out, in, k, k). H + 2 padding - k must be a multiple of the stride."""
-    if weight.shape[2:] == (1, 1) and stride == 1 and padding == 0:
-        return linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
     return _Convolution.apply(x, weight, stride, padding, False)
 
 
@@ -58,7 +56,7 @@ class _WeightGradient(Function):
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
         if stride > 1 and x.device.type == "cpu" and x.dtype == torch.float32:  # half as fast in channels_last
-            x, gradient, weight = x.contiguous(), gradient.contiguous(), torch.empty_like(weight, memory_format=torch.contiguous_format)
+            x, gradient, weight = x.contiguous(), gradient.contiguous(), weight.new_empty(weight.shape)
         settings = _arguments(stride, padding, transposed)
         mask = [False, True, False]
         return torch.ops.aten.convolution_backward(gradient, x, weight, None, *settings, mask)[1]
@@ -77,6 +75,27 @@ class _WeightGradient(Function):
         if ctx.needs_input_grad[1]:
             of_gradient = _Convolution.apply(x, weight, stride, padding, transposed)
         return of_x, of_gradient, None, None, None, None
+
+
+def squares(weight: Tensor) -> Tensor:
+    """Sums of squares of (out, in, k, k) over the kernel: (out, in)."""
+    return _Squares.apply(weight)
+
+
+class _Squares(Function):
+    """Its derivative in one pass over the weights, where autograd takes three."""
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        return weight.square().sum(dim=(2, 3))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return ctx.saved_tensors[0] * (2 * gradient)[:, :, None, None]
 
 
 class Resample(nn.Module):

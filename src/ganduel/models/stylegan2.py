@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 
 from ganduel import randomness
 from ganduel.game import Generator as Base
-from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, squares
 
 Noise = Literal["random", "constant", "none"]
 Architecture = Literal["resnet", "orig"]
@@ -118,7 +118,7 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, seed: Tensor | None) -> Tensor:
         scale, weight = self.affine(style), self.weight
-        demodulation = ROOT * (scale.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8).rsqrt()
+        demodulation = ROOT * (scale.square() @ squares(weight).T + 1e-8).rsqrt()
         if x.dtype == torch.float16:
             # No product may leave the narrow range of float16. What is taken from the factors, the output gets back.
             largest = scale.detach().abs().amax(dim=1, keepdim=True)
@@ -362,7 +362,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fromrgb is not None:
-            x = self.fromrgb(x)
+            x = self.fromrgb(x).contiguous(memory_format=torch.channels_last)  # of grey images it is not
         y = self.conv1(self.conv0(x))
         return y + self.skip(x) if self.resnet else y
 
@@ -445,10 +445,10 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         with own_precision(images.device) as half:
-            x = images.contiguous(memory_format=torch.channels_last)
+            x = images
             for size in self.sizes:
                 block = self.get_submodule(f"b{size}")
-                x = block(x.to(half if block.half else torch.float32))
+                x = block(x.to(half if block.half else torch.float32, memory_format=torch.channels_last))
             y = self.b4(x.float())
             if self.classes:
                 y = (y * self.mapping(None, label)).sum(dim=1) / math.sqrt(y.shape[1])
