@@ -33,7 +33,8 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle may raise any
-        raise UserError(f"{path}: is damaged or no pickle of StyleGAN2-ADA ({error})") from error
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: is damaged or no pickle of StyleGAN2-ADA ({reason})") from error
     if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
         raise UserError(f"{path}: is no pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
     return {name: content[name] for name in NETWORKS}
@@ -104,15 +105,16 @@ class _Inert:
         pass
 
 
-def _storage(content: bytes) -> Any:
+def _storage(content: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the old format
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return storage.untyped(), storage.dtype
 
 
-def _tensor(storage: Any, offset: int, size: list[int], stride: list[int], *_: Any) -> Tensor:
-    whole = torch.empty(0, dtype=storage.dtype)
-    return whole.set_(storage.untyped(), offset, tuple(size), tuple(stride)).clone()
+def _tensor(storage: tuple[torch.UntypedStorage, torch.dtype], offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    content, dtype = storage
+    return torch.empty(0, dtype=dtype).set_(content, offset, tuple(size), tuple(stride)).clone()
 
 
 def tensors(module: Mapping[str, Any], prefix: str = "") -> State:
@@ -157,18 +159,22 @@ def settings(generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor
     resolution, channels = sizes[-1], discriminator[f"b{sizes[-1]}.fromrgb.weight"].shape[1]
     width = {size: generator[f"synthesis.b{size}.conv1.weight"].shape[0] for size in (4, *sizes)}
     most = max(width.values())
+    outputs, inputs = discriminator["b4.conv.weight"].shape[:2]
+    if inputs - outputs not in (0, 1):
+        raise UserError("its discriminator has several maps of minibatch deviations; here is one, or none")
     embedding = generator.get("mapping.embed.weight")
-    inputs = generator["mapping.fc0.weight"].shape[1]
+    entries = generator["mapping.fc0.weight"].shape[1]
     return {
         "data.resolution": resolution,
         "data.channels": channels,
-        "model.latent": inputs - (0 if embedding is None else embedding.shape[0]),
+        "model.latent": entries - (0 if embedding is None else embedding.shape[0]),
         "model.classes": 0 if embedding is None else embedding.shape[1],
         "model.channel_base": max([size * n for size, n in width.items() if n < most], default=resolution * most),
         "model.channel_max": most,
         "model.generator.width": generator["mapping.w_avg"].shape[0],
         "model.generator.mapping": _mapping_layers(generator),
         "model.discriminator.mapping": _mapping_layers(discriminator) or 8,
+        "model.discriminator.stddev_group": 4 * (inputs - outputs),
         "model.discriminator.architecture": "resnet" if "b8.skip.weight" in discriminator else "orig",
     }
 

@@ -5,7 +5,8 @@ a mean of one value an image, so that neither micro batches nor processes change
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,12 +104,26 @@ class PathLength(nn.Module):
         # The first images: micro batches are strided, so those of all of them together are the first of the batch.
         part = slice(math.ceil(self.share * len(duel.latent)))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
-        style = generator.style(duel.latent[part], seed, label)
-        lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
+        with still(generator):
+            style = generator.style(duel.latent[part], seed, label)
+            lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
         return (lengths - self.mean).square().mean(), {"path_length": lengths.detach().mean()}
 
     def adapt(self, means: dict[str, Tensor]) -> None:
         self.mean.lerp_(means["path_length"], self.decay)
+
+
+@contextmanager
+def still(network: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch normalisation as they are, since `torch.func` cannot move them."""
+    moving = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for layer in moving:
+        layer.track_running_stats = not layer.training
+    try:
+        yield
+    finally:
+        for layer in moving:
+            layer.track_running_stats = True
 
 
 def path_lengths(synthesis: Callable[[Tensor], Tensor], style: Tensor, noise: Tensor) -> Tensor:

@@ -9,19 +9,21 @@ minibatch standard deviation and logits stay in float32. So these networks switc
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganduel import randomness
+from ganduel.errors import UserError
 from ganduel.game import Generator as Base
 from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, squares
 
 Noise = Literal["random", "constant", "none"]
+NOISES = get_args(Noise)
 Architecture = Literal["resnet", "orig"]
 
 ROOT = math.sqrt(2)  # leaky ReLU halves the mean square; this puts it back
@@ -279,15 +281,18 @@ class Generator(Base):
                 i += block.convolutions
             return image
 
-    def set_noise(self, noise: Noise | Sequence[Noise]) -> None:
-        """The kind of noise of all convolutions, or of each, from the smallest feature maps to the largest."""
+    def set_noise(self, noise: str | list[str]) -> None:
         convolutions = [m for m in self.modules() if isinstance(m, StyledConvolution)]
         kinds = [noise] * len(convolutions) if isinstance(noise, str) else noise
+        if len(kinds) != len(convolutions) or not {*kinds} <= {*NOISES}:
+            raise UserError(
+                f"noise={noise} is not allowed; it takes {', '.join(NOISES)}, or a list of {len(convolutions)} of them, "
+                "from the smallest feature maps to the largest"
+            )
         for convolution, kind in zip(convolutions, kinds, strict=True):
             convolution.noise = kind
 
     def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """Styles moved towards their average, all the way at `psi` = 0, of the first `cutoff` layers or all."""
         near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
         return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
 
