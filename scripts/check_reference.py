@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ganduel import build, config, published
 from ganduel.game import Duel

@@ -142,7 +142,9 @@ def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed):
 
 def test_an_import_without_images_is_not_measured(publish, capsys):
     one = game()
-    path = publish(**dict.fromkeys(("G", "G_ema"), persistent(one.generators["G"])), D=persistent(one.discriminators["D"]))
+    path = publish(
+        **dict.fromkeys(("G", "G_ema"), persistent(one.generators["G"])), D=persistent(one.discriminators["D"])
+    )
     assert script(str(path), "out=alone.pt").returncode == 0
     assert cli.command("fid", ["ckpt=alone.pt", "device=cpu"]) == 1
     assert "imported without images" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ganduel.errors import UserError, describe, suggest
 from ganduel.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
 
 # What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
-RESOLVERS = {
+RESOLVERS: dict[str, Callable[..., Any]] = {
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
     "stylegan2.rate": lambda resolution: 0.002 if resolution >= 1024 else 0.0025,

@@ -148,7 +148,9 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
         if regularizer.player != "G":
             raise UserError(f"regularizer.{name}.player={regularizer.player}: path lengths are G's; set G")
         if not all(isinstance(generator, Generator) for generator in game.generators.values()):
-            raise UserError(f"regularizer=[{name}] needs generators that start from noise; this model's do not: drop it")
+            raise UserError(
+                f"regularizer=[{name}] needs generators that start from noise; this model's do not: drop it"
+            )
 
 
 def check_labels(game: Game, images: ImageSet | Pair) -> None:

@@ -40,7 +40,7 @@ class _Convolution(Function):
         ctx.settings = inputs[2:]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), (stride, padding, transposed) = ctx.saved_tensors, ctx.settings
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
@@ -67,7 +67,7 @@ class _WeightGradient(Function):
         ctx.settings = inputs[3:]
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         (x, gradient), (stride, padding, transposed) = ctx.saved_tensors, ctx.settings
         of_x = of_gradient = None
         if ctx.needs_input_grad[0]:
@@ -94,7 +94,7 @@ class _Squares(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return ctx.saved_tensors[0] * (2 * gradient)[:, :, None, None]
 
 
@@ -138,7 +138,7 @@ class _Resampling(Function):
         ctx.sizes = x.shape[-1], output.shape[-1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (taps,), (up, down, (before, _)), (size, outputs) = ctx.saved_tensors, ctx.settings, ctx.sizes
         padding = 3 - before, (size - 1) * up - outputs * down + before + 1
         return _Resampling.apply(gradient, taps, down, up, padding), None, None, None, None
@@ -159,7 +159,7 @@ class _Activation(Function):
         ctx.clamp = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         y = y.detach()
         if ctx.clamp is not None:
