@@ -4,7 +4,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,17 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ganduel.errors import UserError, describe, suggest
 from ganduel.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
+
+# What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
+    "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
+    "stylegan2.rate": lambda resolution: 0.002 if resolution >= 1024 else 0.0025,
+    "stylegan2.r1": lambda resolution, batch: 0.0001 * resolution**2 / batch,
+    "stylegan2.half_life": lambda batch: f"{batch * 10 / 32:g} kimg",
+}
+for _name, _formula in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _formula, replace=True)
 
 
 def config_dir() -> Path:

@@ -337,7 +337,7 @@ def _penalty(name: str, regularizer: Regularizer) -> Phase:
 def split(batch: Batch, size: int) -> list[Batch]:
     """Cut a batch into micro batches of `size` images: of k, each takes every k-th image.
 
-    So groups of images as far apart as possible (`stylegan2.MinibatchStd`) lie within one, as in the whole batch.
+    So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
     """
     k = len(batch["seed"]) // size
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
