@@ -330,7 +330,7 @@ def test_nothing_overflows_in_half_precision(dtype):
         logits = made.discriminators["D"](1000 * torch.randn_like(images))
     assert images.isfinite().all() and logits.isfinite().all()
     assert 0.9 < max(largest) <= 1
-    gradients = torch.autograd.grad(images.mean() + logits.mean(), list(made.parameters()))
+    gradients = torch.autograd.grad(images.mean(), list(made.generators.parameters()))
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
