@@ -32,6 +32,7 @@ REGULARIZERS = {
 }
 REGULARIZERS |= {n: (f"regularizer=[{n}]", *([LIGHT[n]] if n in LIGHT else [])) for n in options("regularizer")}
 AUGMENTS = {NONE: ()} | {name: (f"augment=[{name}]",) for name in options("augment")}
+AUGMENTS["ada"] = (*AUGMENTS["ada"], "augment.ada.p=0.5")  # it would begin with nothing
 PACES = {name: (f"pace={name}",) for name in options("pace")}
 PACES["gated_by_accuracy"] = ("pace=gated", "pace.loss_floor=null", "pace.accuracy_ceiling=0.95")
 
@@ -52,6 +53,8 @@ REFUSED = {
     (("loss", "wasserstein"), ("pace", "gated")): "pace.loss_floor=0.1 is above 0,",
     (("loss", "wasserstein"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
     (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
+    (("loss", "wasserstein"), ("augment", "ada")): r"augment=\[ada\] adapts",
+    (("loss", "relativistic"), ("augment", "ada")): r"augment=\[ada\] adapts",
 }
 
 
