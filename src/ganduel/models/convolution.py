@@ -5,6 +5,7 @@ with kernels the size of the image, and that of a grouped one takes many times a
 derivative is again one of the functions below. All expect channels_last on CPUs, where it is up to twice as fast.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -167,6 +168,12 @@ class _Activation(Function):
         if ctx.clamp is not None:
             gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.clamp, ctx.clamp)
         return torch.ops.aten.leaky_relu_backward(gradient, y, SLOPE, True), None
+
+
+# PyTorch inspects the signature in every call, which takes as long as the smallest operations.
+for _function in (_Convolution, _WeightGradient, _WithSquares, _Resampling, _Activation):
+    _forward: Any = _function.forward
+    _forward.__signature__ = inspect.signature(_forward)
 
 
 def activate(x: Tensor, clamp: float | None) -> Tensor:
