@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ganduel import build, checkpoint, distributed, randomness
+from ganduel.augment import Transform
 from ganduel.data import doctor
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
@@ -89,6 +90,9 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         assert isinstance(images, ImageSet)
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
+    for transform in game.augment.modules():
+        if isinstance(transform, Transform):
+            transform.start(clock)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
