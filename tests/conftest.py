@@ -142,7 +142,9 @@ def assert_penalty_has_the_right_derivative(
     """The derivative of R1 along a random direction of a weight, by two passes backward, is the slope that small steps
     find. All in float64."""
     direction, step = torch.randn_like(weight), 1e-8  # so small that no ReLU changes sides
-    duel = Duel("", critic, real=images, latent=images, generate=lambda latent: latent, seed=torch.arange(len(images)))
+    duel = Duel(
+        "", critic, real=images, latent=images, generator=lambda latent, *_: latent, seed=torch.arange(len(images))
+    )
     (gradient,) = torch.autograd.grad(r1(duel), weight)
     ends = []
     for sign in (1, -1):

@@ -148,12 +148,12 @@ def test_the_trainer_tells_the_time(compose):
     deviations = []
     for _ in range(5):
         trainer.step()
-        deviations.append(trainer.game.augment.transforms[0].std_now)
+        deviations.append(trainer.game.augment["D"].transforms[0].std_now)
     assert deviations == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
     resumed, _ = assemble(compose(*overrides), torch.device("cpu"))
     resumed.load_state_dict(trainer.state_dict())
     resumed.step()
-    assert resumed.game.augment.transforms[0].std_now == 0
+    assert resumed.game.augment["D"].transforms[0].std_now == 0
 
 
 # Affine

@@ -63,7 +63,7 @@ def test_regularizers(name):
 @pytest.mark.parametrize("name", options("augment"))
 def test_augmentations(name):
     composed = config.compose("train", [f"augment=[{name}]"])
-    (transform,) = build.game(composed["model"], composed["augment"], []).augment.transforms
+    (transform,) = build.game(composed["model"], composed["augment"], []).augment["D"].transforms
     assert isinstance(transform, Transform)
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import about
 
 from ganduel.data import packing
-from ganduel.data.loading import Pair, normalise, open_images, single, to_bytes
+from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.recipe import Recipe
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
@@ -155,7 +155,7 @@ def test_pairs_are_shuffled_apart(tmp_path: Path) -> None:
     assert len({images.fingerprint, images.sides["A"].fingerprint, images.sides["B"].fingerprint}) == 3
     assert open_set(path, limit=10).count == 10
     with pytest.raises(UserError, match=r"images of two kinds, A and B"):
-        single(images)
+        suited(images, ("real",))
 
 
 def test_compressed_sets_are_read_ahead(tmp_path: Path) -> None:
@@ -175,4 +175,4 @@ def test_a_set_may_live_on_the_device(tmp_path: Path, raw_limit_gb: float) -> No
     resident = open_set(path, on_device=True)
     assert isinstance(resident.store, Raw) and not resident.store.decodes
     path.with_suffix(suffix(about(path)["compressed"])).write_bytes(b"")  # nothing is read from there any more
-    assert numbers(resident.batch(0, 100)["real"]) == resident.order(0, 100).tolist()
+    assert numbers(resident.batch(0, 100)["real"]) == resident.order(torch.arange(100)).tolist()

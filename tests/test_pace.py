@@ -6,7 +6,7 @@ from conftest import rows
 from ganduel.errors import UserError
 from ganduel.pace import Clock, Duration, Gate, Pace
 
-UNGATED = {"loss_floor": None, "accuracy_ceiling": None}
+UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False}
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_gate():
 
 def test_gates_are_made_only_where_asked_for():
     assert Pace(1, 1, "D", **UNGATED).gate is None
-    assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None).gate == Gate(0.1, None)
+    assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False).gate == Gate(0.1, None)
     with pytest.raises(ValueError, match=r"accuracy_ceiling=1\.5 must be a share"):
-        Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=1.5)
+        Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=1.5, share=False)
 
 
 def test_a_gate_closes_opens_and_the_run_ends(train):

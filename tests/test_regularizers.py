@@ -9,7 +9,7 @@ from ganduel.game import Duel
 
 def duel(critic, real: torch.Tensor, fake: torch.Tensor) -> Duel:
     seed = randomness.seeds(0, first=0, count=len(real))
-    return Duel("", critic, real=real, latent=fake, generate=lambda latent: latent, seed=seed)
+    return Duel("", critic, real=real, latent=fake, generator=lambda latent, *_: latent, seed=seed)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_penalties_are_means_over_images(penalty, images):
     whole = duel(critic, *images)
     real, fake = images
     apart = [
-        penalty(Duel("", critic, real[i : i + 1], fake[i : i + 1], lambda x: x, whole.seed[i : i + 1]))
+        penalty(Duel("", critic, real[i : i + 1], fake[i : i + 1], lambda x, *_: x, whole.seed[i : i + 1]))
         for i in range(5)
     ]
     assert penalty(whole).item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)

@@ -43,7 +43,7 @@ def test_only_the_mover_moves(trainer, model):
     one = trainer(model=model)
     for mover, other in (("D", "G"), ("G", "D")):
         before = weights(one, mover), weights(one, other)
-        one.take_turn(Turn(mover, 0, 0))
+        one.take_turn(Turn(mover, 0, 0), {})
         assert largest_difference(before[0], weights(one, mover)) > 0
         assert largest_difference(before[1], weights(one, other)) == 0
         assert all(p.requires_grad for p in one.game.parameters())
@@ -76,7 +76,7 @@ def test_penalties_and_critics_are_float32_under_mixed_precision(trainer):
         return r1(duel)
 
     one = trainer("precision=bf16")
-    one.players["D"].phases = phases(one.discriminator_loss, {"spy": Regularizer(spy, "D", 1.0, 1)}, gate=None)
+    one.players["D"].phases = phases(one.players["D"].phases[0], {"spy": Regularizer(spy, "D", 1.0, 1)})
     one.step()
     assert seen == [(torch.float32, False, torch.float32)]
 
@@ -188,15 +188,15 @@ def test_augmentation_sees_reals_and_fakes_and_equals_over_micro_batches(trainer
     drawn = []
     for micro in (8, 4):
         one = trainer(f"micro_batch={micro}")
-        one.game.augment.transforms.append(Noise())
+        one.game.augment["D"].transforms.append(Noise())
         one.step()
-        drawn.append(one.game.augment.transforms[0].calls)
+        drawn.append(one.game.augment["D"].transforms[0].calls)
     whole, parts = drawn
     assert len(whole) == 3 and len(parts) == 6  # D on reals and fakes, G on fakes
     assert not torch.equal(whole[0], whole[1])
-    assert torch.equal(whole[0], torch.cat([parts[0], parts[2]]))
-    assert torch.equal(whole[1], torch.cat([parts[1], parts[3]]))
-    assert torch.equal(whole[2], torch.cat([parts[4], parts[5]]))
+    assert torch.equal(whole[0], torch.stack([parts[0], parts[2]], dim=1).flatten(0, 1))
+    assert torch.equal(whole[1], torch.stack([parts[1], parts[3]], dim=1).flatten(0, 1))
+    assert torch.equal(whole[2], torch.stack([parts[4], parts[5]], dim=1).flatten(0, 1))
 
 
 def set_gate(trainer: Trainer, *, floor: float) -> None:
@@ -245,7 +245,7 @@ def test_the_gate_asks_for_the_whole_batch(trainer):
     for floor, expected in ((0.6, False), (0.4, True)):
         set_gate(one, floor=floor)
         main = one.players["D"].phases[0]
-        assert one.run(main, one.players["D"], one.draw(Turn("D", 0, 0))) is expected
+        assert bool(one.run(main, one.players["D"], one.draw(Turn("D", 0, 0)))) is expected
 
 
 def test_the_gate_opens_alike_in_any_split(trainer):
@@ -288,7 +288,7 @@ def test_validation_uses_undisturbed_labels(trainer):
     plain, flipped = trainer(), trainer("loss.flip=1")
     assert plain.validate() == flipped.validate()
     for one in (plain, flipped):
-        one.take_turn(Turn("D", 0, 0))
+        one.take_turn(Turn("D", 0, 0), {})
     assert plain.stats.means()["loss/D"] != flipped.stats.means()["loss/D"]
 
 

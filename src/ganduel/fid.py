@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ganduel.data.loading import open_images, single
+from ganduel.data.loading import ImageSet, open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
@@ -38,7 +38,8 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
             "checkpoint may name any, so they are opened only when you name them: give data.stream=PLACE"
         )
     path = packed_set(sampler.content, data, config)
-    images = single(open_images(path, data, seed=0, device=device))
+    images = suited(open_images(path, data, seed=0, device=device), sampler.game.domains)
+    assert isinstance(images, ImageSet)
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(

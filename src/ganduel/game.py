@@ -4,6 +4,7 @@ A `Duel` is one critic facing one batch of real and one of fake images. Losses a
 trainer only ever sees games. Images are (N, C, H, W) in [-1, 1].
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +17,48 @@ from ganduel import randomness
 from ganduel.augment import Chain
 
 Batch = dict[str, Tensor]
-"""Tensors of equal length: "real" images and one "seed" an image, from which all that is random about it comes."""
+"""Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
+about it comes; where the images have classes a "label", int64 (N,); and "fake" + the name of a duel where its fakes are
+there already."""
+
+
+class Generator(nn.Module):
+    """Noise (N, latent) to images (N, C, H, W) in [-1, 1], in two halves: what the latent means, and the image of that.
+
+    `seed` (N,) is hashed to whatever else is random about an image; without it, nothing is. `label` (N,) is its class,
+    for generators that know `classes`.
+    """
+
+    latent: int  # numbers of noise
+    classes: int = 0
+
+    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """What the image is made from: the output of a mapping network, where there is one."""
+        return latent
+
+    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
+        """The images of styles."""
+        raise NotImplementedError
+
+    def forward(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        return self.synthesis(self.style(latent, seed, label), seed)
+
+    def settle(self, latent: Tensor, label: Tensor | None) -> None:
+        """Once an iteration: move what follows the weights without being trained, given a batch of latents."""
 
 
 class Critic:
     """A discriminator as losses and penalties see it: behind the augmentation, float32 in, float32 logits out."""
 
-    def __init__(self, discriminator: nn.Module, augment: nn.Module, seed: Tensor):
+    def __init__(self, discriminator: nn.Module, augment: nn.Module, seed: Tensor, label: Tensor | None = None):
         self.discriminator, self.augment, self.seed = discriminator, augment, seed
+        self.condition = () if label is None else (label,)
 
     def __call__(self, images: Tensor) -> Tensor:
         # One stream a call, so that real and fake images are augmented independently; the same calls come in the
         # same order in every micro batch.
         self.seed = self.seed + randomness.GOLDEN
-        return self.discriminator(self.augment(images.float(), self.seed[: len(images)])).float()
+        return self.discriminator(self.augment(images.float(), self.seed), *self.condition).float()
 
 
 @dataclass
@@ -40,23 +69,35 @@ class Duel:
     critic: Callable[[Tensor], Tensor]
     real: Tensor
     latent: Tensor
-    generate: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # latent, seed, label -> fake
     seed: Tensor  # one an image, (N,): what is random about the duel is hashed from it
+    label: Tensor | None = None
+    given: Tensor | None = None  # fakes that are there already
 
     @cached_property
     def fake(self) -> Tensor:
         """Made on first use: a penalty on real images costs no generator."""
-        return self.generate(self.latent)
+        return self.generator(self.latent, self.seed, self.label) if self.given is None else self.given
 
 
 class Game(nn.Module, ABC):
-    """The networks and their rules. Subclasses say how a batch becomes duels."""
+    """The networks and their rules. Subclasses say how a batch becomes duels.
+
+    A discriminator is called "D" and the name of its duel, and has an augmentation of its own: some adapt to it.
+    """
+
+    domains: tuple[str, ...]  # the kinds of images that a batch has, by name
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
         super().__init__()
         self.generators = nn.ModuleDict(generators)
         self.discriminators = nn.ModuleDict(discriminators)
-        self.augment = augment
+        self.augment = nn.ModuleDict({name: copy.deepcopy(augment) for name in discriminators})
+
+    @property
+    def chains(self) -> dict[str, Chain]:
+        """The augmentations, by the names of the duels."""
+        return {n.removeprefix("D"): chain for n, chain in self.augment.items() if isinstance(chain, Chain)}
 
     @abstractmethod
     def duels(self, batch: Batch) -> list[Duel]:
@@ -66,35 +107,57 @@ class Game(nn.Module, ABC):
         """Further named scalars that the generators minimise, weighted (a cycle loss, say)."""
         return {}
 
+    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+        """What D meets of the fakes of G's turn, by the names of their duels, where the two share them."""
+        return fakes
+
+    def settle(self, seed: Tensor) -> None:
+        """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
+
     @abstractmethod
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of the seeds (N,), by these generators (the averaged ones, usually)."""
 
 
 class NoiseGame(Game):
-    """Noise to image: one generator, one discriminator, a standard normal latent of `generator.latent` numbers."""
+    """Noise to image: one generator, one discriminator, a standard normal latent of `generator.latent` numbers.
 
-    def __init__(self, generator: nn.Module, discriminator: nn.Module, augment: Chain):
+    Of a generator that knows classes, both are told the class: that of the real image, and the fake takes it over.
+    """
+
+    domains = ("real",)
+
+    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain):
         super().__init__({"G": generator}, {"D": discriminator}, augment)
+        self.latents, self.classes = generator.latent, generator.classes
 
     def duels(self, batch: Batch) -> list[Duel]:
+        seed, label = batch["seed"], batch["label"] if self.classes else None
         return [
             Duel(
                 name="",
-                critic=Critic(self.discriminators["D"], self.augment, batch["seed"]),
+                critic=Critic(self.discriminators["D"], self.augment["D"], seed, label),
                 real=batch["real"],
-                latent=self.latent(self.generators, batch["seed"]),
-                generate=self.generators["G"],
-                seed=batch["seed"],
+                latent=self.latent(seed),
+                generator=self.generators["G"],
+                seed=seed,
+                label=label,
+                given=batch.get("fake"),
             )
         ]
 
+    def settle(self, seed: Tensor) -> None:
+        generator = self.generators["G"]
+        assert isinstance(generator, Generator)
+        generator.settle(self.latent(seed), self.label(seed))
+
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
         with torch.no_grad():
-            return generators["G"](self.latent(generators, seed)).float()
+            return generators["G"](self.latent(seed), seed, self.label(seed)).float()
 
-    @staticmethod
-    def latent(generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        width = generators["G"].latent
-        assert isinstance(width, int)
-        return randomness.normal(seed, (width,), "latent")
+    def latent(self, seed: Tensor) -> Tensor:
+        return randomness.normal(seed, (self.latents,), "latent")
+
+    def label(self, seed: Tensor) -> Tensor | None:
+        """A class for each seed, all equally likely; None where there are none."""
+        return (randomness.uniform(seed, (), "label") * self.classes).long() if self.classes else None

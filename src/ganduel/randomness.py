@@ -27,9 +27,9 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def seeds(*parts: int | str, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Seeds of images `first` to `first + count` under this key: int64 (count,)."""
-    index = torch.arange(first, first + count, device=device)
+def seeds(*parts: int | str, first: int, count: int, stride: int = 1, device: torch.device | str = "cpu") -> Tensor:
+    """Seeds of images `first`, `first + stride`, ... under this key: int64 (count,)."""
+    index = torch.arange(first, first + count * stride, stride, device=device)
     return _mix(key(*parts) + index * GOLDEN)
 
 

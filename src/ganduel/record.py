@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint, distributed
-from ganduel.data.loading import to_bytes
+from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.device import memory
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -83,7 +83,7 @@ class Recorder:
         numbers = trainer.stats.means()
         trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
-        numbers |= self.watch.pausing(trainer.validate)()
+        numbers |= self.watch.pausing(trainer.validate)() | trainer.readings()
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
         numbers["speed/images_per_second"] = speed
@@ -95,6 +95,7 @@ class Recorder:
         """A grid of training images, to hold the samples against."""
         if self.main:
             images = self.trainer.images
+            assert isinstance(images, ImageSet)
             self._picture("reals", "reals", images.gather(images.train[:GRID]))
 
     def write_samples(self) -> None:
@@ -122,6 +123,7 @@ class Recorder:
         if not self.main or not settings["which"] or not self.measurable:
             return
         folder = Path(self.config["data"]["packed"])
+        assert isinstance(self.trainer.images, ImageSet)
         try:
             row = evaluate(
                 self.draw,

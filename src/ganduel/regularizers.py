@@ -22,9 +22,12 @@ class Regularizer:
     With `every == 1` it joins the player's main phase; otherwise it gets an optimizer step of its own in every
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
     Quality of StyleGAN", appendix B).
+
+    A penalty may come with statistics by name. One that adapts is a module, whose buffers are saved, with a method
+    `adapt(means)`: the statistics of an optimizer step over all micro batches and processes, on the device.
     """
 
-    fn: Callable[[Duel], Tensor]
+    fn: Callable[[Duel], Tensor | tuple[Tensor, dict[str, Tensor]]]
     player: Literal["D", "G"]
     weight: float
     every: int

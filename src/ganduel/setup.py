@@ -9,7 +9,7 @@ from torch import nn
 
 from ganduel import build, checkpoint, distributed, randomness
 from ganduel.data import doctor
-from ganduel.data.loading import ImageSet, open_images, single
+from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
 from ganduel.device import precision
 from ganduel.ema import EMA
@@ -22,6 +22,7 @@ from ganduel.regularizers import Regularizer
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
+NETWORKS = "generators.", "discriminators."
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -43,6 +44,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     schedule = build.part(config["scheduler"], "scheduler", allow)
     torch.manual_seed(randomness.key(seed, "initialisation"))
     game = build.game(config["model"], config["augment"], allow)
+    check_adaptive(game, loss)
     if device.type == "cuda" and distributed.world() > 1:
         if penalties and has_batch_norm(game.discriminators):
             raise UserError(
@@ -68,13 +70,15 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         )
         for name, networks in players.items()
     }
-    images = image_set(config, device)
+    images = image_set(config, device, game.domains)
+    check_labels(game, images)
     if batch_size > images.count:
         raise UserError(
             f"batch_size={batch_size} is larger than the data set: {images.count} training images; "
             f"set batch_size={images.count} or less"
         )
     if config["metric"]["which"]:
+        assert isinstance(images, ImageSet)
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
@@ -116,6 +120,30 @@ def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
         )
 
 
+def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
+    """Raise UserError for an augmentation that adapts to what this loss does not say."""
+    for transform in [part for chain in game.chains.values() for part in chain.parts if part.adaptive]:
+        if loss.boundary is None:
+            name = type(transform).__name__.lower()
+            raise UserError(
+                f"augment=[{name}] adapts to how often D is right, and this loss only compares logits: fix its "
+                f"strength with augment.{name}.target=null augment.{name}.p=0.2, or set loss=nonsaturating, "
+                "least_squares or hinge"
+            )
+
+
+def check_labels(game: Game, images: ImageSet | Pair) -> None:
+    """Raise UserError where a game that knows classes gets images that have none, or others."""
+    classes = getattr(game, "classes", 0)
+    labels = images.labels if isinstance(images, ImageSet) else None
+    if classes and labels is None:
+        raise UserError(f"model.classes={classes}: the images of data={images.about['name']} have no labels; set 0")
+    if classes and labels is not None and int(labels.max()) >= classes:
+        raise UserError(
+            f"model.classes={classes}: data={images.about['name']} has {int(labels.max()) + 1} classes; set as many"
+        )
+
+
 def has_batch_norm(networks: nn.Module) -> bool:
     return any(isinstance(m, BATCH_NORM) for m in networks.modules())
 
@@ -151,8 +179,8 @@ def micro_batch(config: dict[str, Any]) -> int:
     return micro
 
 
-def image_set(config: dict[str, Any], device: torch.device) -> ImageSet:
-    """The packed data set; the first process packs it where needed, and reports on it."""
+def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, ...]) -> ImageSet | Pair:
+    """The packed data set, of these kinds of images; the first process packs it where needed, and reports on it."""
     data = config["data"]
     paths: list[Path] = []
     for turn in range(2):  # the first process packs, then the others find it packed
@@ -161,14 +189,17 @@ def image_set(config: dict[str, Any], device: torch.device) -> ImageSet:
                 prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
             )
         distributed.barrier()
-    return single(open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"]))
+    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"])
+    return suited(images, domains)
 
 
-def initialise(game: nn.Module, where: str) -> None:
-    """Start from the weights of a checkpoint or run folder."""
+def initialise(game: Game, where: str) -> None:
+    """Start from the weights of a checkpoint or run folder; what adapts to a run starts anew."""
     content = checkpoint.load(checkpoint.find(where, "init_from"))
+    networks = {k: v for k, v in content["state"]["game"].items() if k.startswith(NETWORKS)}
     try:
-        game.load_state_dict(content["state"]["game"])
+        own = {k: v for k, v in game.state_dict().items() if not k.startswith(NETWORKS)}
+        game.load_state_dict(networks | own)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"init_from={where}: its networks are not those of this run ({reason})") from error

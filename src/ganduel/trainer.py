@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganduel import distributed, randomness
-from ganduel.data.loading import ImageSet
+from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
@@ -30,12 +32,17 @@ class Term(NamedTuple):
     mixed: bool  # may run in mixed precision; penalties may not
 
 
+Adapt = Callable[[dict[str, Tensor]], None]
+"""Told a step's statistics, means over all micro batches and processes, on the device."""
+
+
 class Phase(NamedTuple):
     """One optimizer step: the main loss, or one lazy regularizer, in every `every`-th turn and times `every`."""
 
     terms: list[Term]
-    every: int
-    gate: Gate | None  # may refuse the step, and with it the turn's later phases
+    every: int = 1
+    gate: Gate | None = None  # may refuse the step, and with it the turn's later phases
+    adapts: tuple[Adapt, ...] = ()  # what follows its statistics
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Trainer:
         loss: AdversarialLoss,
         regularizers: dict[str, Regularizer | Projection],
         pace: Pace,
-        images: ImageSet,
+        images: ImageSet | Pair,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
         schedule: Callable[[int, float], float],
@@ -97,9 +104,9 @@ class Trainer:
         self.images_per_iteration = batch_size * pace.n_critic
         self.iteration = 0
         self.stats = Stats()
-        sides = {
-            "D": (game.discriminators, self.discriminator_loss, pace.gate),
-            "G": (game.generators, self.generator_loss, None),
+        main = {
+            "D": Phase([Term(self.discriminator_loss, mixed=True)], gate=pace.gate, adapts=self.augmentations()),
+            "G": Phase([Term(self.generator_loss, mixed=True)]),
         }
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
         projections = [r for r in regularizers.values() if isinstance(r, Projection)]
@@ -108,13 +115,15 @@ class Trainer:
                 networks,
                 optimizers[name],
                 schedule,
-                phases(main, {n: r for n, r in penalties.items() if r.player == name}, gate),
+                phases(main[name], {n: r for n, r in penalties.items() if r.player == name}),
                 [r for r in projections if r.player == name],
                 pace.count(name),
                 torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             )
-            for name, (networks, main, gate) in sides.items()
+            for name, networks in (("D", game.discriminators), ("G", game.generators))
         }
+        modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
+        self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
 
     @property
     def images_seen(self) -> int:
@@ -123,38 +132,51 @@ class Trainer:
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
-        self.game.augment.at(self.images_seen)
+        for chain in self.game.chains.values():
+            chain.at(self.images_seen)
+        fakes: Batch = {}
         for turn in self.pace.turns:
-            self.take_turn(turn)
+            fakes = self.take_turn(turn, fakes)
+        with torch.no_grad():
+            stream = (self.seed, "settle", self.iteration)
+            self.game.settle(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
         self.iteration += 1
         self.ema.update(self.images_per_iteration, self.images_seen)
 
-    def take_turn(self, turn: Turn) -> None:
+    def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
+        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of new ones: none, but
+        where players share them."""
         player, batch = self.players[turn.player], self.draw(turn)
         player.set_rate(self.images_seen)
+        if fakes:
+            batch |= {f"fake{name}": images for name, images in self.game.replay(fakes, batch["seed"]).items()}
         nth = self.iteration * player.turns + turn.nth
-        for phase in player.phases:
-            if nth % phase.every == 0 and not self.run(phase, player, batch):
-                break
+        met = [self.run(player.phases[0], player, batch)]
+        for phase in player.phases[1:]:
+            if met[0] and nth % phase.every == 0:
+                self.run(phase, player, batch)
+        return fakes_of(met[0]) if self.pace.share and turn.player == "G" else {}
 
     def draw(self, turn: Turn) -> Batch:
-        """This process's share of the turn's global batch."""
-        share = self.batch_size // distributed.world()
-        first = distributed.rank() * share
-        position = self.images_seen + turn.reals * self.batch_size + first
+        """This process's share of the turn's global batch: every so many-th image, as for micro batches."""
+        world, rank = distributed.world(), distributed.rank()
+        share = self.batch_size // world
+        position = self.images_seen + turn.reals * self.batch_size + rank
         stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
         return {
-            **self.images.batch(position, share),
-            "seed": randomness.seeds(*stream, first=first, count=share, device=self.device),
+            **self.images.batch(position, share, stride=world),
+            "seed": randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device),
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch) -> bool:
-        """One optimizer step of a phase, over the micro batches of a batch; returns whether the gate let it happen."""
+    def run(self, phase: Phase, player: Player, batch: Batch) -> list[list[Duel]]:
+        """One optimizer step of a phase, over the micro batches of a batch. Returns the duels of each micro batch; none
+        if the gate was closed."""
         player.optimizer.zero_grad(set_to_none=True)
-        parts, stats = split(batch, self.micro_batch), Stats()
+        parts, met, stats = split(batch, self.micro_batch), [], Stats()
         with only_trainable(player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
+                met.append(duels)
                 numbers: dict[str, Tensor] = {}
                 for term in phase.terms:
                     with self.autocast(term.mixed):
@@ -169,7 +191,11 @@ class Trainer:
         images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
         half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
         self.stats.average(stats.sums, kept=decay(images, half_life))
-        return not closed
+        if phase.adapts:
+            means = stats.tensors()
+            for adapt in phase.adapts:
+                adapt(means)
+        return [] if closed else met
 
     def ask(self, gate: Gate, stats: Stats) -> bool:
         """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
@@ -197,6 +223,22 @@ class Trainer:
             real = duel.critic(duel.real) if self.loss.relativistic else None
             losses[f"loss/G{duel.name}"] = self.loss.generator(duel.critic(duel.fake), real)
         return losses | {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+
+    def augmentations(self) -> tuple[Adapt, ...]:
+        """How each discriminator's augmentation learns what D made of the reals, where it asks."""
+
+        def adapt(augment: Chain, name: str, means: dict[str, Tensor]) -> None:
+            augment.adapt(means[f"accuracy/real{name}"], self.batch_size)
+
+        return tuple(partial(adapt, chain, name) for name, chain in self.game.chains.items() if chain.adaptive)
+
+    def readings(self) -> dict[str, float]:
+        """What has adapted, as it stands."""
+        return {
+            f"{what}{name}": value.item()
+            for name, chain in self.game.chains.items()
+            for what, value in chain.statistics().items()
+        }
 
     def judgement(self, name: str, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """What D thinks: its mean logits, and where the loss has a boundary the share that it gets right."""
@@ -243,6 +285,7 @@ class Trainer:
             "iteration": self.iteration,
             "game": self.game.state_dict(),
             "ema": self.ema.generators.state_dict(),
+            "regularizers": self.regularizers.state_dict(),
             "stats": self.stats.sums,
             "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
             "scalers": {name: player.scaler.state_dict() for name, player in self.players.items()},
@@ -252,6 +295,7 @@ class Trainer:
         self.iteration = state["iteration"]
         self.game.load_state_dict(state["game"])
         self.ema.generators.load_state_dict(state["ema"])
+        self.regularizers.load_state_dict(state["regularizers"])
         self.stats.sums = {name: pair.to(self.device) for name, pair in state["stats"].items()}
         for name, player in self.players.items():
             settings = [{k: v for k, v in g.items() if k != "params"} for g in player.optimizer.param_groups]
@@ -262,27 +306,49 @@ class Trainer:
                 player.scaler.load_state_dict(scale)
 
 
-def phases(main: Callable, regularizers: dict[str, Regularizer], gate: Gate | None) -> list[Phase]:
+def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
     """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
 
-    A `gate` asks about the main phase; where it is closed, the lazy ones that were due are left out too.
+    A gate asks about the main phase; where it is closed, the lazy ones that were due are left out too.
     """
-    joined = [_penalty(name, r) for name, r in regularizers.items() if r.every == 1]
-    lazy = [Phase([_penalty(name, r)], r.every, gate=None) for name, r in regularizers.items() if r.every > 1]
-    return [Phase([Term(main, mixed=True), *joined], every=1, gate=gate), *lazy]
+    own = {name: _penalty(name, r) for name, r in regularizers.items()}
+    joined = [own[name] for name, r in regularizers.items() if r.every == 1]
+    main = main._replace(
+        terms=[*main.terms, *(term for phase in joined for term in phase.terms)],
+        adapts=(*main.adapts, *(adapt for phase in joined for adapt in phase.adapts)),
+    )
+    return [main, *(own[name] for name, r in regularizers.items() if r.every > 1)]
 
 
-def _penalty(name: str, regularizer: Regularizer) -> Term:
+def _penalty(name: str, regularizer: Regularizer) -> Phase:
     def fn(batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        return {f"loss/{name}{duel.name}": regularizer.weight * regularizer.fn(duel) for duel in duels}
+        numbers = {}
+        for duel in duels:
+            penalty = regularizer.fn(duel)
+            value, statistics = penalty if isinstance(penalty, tuple) else (penalty, {})
+            numbers[f"loss/{name}{duel.name}"] = regularizer.weight * value
+            numbers |= {f"{what}{duel.name}": number for what, number in statistics.items()}
+        return numbers
 
-    return Term(fn, mixed=False)
+    adapts: tuple[Any, ...] = (regularizer.fn.adapt,) if isinstance(regularizer.fn, nn.Module) else ()
+    return Phase([Term(fn, mixed=False)], regularizer.every, adapts=adapts)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
-    """Cut a batch into micro batches of `size` images."""
-    length = len(batch["seed"])
-    return [{name: t[i : i + size] for name, t in batch.items()} for i in range(0, length, size)]
+    """Cut a batch into micro batches of `size` images: of k, each takes every k-th image.
+
+    So groups of images as far apart as possible (`stylegan2.MinibatchStd`) lie within one, as in the whole batch.
+    """
+    k = len(batch["seed"]) // size
+    return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
+
+
+def fakes_of(met: list[list[Duel]]) -> Batch:
+    """The fakes of all micro batches, in the order of the whole batch, by the names of their duels."""
+    return {
+        duels[0].name: torch.stack([duel.fake.detach().float() for duel in duels], dim=1).flatten(0, 1)
+        for duels in zip(*met, strict=True)
+    }
 
 
 @contextmanager

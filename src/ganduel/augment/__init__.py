@@ -10,8 +10,18 @@ class Transform(nn.Module):
     Penalties differentiate it twice with respect to the images.
     """
 
+    adaptive = False  # whether it needs to be told how often D is right, which not every loss says
+
     def at(self, images_seen: int) -> None:
         """The trainer tells the time, before every iteration, to those that change with it."""
+
+    def adapt(self, real_accuracy: Tensor, images: int) -> None:
+        """The trainer tells, after every turn of D, the share of that turn's real `images` that it took for real, over
+        all processes. A scalar on the device, which nobody waits for."""
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Named scalars for the logs."""
+        return {}
 
 
 class Chain(Transform):
@@ -21,10 +31,25 @@ class Chain(Transform):
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
 
+    @property
+    def parts(self) -> list[Transform]:
+        """Its transforms, but for modules that are only called."""
+        return [transform for transform in self.transforms if isinstance(transform, Transform)]
+
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        return any(part.adaptive for part in self.parts)
+
     def at(self, images_seen: int) -> None:
-        for transform in self.transforms:
-            if isinstance(transform, Transform):
-                transform.at(images_seen)
+        for part in self.parts:
+            part.at(images_seen)
+
+    def adapt(self, real_accuracy: Tensor, images: int) -> None:
+        for part in self.parts:
+            part.adapt(real_accuracy, images)
+
+    def statistics(self) -> dict[str, Tensor]:
+        return {name: value for part in self.parts for name, value in part.statistics().items()}
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
         for transform in self.transforms:

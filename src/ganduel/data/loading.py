@@ -67,24 +67,28 @@ class ImageSet:
         """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
         return _move(self.store.gather(index), self.device)
 
-    def batch(self, position: int, count: int) -> Batch:
-        """Training images `position` to `position + count` of the endless shuffled sequence: "real", float (N, C, H,
-        W) in [-1, 1]."""
-        images = normalise(_move(self._read(position, count), self.device))
+    def batch(self, position: int, count: int, stride: int = 1) -> Batch:
+        """Training images `position`, `position + stride`, ... of the endless shuffled sequence: "real", float
+        (N, C, H, W) in [-1, 1], and "label", int64 (N,), where they have any."""
+        positions = torch.arange(position, position + count * stride, stride)
+        images = normalise(_move(self._read(positions), self.device))
         if self.mirror:
-            seed = randomness.seeds(self.seed, "mirror", first=position, count=count, device=self.device)
+            seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride, device=self.device)
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
             images = torch.where(flip, images.flip(3), images)
-        return {"real": images}
+        return {"real": images, **self._label(self.order(positions))}
 
     def validation_batch(self, position: int, count: int) -> Batch:
         """`count` validation images from a position that wraps around, in [-1, 1]."""
-        index = torch.arange(position, position + count) % self.held_out
-        return {"real": normalise(self.gather(self.validation[index]))}
+        index = self.validation[torch.arange(position, position + count) % self.held_out]
+        return {"real": normalise(self.gather(index)), **self._label(index)}
 
-    def order(self, position: int, count: int) -> Tensor:
-        """The numbers of so many training images, from a position in the endless shuffled sequence on."""
-        positions = torch.arange(position, position + count)
+    def _label(self, index: Tensor) -> Batch:
+        """The labels of images by their numbers in the store, where there are any."""
+        return {} if self.labels is None else {"label": _move(self.labels[index.long()].long(), self.device)}
+
+    def order(self, positions: Tensor) -> Tensor:
+        """The numbers of the training images at some positions (N,) of the endless shuffled sequence."""
         epochs, within = positions // self.count, positions % self.count
         orders = [self._epoch(int(e))[within[epochs == e]] for e in epochs.unique()]
         return self.train[torch.cat(orders).long()].long()
@@ -97,17 +101,19 @@ class ImageSet:
             self.orders = orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
         return orders[epoch]
 
-    def _read(self, position: int, count: int) -> Tensor:
+    def _read(self, positions: Tensor) -> Tensor:
         """Those images as the store has them. Where that takes decoding, the next batch is begun at once: the one that
         is as far from this one as this one from the last."""
         if self.reader is None:
-            return self.store.gather(self.order(position, count))
+            return self.store.gather(self.order(positions))
+        position, count = int(positions[0]), len(positions)
         begun = self.ahead.pop((position, count), None)
-        now = begun.result() if begun else self.store.gather(self.order(position, count))
+        now = begun.result() if begun else self.store.gather(self.order(positions))
         expected = 2 * position - self.position, count
         if expected[0] > position and expected not in self.ahead:
             self.ahead.clear()
-            self.ahead[expected] = self.reader.submit(lambda: self.store.gather(self.order(*expected)))
+            following = positions + (expected[0] - position)
+            self.ahead[expected] = self.reader.submit(lambda: self.store.gather(self.order(following)))
         self.position = position
         return now
 
@@ -131,9 +137,9 @@ class Pair:
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(side.fingerprint for side in self.sides.values()).encode()).hexdigest()[:16]
 
-    def batch(self, position: int, count: int) -> Batch:
+    def batch(self, position: int, count: int, stride: int = 1) -> Batch:
         """ "A" and "B", each as `ImageSet.batch` gives it."""
-        return {name: side.batch(position, count)["real"] for name, side in self.sides.items()}
+        return {name: side.batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
     def validation_batch(self, position: int, count: int) -> Batch:
         return {name: side.validation_batch(position, count)["real"] for name, side in self.sides.items()}
@@ -174,12 +180,17 @@ def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
         raise UserError(f"{file} is damaged ({error}); gan-data with the same data= packs it anew") from error
 
 
-def single(images: ImageSet | Pair) -> ImageSet:
-    """A set of one kind of images. Raises UserError for a pair."""
-    if isinstance(images, Pair):
+def suited(images: ImageSet | Pair, domains: tuple[str, ...]) -> ImageSet | Pair:
+    """These images, if their kinds are those that a game's batches have. Raises UserError."""
+    if isinstance(images, Pair) and domains == ("real",):
         raise UserError(
             f"data={images.about['name']} holds images of two kinds, A and B, and the model makes images of one; take "
-            "one kind with data=folder data.root=FOLDER/trainA"
+            "one kind with data=folder data.root=FOLDER/trainA, or model=cyclegan"
+        )
+    if isinstance(images, ImageSet) and domains != ("real",):
+        raise UserError(
+            f"data={images.about['name']} holds images of one kind, and the model translates between two; take "
+            "data=horse2zebra, or data=folder_pair with folders trainA and trainB in data.root"
         )
     return images
 

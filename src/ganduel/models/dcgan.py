@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ganduel import game
 from ganduel.models.layers import (
     Norm,
     Output,
@@ -105,7 +106,7 @@ def _check(kernel: int, slope: float, attention: int | None, sizes: list[int]) -
         raise ValueError(f"attention={attention} must be the size of a feature map: {', '.join(map(str, sizes))}")
 
 
-class Generator(nn.Module):
+class Generator(game.Generator):
     """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1): `synthesis(mapping(z))`.
 
     The first layer makes the smallest feature maps, and each of the `strides` doubles their size or keeps it, up to
@@ -173,11 +174,10 @@ class Generator(nn.Module):
             if spectral_norm:
                 normalise_spectrally(part)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.synthesis(self.mapping(latent))
+    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        return self.mapping(latent)
 
-    def synthesis(self, style: Tensor) -> Tensor:
-        """Images from mapped latents (N, latent)."""
+    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
         styles = (style,) if self.styled else ()
         x = self.input(style[:, :, None, None])
         for stage in self.stages:

@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
+from ganduel import game
 from ganduel.models.layers import Norm, Output, norm1d, output_layer
 
 
-class Generator(nn.Module):
+class Generator(game.Generator):
     """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1), through hidden layers of
     `widths`."""
 
@@ -26,8 +27,8 @@ class Generator(nn.Module):
         ]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.layers(latent)
+    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
+        return self.layers(style)
 
 
 class Discriminator(nn.Module):

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ganduel import game
 from ganduel.models.layers import Norm, norm2d, normalise_spectrally
 
 SIZES = (16, 32, 64, 128, 256)
@@ -61,7 +62,7 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-class Generator(nn.Module):
+class Generator(game.Generator):
     """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1)."""
 
     def __init__(self, *, resolution: int, image_channels: int, latent: int, channels: int, norm: Norm):
@@ -81,8 +82,8 @@ class Generator(nn.Module):
         )
         initialise(self)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.layers(latent)
+    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
+        return self.layers(style)
 
 
 class Discriminator(nn.Module):
