@@ -9,12 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganduel import randomness
 from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, Pair
+from ganduel.errors import UserError
+
+SHOWN = 64  # images of the pictures made during training
 
 Batch = dict[str, Tensor]
 """Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
@@ -80,6 +85,16 @@ class Duel:
         return self.generator(self.latent, self.seed, self.label) if self.given is None else self.given
 
 
+class Comparison(NamedTuple):
+    """Images that generators make and the real ones that they are measured against."""
+
+    name: str  # "" where there is only one; names the values
+    make: Callable[[range, int], Tensor]  # the numbers of some and a seed -> images (N, C, H, W) in [-1, 1]
+    most: int | None  # how many different ones can be made; None: any number
+    images: ImageSet
+    index: Tensor  # of the real ones among `images`
+
+
 class Game(nn.Module, ABC):
     """The networks and their rules. Subclasses say how a batch becomes duels.
 
@@ -114,9 +129,27 @@ class Game(nn.Module, ABC):
     def settle(self, seed: Tensor) -> None:
         """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
 
-    @abstractmethod
+    # What generators are for. Those meant are given: usually the averaged ones.
+
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), by these generators (the averaged ones, usually)."""
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
+        raise UserError(
+            "mode: this model draws nothing from seeds, it translates images: "
+            "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
+        )
+
+    def translate(self, generators: nn.ModuleDict, images: Tensor, direction: str) -> Tensor:
+        """Images (N, C, H, W) of one domain, as ones of the other: "A2B" or "B2A"."""
+        raise UserError("mode=translate: this model translates nothing, it draws images from seeds: mode=grid")
+
+    @abstractmethod
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int | None]:
+        """The pictures of a run, always of the same things: images in [-1, 1], made `batch` at once, and how many lie
+        in a row; None for as square as can be."""
+
+    @abstractmethod
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """What is measured against what."""
 
 
 class NoiseGame(Game):
@@ -154,6 +187,22 @@ class NoiseGame(Game):
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
         with torch.no_grad():
             return generators["G"](self.latent(seed), seed, self.label(seed)).float()
+
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
+        """The seeds that gan-sample shows first."""
+        seeds = torch.arange(SHOWN, device=images.device)
+        return torch.cat([self.sample(generators, part) for part in seeds.split(batch)]), None
+
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """Samples against all training images."""
+        assert isinstance(images, ImageSet)
+
+        def make(numbers: range, seed: int) -> Tensor:
+            stream = (seed, "metric")
+            seeds = randomness.seeds(*stream, first=numbers.start, count=len(numbers), device=images.device)
+            return self.sample(generators, seeds)
+
+        return [Comparison("", make, None, images, images.train)]
 
     def latent(self, seed: Tensor) -> Tensor:
         return randomness.normal(seed, (self.latents,), "latent")

@@ -4,24 +4,163 @@ The networks are fully convolutional: what was trained at one size translates im
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm
+from torch.nn.functional import batch_norm
 
+from ganduel import distributed, randomness
+from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, Pair, normalise
+from ganduel.game import Batch, Comparison, Critic, Duel, Game
 from ganduel.models.layers import Norm, initialise_normal, norm2d
 
 STD = 0.02  # of all first weights (the paper's appendix)
+ROWS = 8  # test images of each domain in the pictures made during training
+MAKER = {"A": "B2A", "B": "A2B"}  # the generator that makes images of a domain
+OTHER = {"A": "B", "B": "A"}
+
+
+class CycleGame(Game):
+    """Two domains without pairs: two generators translate, two discriminators judge, "_A" images of A and "_B" those of
+    B; what is translated there and back should be what it was."""
+
+    domains = ("A", "B")
+
+    def __init__(
+        self,
+        generator_A2B: nn.Module,
+        generator_B2A: nn.Module,
+        discriminator_A: nn.Module,
+        discriminator_B: nn.Module,
+        cycle: float,
+        identity: float,
+        replay: int,
+        resolution: int,
+        image_channels: int,
+        augment: Chain,
+    ):
+        """`cycle` and `identity` are weights, both of mean absolute differences; `replay` fakes of each domain are
+        kept."""
+        if min(cycle, identity, replay) < 0:
+            raise ValueError(f"cycle={cycle}, identity={identity} and replay={replay} must be 0 or more")
+        super().__init__(
+            {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
+        )
+        self.cycle, self.identity = cycle, identity
+        shape = image_channels, resolution, resolution
+        self.pools = nn.ModuleDict({f"_{domain}": Replay(replay, shape) for domain in self.domains if replay})
+
+    def duels(self, batch: Batch) -> list[Duel]:
+        return [self.duel(domain, other, batch) for domain, other in OTHER.items()]
+
+    def duel(self, domain: str, other: str, batch: Batch) -> Duel:
+        name, maker = f"_{domain}", self.generators[MAKER[domain]]
+        return Duel(
+            name=name,
+            critic=Critic(self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]),
+            real=batch[domain],
+            latent=batch[other],
+            generator=lambda images, seed, label: maker(images),
+            seed=batch["seed"],
+            given=batch.get(f"fake{name}"),
+        )
+
+    def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        """Mean absolute differences between the real images of each domain and themselves, translated there and back
+        ("cycle") or put through the generator that makes such images anyway ("identity"; the paper, section 5.2)."""
+        fakes, terms = {duel.name: duel.fake for duel in duels}, {}
+        for domain, other in OTHER.items():
+            real, maker = batch[domain], self.generators[MAKER[domain]]
+            if self.cycle:
+                terms[f"cycle_{domain}"] = self.cycle * (maker(fakes[f"_{other}"]).float() - real).abs().mean()
+            if self.identity:
+                terms[f"identity_{domain}"] = self.identity * (maker(real).float() - real).abs().mean()
+        return terms
+
+    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+        if not self.pools:
+            return fakes
+        seeds = distributed.gather(seed)
+        return {name: distributed.own(self.pools[name](distributed.gather(x), seeds)) for name, x in fakes.items()}
+
+    def translate(self, generators: nn.ModuleDict, images: Tensor, direction: str) -> Tensor:
+        with torch.no_grad():
+            return generators[direction](images).float()
+
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int]:
+        """Eight columns: test images of A, what their own domain's generator makes of them, their translations, and
+        these translated back; then the same of B."""
+        assert isinstance(images, Pair)
+        rows = min(ROWS, *(len(side.tested) for side in images.sides.values()))
+        columns = []
+        for domain, other in OTHER.items():
+            side = images.sides[domain]
+            real = normalise(side.gather(side.tested[:rows]))
+            same, there = (self._translated(generators, real, MAKER[d], batch) for d in (domain, other))
+            columns += [real, same, there, self._translated(generators, there, MAKER[domain], batch)]
+        return torch.stack(columns, dim=1).flatten(0, 1), len(columns)
+
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """The test images of each domain against those of the other, translated."""
+        assert isinstance(images, Pair)
+
+        def translated(domain: str, other: ImageSet, numbers: range, seed: int) -> Tensor:
+            chosen = normalise(other.gather(other.tested[numbers.start : numbers.stop]))
+            return self.translate(generators, chosen, MAKER[domain])
+
+        found = []
+        for domain, name in OTHER.items():
+            side, other = images.sides[domain], images.sides[name]
+            found.append(Comparison(f"_{domain}", partial(translated, domain, other), len(other.tested), side, side.tested))
+        return found
+
+    def _translated(self, generators: nn.ModuleDict, images: Tensor, direction: str, batch: int) -> Tensor:
+        return torch.cat([self.translate(generators, part, direction) for part in images.split(batch)])
+
+
+class Replay(nn.Module):
+    """The last fakes, more or less: once `size` of them are there, every new one is met itself or, as often, takes the
+    place of an older one that is met instead (Shrivastava et al. 2017, section 2.3).
+
+    Its draws are hashed from the images' seeds, and nothing waits for the device.
+    """
+
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, int, int]):
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, fakes: Tensor, seed: Tensor) -> Tensor:
+        """What is met instead of the fakes (N, C, H, W), one after another."""
+        size = len(self.images)
+        coin, place = randomness.uniform(seed, (2,), "replay").unbind(1)
+        places = (place * size).long()
+        met = []
+        for fake, older, number in zip(fakes, coin < 0.5, places, strict=True):
+            full = self.count == size
+            index = torch.where(full, number, self.count)
+            kept = self.images[index]
+            met.append(torch.where(full & older, kept, fake))
+            self.images[index] = torch.where(full & ~older, kept, fake)
+            self.count += ~full
+        return torch.stack(met)
 
 
 class InstanceNorm(nn.Module):
     """Every feature map of every image to mean 0 and variance 1, without gain and bias."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Of PyTorch's ways the fastest, in this memory format: next to convolutions the others cost as much as they.
-        return group_norm(x.contiguous(), x.shape[1])
+        # Batch normalisation of one image: PyTorch's own instance normalisation leaves the memory format that
+        # convolutions like, and takes five times as long.
+        images = [batch_norm(image, None, None, training=True) for image in x.split(1)]
+        return torch.cat(images) if len(images) > 1 else images[0]
 
 
 def normalisation(kind: Norm, channels: int, *, running: bool) -> nn.Module:
