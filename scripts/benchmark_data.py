@@ -8,6 +8,7 @@ Prints ratios (median, and the range over the rounds); absolute figures differ b
 """
 
 import argparse
+import itertools
 import json
 import math
 import shutil
@@ -64,10 +65,9 @@ def from_files(root: Path, resolution: int, workers: int) -> Iterator[int]:
 
 def from_packed(images: ImageSet, floats: bool) -> Iterator[int]:
     """Batches of a packed set: ready to train on, or as bytes."""
-    position = 0
-    while True:
-        yield len(images.batch(position, BATCH)["real"] if floats else images.gather(images.order(position, BATCH)))
-        position += BATCH
+    for position in itertools.count(step=BATCH):
+        order = images.order(torch.arange(position, position + BATCH))
+        yield len(images.batch(position, BATCH)["real"] if floats else images.gather(order))
 
 
 def compare(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:

@@ -77,3 +77,10 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
     """Accuracy above almost nothing: D never moves, G does, and the duration ends."""
     assert train("pace.accuracy_ceiling=0.000001", "duration=6 steps", "every.log=3 steps") == 0
     assert [row["gate/closed"] for row in rows("runs/tiny")] == [1.0, 1.0]
+
+
+def test_only_a_turn_each_can_share_fakes():
+    assert Pace(1, 1, "G", None, None, share=True).share
+    for turns in ((1, 1, "D"), (2, 1, "G"), (1, 2, "G")):
+        with pytest.raises(ValueError, match="share=true is for one turn each, G first: set first=G, n_critic=1"):
+            Pace(*turns, None, None, share=True)

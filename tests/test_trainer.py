@@ -9,8 +9,9 @@ import torch
 from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import randomness, setup
+from ganduel.augment import Chain, Transform
 from ganduel.errors import UserError
-from ganduel.game import Duel
+from ganduel.game import Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1
 from ganduel.stats import Stats
@@ -357,3 +358,154 @@ def test_averages_count_images_not_turns(trainer):
         one.step()
     # The last 24 of 48 images in three turns, at a half-life of 24: half of the past remains, and it was 0.
     assert one.stats.means()["loss_ema/D"] == pytest.approx(0.5)
+
+
+class Adapting(Transform):
+    """Keeps what it is told."""
+
+    adaptive = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[float, int]] = []
+
+    def adapt(self, real_accuracy: torch.Tensor, images: int) -> None:
+        self.told.append((real_accuracy.item(), images))
+
+    def statistics(self) -> dict[str, torch.Tensor]:
+        return {"adapting/turns": torch.tensor(float(len(self.told)))}
+
+    def forward(self, images: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+class Following(torch.nn.Module):
+    """A penalty of nothing whose buffer adds up D's mean logit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward(self, duel: Duel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits = duel.critic(duel.real)
+        return 0 * logits.mean(), {"following/mean": logits.mean()}
+
+    def adapt(self, means: dict[str, torch.Tensor]) -> None:
+        self.total += means["following/mean"].detach()
+
+
+def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
+    """Augmentation after every turn of D, a penalty after each of its steps, whatever the micro batches."""
+    told, totals = [], []
+    build_game = setup.build.game
+
+    def with_adapting(*arguments):
+        game = build_game(*arguments)
+        game.chains[""].transforms.append(Adapting())
+        return game
+
+    for micro in (8, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(setup.build, "game", with_adapting)
+            lazy = {"following": Regularizer(Following(), "D", 1.0, every=2)}
+            patch.setattr(
+                setup.build, "parts", lambda node, key, allow, lazy=lazy: lazy if key == "regularizer" else {}
+            )
+            one = trainer(f"micro_batch={micro}", "pace.n_critic=2", *NO_BATCH_NORM)
+        for _ in range(2):
+            one.step()
+        (adapting,) = one.game.chains[""].parts
+        accuracy = one.stats.means()["accuracy/real"]
+        assert [images for _, images in adapting.told] == [8] * 4
+        assert sum(share for share, _ in adapting.told) / 4 == pytest.approx(accuracy)
+        assert one.readings() == {"adapting/turns": 4}
+        assert one.stats.means()["following/mean"] == pytest.approx(one.regularizers["following"].total.item() / 2)
+        told.append(adapting.told)
+        totals.append(one.regularizers["following"].total.item())
+        saved = copy.deepcopy(one.state_dict())
+        one.regularizers["following"].total.zero_()
+        one.load_state_dict(saved)
+        assert one.regularizers["following"].total.item() == totals[-1]
+    assert told[0] == told[1] and totals[0] == pytest.approx(totals[1], abs=1e-5) != 0
+
+
+def test_a_loss_without_accuracy_cannot_adapt(trainer, monkeypatch):
+    one = trainer("loss=wasserstein")
+    setup.check_adaptive(one.game, one.loss)
+    one.game.chains[""].transforms.append(Adapting())
+    with pytest.raises(UserError, match=r"^augment=\[adapting\] adapts to how often D is right, and this loss only"):
+        setup.check_adaptive(one.game, one.loss)
+
+
+def test_shared_fakes_are_made_once(trainer):
+    """D meets the fakes that G was judged by, of before its step; in any micro batches."""
+    ends = []
+    for micro in (8, 2):
+        one = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=true", f"micro_batch={micro}")
+        made, met = [], []
+        one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
+        one.game.replay = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
+        for _ in range(2):
+            one.step()
+        assert len(made) == len(met) * 8 // micro == 2 * 8 // micro
+        assert torch.equal(met[0][0][""][:: 8 // micro], made[0]) and not met[0][0][""].requires_grad
+        assert met[0][1].shape == (8,)
+        ends.append(one.game.state_dict())
+    assert largest_difference(*ends) < 1e-5
+    alone = trainer(*NO_BATCH_NORM, "pace.first=G")
+    for _ in range(2):
+        alone.step()
+    assert largest_difference(ends[0], alone.game.state_dict()) > 0
+
+
+class ByClass(Generator):
+    """Grey, as bright as its class."""
+
+    latent, classes = 3, 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shade = torch.nn.Parameter(torch.arange(10.0) / 10)
+        self.settled: list[torch.Tensor] = []
+
+    def synthesis(self, style: torch.Tensor, seed: torch.Tensor | None = None) -> torch.Tensor:
+        return style[:, None, None, None].expand(-1, 1, 8, 8)
+
+    def style(self, latent, seed=None, label=None):
+        return self.shade[label]
+
+    def settle(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:
+        self.settled.append(label)
+
+
+class ToldTheClass(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(10))
+
+    def forward(self, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3)) * self.weight[label]
+
+
+def test_classes_reach_both_networks(trainer, monkeypatch):
+    game = NoiseGame(ByClass(), ToldTheClass(), Chain())
+    monkeypatch.setattr(setup.build, "game", lambda *arguments: game)
+    one = trainer("regularizer=[r1]")
+    batch = one.draw(Turn("D", 0, 0))
+    positions = one.images.order(torch.arange(8))
+    assert torch.equal(batch["label"], one.images.labels[positions].long())
+    assert one.images.validation_batch(0, 3).keys() == {"real", "label"}
+    (duel,) = game.duels(batch)
+    assert torch.equal(duel.fake[:, 0, 0, 0], batch["label"] / 10)  # of the classes of the reals
+    for _ in range(2):
+        one.step()
+    seeds = torch.arange(2000)
+    assert game.label(seeds).bincount(minlength=10).min() > 150
+    assert len(game.generators["G"].settled) == 2
+    assert game.sample(game.generators, seeds[:4]).shape == (4, 1, 8, 8)
+    game.classes = 9
+    with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set as many"):
+        setup.check_labels(game, one.images)
+    one.images.labels = None
+    with pytest.raises(UserError, match=r"^model\.classes=9: the images of data=digits have no labels; set 0"):
+        setup.check_labels(game, one.images)

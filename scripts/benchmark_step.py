@@ -1,0 +1,197 @@
+"""What an iteration costs: the time of every phase of any configuration, and of two side by side.
+
+    python scripts/benchmark_step.py model=stylegan2_ada batch_size=4
+    python scripts/benchmark_step.py model=cyclegan data.resolution=128
+    python scripts/benchmark_step.py --compare "model=dcgan" "model=dcgan precision=bf16"
+
+Takes the overrides of gan-train; the images are noise, 64x64 RGB unless said otherwise. A phase is one optimizer step,
+with all that belongs to it. An iteration is every phase as often as it is due, drawing its batches, and the averages.
+
+Times are also given in kernels, forward and backward of one 3x3 convolution (512 to 512 channels on (4, 512, 32, 32),
+float32), timed between the phases: milliseconds of different machines, hours and loads do not compare, kernels do
+better. Settings to compare take turns within every round. Medians, and the range over the rounds.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import conv2d
+
+from ganduel import build, config, randomness, setup
+from ganduel.device import choose, label, memory
+from ganduel.trainer import Trainer, fakes_of
+
+IMAGES = 64  # of noise, or as many as a batch
+
+
+class Part(NamedTuple):
+    """Something that an iteration does so many times."""
+
+    name: str
+    times: float
+    do: Callable[[], object]
+
+
+def noise(folder: Path, size: int, count: int) -> None:
+    """Images of both kinds, in the layout of folder_pair; data=folder takes them all as one."""
+    generator = np.random.default_rng(0)
+    for kind in ("trainA", "trainB"):
+        (folder / kind).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 256, (size, size, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{i}.png")
+
+
+def assemble(overrides: list[str], folder: Path) -> Trainer:
+    """The trainer of a configuration, on noise."""
+    composed = config.compose("train", ["data=folder", "data.root=.", *overrides])
+    domains = build.locate(composed["model"]["game"], "model.game", composed["allow"]).domains  # type: ignore[attr-defined]
+    data = composed["data"]
+    root = folder / f"{data['resolution']}"
+    if not root.exists():
+        noise(root, data["resolution"], max(IMAGES, composed["batch_size"]))
+    kind = "folder" if domains == ("real",) else "folder_pair"
+    own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
+    torch.manual_seed(0)
+    device = choose(composed["device"])
+    return setup.assemble(config.compose("train", [*own, *overrides]), device)[0]
+
+
+def parts(trainer: Trainer) -> list[Part]:
+    """An iteration, phase by phase."""
+    found, drawn, fakes = [], [], {}
+    for turn in trainer.pace.turns:
+        player, batch = trainer.players[turn.player], trainer.draw(turn)
+        drawn.append(turn)
+        batch |= {f"fake{name}": images for name, images in trainer.game.replay(fakes, batch["seed"]).items()}
+        for phase in player.phases:
+            trainer.stats.reset()
+            met = trainer.run(phase, player, batch)
+            losses = [name.removeprefix("loss/") for name in trainer.stats.sums if name.startswith("loss/")]
+            found.append(
+                Part(
+                    " + ".join(losses),
+                    1 / phase.every,
+                    lambda phase=phase, player=player, batch=batch: trainer.run(phase, player, batch),
+                )
+            )
+            if trainer.pace.share and turn.player == "G" and not fakes:
+                fakes = fakes_of(met)
+
+    def rest() -> None:
+        for turn in drawn:
+            trainer.draw(turn)
+        with torch.no_grad():
+            seeds = randomness.seeds(0, first=0, count=trainer.batch_size, device=trainer.device)
+            trainer.game.settle(seeds)
+        trainer.ema.update(trainer.batch_size, 1)
+
+    merged: dict[str, Part] = {}  # the same phase in several turns
+    for part in found:
+        times = part.times + (merged[part.name].times if part.name in merged else 0)
+        merged[part.name] = part._replace(times=times)
+    return [*merged.values(), Part("batches, averages", 1, rest)]
+
+
+def kernel(device: torch.device) -> Callable[[], object]:
+    """The unit of time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 512, 32, 32, generator=generator).to(device).requires_grad_()
+    weight = (torch.randn(512, 512, 3, 3, generator=generator) / 68).to(device).requires_grad_()
+    upstream = torch.randn(4, 512, 32, 32, generator=generator).to(device)
+    return lambda: torch.autograd.grad(conv2d(images, weight, padding=1), (images, weight), upstream)
+
+
+def seconds(do: Callable[[], object], device: torch.device) -> float:
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise()
+    start = time.perf_counter()
+    do()
+    synchronise()
+    return time.perf_counter() - start
+
+
+Times = dict[str, list[tuple[float, float]]]
+"""(seconds, kernels) of every part in every round."""
+
+
+def measure(settings: list[list[Part]], device: torch.device, rounds: int) -> list[Times]:
+    """Every part once a round, each beside a kernel."""
+    unit = kernel(device)
+    for do in (unit, *(part.do for parts in settings for part in parts)):
+        for _ in range(2):
+            do()
+    times: list[Times] = [{part.name: [] for part in parts} for parts in settings]
+    for _ in range(rounds):
+        for parts, record in zip(settings, times, strict=True):
+            for part in parts:
+                before, taken, after = (seconds(do, device) for do in (unit, part.do, unit))
+                record[part.name].append((taken, 2 * taken / (before + after)))
+    return times
+
+
+def iterations(parts: list[Part], times: Times) -> list[tuple[float, float]]:
+    """(seconds, kernels) of an iteration, in every round."""
+    rounds = len(times[parts[0].name])
+    weighted = [[(p.times * times[p.name][i][0], p.times * times[p.name][i][1]) for p in parts] for i in range(rounds)]
+    return [(sum(s for s, _ in row), sum(k for _, k in row)) for row in weighted]
+
+
+def spread(values: list[float], digits: int) -> str:
+    low, middle, high = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
+    return f"{middle} ({low} to {high})"
+
+
+def table(parts: list[Part], times: Times, trainer: Trainer) -> str:
+    """Markdown."""
+    whole = iterations(parts, times)
+    rows = [("phase", "in an iteration", "ms", "kernels"), ("---",) * 4]
+    for name, share, both in [*((p.name, f"{p.times:g}", times[p.name]) for p in parts), ("**iteration**", "", whole)]:
+        rows.append((name, share, spread([1000 * s for s, _ in both], 1), spread([k for _, k in both], 2)))
+    images = trainer.images_per_iteration / statistics.median(s for s, _ in whole)
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{lines}\n\n{images:,.1f} images/s, at most {memory(trainer.device):.2f} GB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for gan-train; with --compare, one quoted string a setting")
+    parser.add_argument("--compare", action="store_true", help="measure several settings in turn")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write all times into this file as well")
+    typed = parser.parse_args()
+    settings = [text.split() for text in typed.overrides] if typed.compare else [typed.overrides]
+    if typed.compare and len(settings) < 2:
+        parser.error("--compare needs two settings or more, each in quotes")
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = [assemble(overrides, Path(folder)) for overrides in settings]
+    device = trainers[0].device
+    found = [parts(trainer) for trainer in trainers]
+    times = measure(found, device, typed.rounds)
+    unit = [1000 * s / k for record in times for both in record.values() for s, k in both]
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    print(f"PyTorch {torch.__version__} on {label(device)}{threads}; a kernel is {spread(unit, 1)} ms")
+    for overrides, trainer, own, record in zip(settings, trainers, found, times, strict=True):
+        print(
+            f"\n`{' '.join(overrides)}`: batch {trainer.batch_size}, {trainer.dtype}\n\n{table(own, record, trainer)}"
+        )
+    first = iterations(found[0], times[0])
+    for overrides, own, record in zip(settings[1:], found[1:], times[1:], strict=True):
+        ratios = [a / b for (a, _), (b, _) in zip(first, iterations(own, record), strict=True)]
+        print(f"\n`{' '.join(overrides)}` is {spread(ratios, 2)} times as fast as the first")
+    if typed.json:
+        names = [" ".join(overrides) for overrides in settings]
+        typed.json.write_text(json.dumps(dict(zip(names, times, strict=True)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The scripts run as their first lines say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def script(name: str, *arguments: str) -> str:
+    """What it prints."""
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_benchmark_step_counts_every_phase(tmp_path):
+    """Five turns of the critic, one of them in four with R1; two settings in turns."""
+    tiny = "model=wgan_gp model.channels=4 data.resolution=16 batch_size=4 regularizer=[r1] regularizer.r1.every=4"
+    kept = tmp_path / "times.json"
+    printed = script("benchmark_step", "--rounds=2", f"--json={kept}", "--compare", tiny, f"{tiny} precision=bf16")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    assert [row[:2] for row in rows[:7]] == [
+        ["phase", "in an iteration"],
+        ["---", "---"],
+        ["D", "5"],
+        ["r1", "1.25"],
+        ["G", "1"],
+        ["batches, averages", "1"],
+        ["**iteration**", ""],
+    ]
+    times = json.loads(kept.read_text())
+    assert list(times) == [tiny, f"{tiny} precision=bf16"]
+    for record in times.values():
+        seconds, kernels = map(sum, zip(*[both[0] for both in record.values()], strict=True))
+        assert seconds > 0 and kernels > 0 and all(len(rounds) == 2 for rounds in record.values())
+    first = next(iter(times.values()))
+    weights = {"D": 5, "r1": 1.25, "G": 1, "batches, averages": 1}
+    totals = [sum(w * first[name][i][0] for name, w in weights.items()) for i in range(2)]
+    assert f"({1000 * min(totals):.1f} to {1000 * max(totals):.1f})" in rows[6][2]
+    assert "times as fast as the first" in printed
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+def test_scripts_explain_themselves(name):
+    assert f"scripts/{name}.py" in script(name, "--help")
