@@ -92,7 +92,7 @@ class Comparison(NamedTuple):
     make: Callable[[range, int], Tensor]  # the numbers of some and a seed -> images (N, C, H, W) in [-1, 1]
     most: int | None  # how many different ones can be made; None: any number
     images: ImageSet
-    index: Tensor  # of the real ones among `images`
+    real: Tensor  # the numbers of the real ones among `images`
 
 
 class Game(nn.Module, ABC):

@@ -44,9 +44,11 @@ class Data:
     resolution: int
     channels: int
     crop: int | None
+    margin: float
     resize: str
     limit: int | None
     mirror: bool
+    augment: dict[str, Any]
     validation: float | None
     max_rejected: float
     raw_limit_gb: float
@@ -164,6 +166,7 @@ RANGES = {
     "metric.samples": (2, None),
     "data.resolution": (4, 1024),
     "data.crop": (4, None),
+    "data.margin": (0, 1),
     "data.limit": (1, None),
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),

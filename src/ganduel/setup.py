@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ganduel import build, checkpoint, distributed, randomness
+from ganduel.augment import Chain
 from ganduel.data import doctor
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
@@ -78,7 +79,6 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
             f"set batch_size={images.count} or less"
         )
     if config["metric"]["which"]:
-        assert isinstance(images, ImageSet)
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
@@ -135,7 +135,7 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
 def check_labels(game: Game, images: ImageSet | Pair) -> None:
     """Raise UserError where a game that knows classes gets images that have none, or others."""
     classes = getattr(game, "classes", 0)
-    labels = images.labels if isinstance(images, ImageSet) else None
+    labels = images.labels
     if classes and labels is None:
         raise UserError(f"model.classes={classes}: the images of data={images.about['name']} have no labels; set 0")
     if classes and labels is not None and int(labels.max()) >= classes:
@@ -182,6 +182,9 @@ def micro_batch(config: dict[str, Any]) -> int:
 def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, ...]) -> ImageSet | Pair:
     """The packed data set, of these kinds of images; the first process packs it where needed, and reports on it."""
     data = config["data"]
+    chain = Chain(*build.parts(data["augment"], "data.augment", config["allow"]).values()).to(device)
+    if chain.adaptive:
+        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
     paths: list[Path] = []
     for turn in range(2):  # the first process packs, then the others find it packed
         if distributed.is_main() == (turn == 0):
@@ -189,7 +192,8 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
                 prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
             )
         distributed.barrier()
-    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"])
+    augment = chain if data["augment"] else None
+    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"], augment=augment)
     return suited(images, domains)
 
 

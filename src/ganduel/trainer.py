@@ -134,6 +134,7 @@ class Trainer:
         torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
         for chain in self.game.chains.values():
             chain.at(self.images_seen)
+        self.images.at(self.images_seen)
         fakes: Batch = {}
         for turn in self.pace.turns:
             fakes = self.take_turn(turn, fakes)
@@ -222,7 +223,8 @@ class Trainer:
         for duel in duels:
             real = duel.critic(duel.real) if self.loss.relativistic else None
             losses[f"loss/G{duel.name}"] = self.loss.generator(duel.critic(duel.fake), real)
-        return losses | {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+        losses |= {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+        return losses | ({"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {})
 
     def augmentations(self) -> tuple[Adapt, ...]:
         """How each discriminator's augmentation learns what D made of the reals, where it asks."""

@@ -115,7 +115,9 @@ class CycleGame(Game):
         found = []
         for domain, name in OTHER.items():
             side, other = images.sides[domain], images.sides[name]
-            found.append(Comparison(f"_{domain}", partial(translated, domain, other), len(other.tested), side, side.tested))
+            found.append(
+                Comparison(f"_{domain}", partial(translated, domain, other), len(other.tested), side, side.tested)
+            )
         return found
 
     def _translated(self, generators: nn.ModuleDict, images: Tensor, direction: str, batch: int) -> Tensor:
@@ -143,14 +145,14 @@ class Replay(nn.Module):
         coin, place = randomness.uniform(seed, (2,), "replay").unbind(1)
         places = (place * size).long()
         met = []
-        for fake, older, number in zip(fakes, coin < 0.5, places, strict=True):
+        for fake, older, number in zip(fakes.split(1), (coin < 0.5).split(1), places.split(1), strict=True):
             full = self.count == size
-            index = torch.where(full, number, self.count)
-            kept = self.images[index]
+            index = torch.where(full, number, self.count)  # of length 1: a mere number would be waited for
+            kept = self.images.index_select(0, index)
             met.append(torch.where(full & older, kept, fake))
-            self.images[index] = torch.where(full & ~older, kept, fake)
+            self.images.index_copy_(0, index, torch.where(full & ~older, kept, fake))
             self.count += ~full
-        return torch.stack(met)
+        return torch.cat(met)
 
 
 class InstanceNorm(nn.Module):
