@@ -138,8 +138,8 @@ class Game(nn.Module, ABC):
             "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
         )
 
-    def translate(self, generators: nn.ModuleDict, images: Tensor, direction: str) -> Tensor:
-        """Images (N, C, H, W) of one domain, as ones of the other: "A2B" or "B2A"."""
+    def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
+        """The generator that makes images of one domain from those of another, "A2B" or "B2A"."""
         raise UserError("mode=translate: this model translates nothing, it draws images from seeds: mode=grid")
 
     @abstractmethod

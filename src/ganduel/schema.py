@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 # Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
-PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
+PATHS = ("ckpt", "out", "input", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
 
 
 @dataclass
@@ -110,6 +110,8 @@ class Sample:
     out: str | None
     seeds: Any
     count: int | None
+    input: str | None
+    direction: str
     ema: bool
     batch: int
     device: str
@@ -178,6 +180,7 @@ RANGES = {
     "model.channels": (1, None),
 }
 CHOICES = {
+    "direction": ("A2B", "B2A"),
     "device": ("auto", "cuda", "mps", "cpu"),
     "precision": (None, "fp32", "bf16", "fp16"),
     "data.channels": (1, 3),

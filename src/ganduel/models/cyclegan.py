@@ -87,9 +87,8 @@ class CycleGame(Game):
         seeds = distributed.gather(seed)
         return {name: distributed.own(self.pools[name](distributed.gather(x), seeds)) for name, x in fakes.items()}
 
-    def translate(self, generators: nn.ModuleDict, images: Tensor, direction: str) -> Tensor:
-        with torch.no_grad():
-            return generators[direction](images).float()
+    def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
+        return generators[direction]
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int]:
         """Eight columns: test images of A, what their own domain's generator makes of them, their translations, and
@@ -98,10 +97,10 @@ class CycleGame(Game):
         rows = min(ROWS, *(len(side.tested) for side in images.sides.values()))
         columns = []
         for domain, other in OTHER.items():
-            side = images.sides[domain]
+            side, back, there = images.sides[domain], generators[MAKER[domain]], generators[MAKER[other]]
             real = normalise(side.gather(side.tested[:rows]))
-            same, there = (self._translated(generators, real, MAKER[d], batch) for d in (domain, other))
-            columns += [real, same, there, self._translated(generators, there, MAKER[domain], batch)]
+            translated = put_through(there, real, batch)
+            columns += [real, put_through(back, real, batch), translated, put_through(back, translated, batch)]
         return torch.stack(columns, dim=1).flatten(0, 1), len(columns)
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
@@ -109,8 +108,8 @@ class CycleGame(Game):
         assert isinstance(images, Pair)
 
         def translated(domain: str, other: ImageSet, numbers: range, seed: int) -> Tensor:
-            chosen = normalise(other.gather(other.tested[numbers.start : numbers.stop]))
-            return self.translate(generators, chosen, MAKER[domain])
+            real = normalise(other.gather(other.tested[numbers.start : numbers.stop]))
+            return put_through(generators[MAKER[domain]], real, len(real))
 
         found = []
         for domain, name in OTHER.items():
@@ -120,8 +119,11 @@ class CycleGame(Game):
             )
         return found
 
-    def _translated(self, generators: nn.ModuleDict, images: Tensor, direction: str, batch: int) -> Tensor:
-        return torch.cat([self.translate(generators, part, direction) for part in images.split(batch)])
+
+def put_through(generator: nn.Module, images: Tensor, batch: int) -> Tensor:
+    """What a generator makes of images, `batch` at once, without gradients."""
+    with torch.no_grad():
+        return torch.cat([generator(part).float() for part in images.split(batch)])
 
 
 class Replay(nn.Module):
