@@ -43,7 +43,15 @@ def pack(
 
 
 def open_set(path: Path, seed: int = 0, mirror: bool = False, **settings: Any) -> Any:
-    data = {"limit": None, "validation": 0, "on_device": "auto", "stream": None, "cache_gb": 1, **settings}
+    data = {
+        "resolution": about(path)["recipe"]["resolution"],
+        "limit": None,
+        "validation": 0,
+        "on_device": "auto",
+        "stream": None,
+        "cache_gb": 1,
+        **settings,
+    }
     return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror)
 
 
