@@ -55,8 +55,8 @@ def pair(root: Path) -> Path:
         for i in range(count):
             disc = (x - rng.integers(8, 22)) ** 2 + (y - rng.integers(8, 22)) ** 2 < 36
             ground = np.full(3, 40 if part.endswith("A") else 200) + rng.integers(-30, 30, 3)
-            pixels = np.where(disc[..., None], rng.integers(0, 256, 3), ground).astype(np.uint8)
-            image = Image.fromarray(pixels)
+            pixels = np.where(disc[..., None], rng.integers(0, 256, 3), ground) + rng.normal(0, 20, (30, 30, 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             (image.convert("L") if i == 1 else image).save(root / part / f"{i}.png")
     return root
 

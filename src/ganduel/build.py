@@ -175,7 +175,10 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"model.{name}={value} is not allowed; it takes {describe(hints[name])}")
     chain = Chain(*parts(augment, "augment", allow).values())
-    return kind(**built, augment=chain)
+    try:
+        return kind(**built, augment=chain)
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
 
 
 def _value(node: Any, key: str, allow: Sequence[str]) -> Any:

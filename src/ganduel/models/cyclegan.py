@@ -180,6 +180,7 @@ class ResNetGenerator(nn.Module):
     """
 
     multiple = 4
+    least = 8  # below, there would be nothing to mirror
 
     def __init__(
         self,
@@ -262,7 +263,7 @@ class UNetGenerator(nn.Module):
                 f"resolution={resolution} is not allowed; it takes {allowed}: "
                 f"set data.resolution={2 ** max(4, math.ceil(math.log2(resolution)))}"
             )
-        self.multiple = resolution
+        self.multiple = self.least = resolution
         widths = [channels * min(2**i, 8) for i in range(depth)]
         inside: nn.Module | None = None
         for i in reversed(range(1, depth)):

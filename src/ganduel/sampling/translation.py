@@ -103,11 +103,11 @@ def read(path: Path, mode: str) -> Tensor:
 
 def translated(generator: nn.Module, images: Tensor) -> Tensor:
     """uint8 images (N, C, H, W) of any size to others of the same, by a generator that takes multiples of its
-    `multiple`: their edges are mirrored as far as need be, and cut off again."""
-    multiple = getattr(generator, "multiple", 1)
+    `multiple` from `least` on: their edges are mirrored as far as need be, and cut off again."""
+    multiple, least = (getattr(generator, name, 1) for name in ("multiple", "least"))
     index = []
     for size in images.shape[2:]:
-        extra = -size % multiple
+        extra = max(least - size, -size % multiple)
         index.append(mirrored(torch.arange(-(extra // 2), size + extra - extra // 2, device=images.device), size - 1))
     rows, columns = index
     height, width = images.shape[2:]
