@@ -304,8 +304,8 @@ def test_what_a_run_leaves(arguments, capsys):
     capsys.readouterr()
     assert cli.command("sample", [f"ckpt={run}"]) == 1
     assert capsys.readouterr().err == (
-        "error: mode: this model draws nothing from seeds, it translates images: mode=translate "
-        "input=PHOTO_OR_FOLDER direction=A2B\n"
+        "error: runs/tiny/checkpoints/latest.pt: model=cyclegan does not make images from noise but from others: "
+        "mode=translate input=PHOTO_OR_FOLDER direction=A2B\n"
     )
 
 

@@ -51,6 +51,14 @@ class Generator(nn.Module):
     def settle(self, latent: Tensor, label: Tensor | None) -> None:
         """Once an iteration: move what follows the weights without being trained, given a batch of latents."""
 
+    def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Styles drawn towards their average, all the way at `psi` = 0, in the first `cutoff` layers or all."""
+        raise UserError(f"truncation={psi} needs a model that knows the average of its styles: stylegan2_ada")
+
+    def set_noise(self, noise: str | list[str]) -> None:
+        """The kind of noise in all layers, or in each: random, constant or none."""
+        raise UserError(f"noise={noise} needs a model with noise in its layers: stylegan2_ada")
+
 
 class Critic:
     """A discriminator as losses and penalties see it: behind the augmentation, float32 in, float32 logits out."""
@@ -129,14 +137,7 @@ class Game(nn.Module, ABC):
     def settle(self, seed: Tensor) -> None:
         """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
 
-    # What generators are for. Those meant are given: usually the averaged ones.
-
-    def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
-        raise UserError(
-            "mode: this model draws nothing from seeds, it translates images: "
-            "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
-        )
+    # What generators are for. They are given: the averaged ones, usually.
 
     def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
         """The generator that makes images of one domain from those of another, "A2B" or "B2A"."""
@@ -185,6 +186,7 @@ class NoiseGame(Game):
         generator.settle(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
         with torch.no_grad():
             return generators["G"](self.latent(seed), seed, self.label(seed)).float()
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from ganduel import build
 from ganduel.device import choose
-from ganduel.errors import UserError
-from ganduel.sampling import Sampler
+from ganduel.sampling import Sampler, parse_seeds
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -14,7 +13,8 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     device = choose(config["device"])
     seeds = list(range(config["count"])) if config["count"] else parse_seeds(config["seeds"])
     mode = build.part(config["mode"], "mode", config["allow"])
-    sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
+    how = {key: config[key] for key in ("ema", "allow", "truncation", "cutoff", "noise", "label")}
+    sampler = Sampler(config["ckpt"], device=str(device), **how)
     out = Path(config["out"]) if config["out"] else beside(sampler.path) / config["mode"]["_target_"].rpartition(".")[2]
     return {"out": str(mode(sampler, seeds, out, config["batch"]))}
 
@@ -22,23 +22,6 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def beside(path: Path) -> Path:
     """The run folder of a checkpoint, or the folder that a lone one lies in."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
-
-
-def parse_seeds(value: Any) -> list[int]:
-    """ "0-63", 7 or [1, 5, 9] to a list. Raises UserError."""
-    try:
-        if isinstance(value, list):
-            seeds = [int(v) for v in value]
-        elif "-" in str(value):
-            first, last = str(value).split("-")
-            seeds = list(range(int(first), int(last) + 1))
-        else:
-            seeds = [int(value)]
-    except (ValueError, TypeError):
-        seeds = []
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**63:
-        raise UserError(f"seeds={value} is not allowed; it takes a range like 0-63 or a list like [1,5,9]")
-    return seeds
 
 
 if __name__ == "__main__":

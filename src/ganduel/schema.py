@@ -112,6 +112,10 @@ class Sample:
     count: int | None
     input: str | None
     direction: str
+    truncation: float
+    cutoff: int | None
+    noise: Any  # null, random, constant, none, or a list of them
+    label: int | None
     ema: bool
     batch: int
     device: str
@@ -163,6 +167,8 @@ RANGES = {
     "keep": (0, None),
     "workers": (1, None),
     "count": (1, None),
+    "cutoff": (1, None),
+    "label": (0, None),
     "batch": (1, None),
     "repeats": (1, None),
     "metric.samples": (2, None),

@@ -1,6 +1,7 @@
 """Grids and single pictures: the modes `grid` and `images` of gan-sample, and the pictures of a run."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,20 +32,27 @@ def save_png(image: Tensor, path: Path) -> None:
     temporary.replace(path)
 
 
-def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
-    """One PNG of all images, in rows; returns its path."""
+def save_picture(picture: Tensor, out: Path) -> Path:
+    """One PNG (3, H, W), uint8, where a user wants it; returns its path."""
     path = out if out.suffix else out.with_suffix(".png")
     if path.suffix != ".png":
-        raise UserError(f"out={out}: a grid is a PNG; give a name that ends in .png")
-    *_, height, width = sampler.sample(seeds[:1]).shape
-    columns = columns or math.ceil(math.sqrt(len(seeds)))
-    if max(columns * (width + 2), math.ceil(len(seeds) / columns) * (height + 2)) > LARGEST:
-        raise UserError(
-            f"seeds: a grid of {len(seeds)} images is over {LARGEST} pixels a side; take fewer, or mode=images"
-        )
+        raise UserError(f"out={out}: a picture is a PNG; give a name that ends in .png")
     make_folder(path.parent, "out")
-    save_png(tile(sampler.bytes(seeds, batch), columns), path)
+    save_png(picture, path)
     return path
+
+
+def check_size(rows: int, columns: int, size: Sequence[int]) -> None:
+    """Raise UserError for a picture of so many images (height, width) that viewers do not open."""
+    if max(rows * (size[0] + 2), columns * (size[1] + 2)) > LARGEST:
+        raise UserError(f"{rows} x {columns} images make a picture of over {LARGEST} pixels a side; take fewer seeds")
+
+
+def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
+    """One PNG of all images, in rows; returns its path."""
+    columns = columns or math.ceil(math.sqrt(len(seeds)))
+    check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
+    return save_picture(tile(sampler.bytes(seeds, batch), columns), out)
 
 
 def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
