@@ -287,7 +287,8 @@ def test_two_processes_equal_one(arguments):
     assert int(two["game"]["pools._A.count"]) == 10
     assert largest_difference(one["game"], two["game"]) < 1e-5
     for a, b in zip(rows("runs/one"), rows("runs/two"), strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
+        names = {name for name in a if not name.startswith("validation/")}  # of fewer images, in parts of four
+        assert {name: a[name] for name in names} == pytest.approx({name: b[name] for name in names}, abs=1e-4)
 
 
 def test_what_a_run_leaves(arguments, capsys):

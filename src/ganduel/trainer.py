@@ -341,7 +341,7 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
     So groups of images as far apart as possible (`stylegan2.MinibatchStd`) lie within one, as in the whole batch.
     """
-    k = len(batch["seed"]) // size
+    k = max(1, len(batch["seed"]) // size)  # fewer images, as validation may have, are one part
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
 
 
