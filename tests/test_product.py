@@ -124,9 +124,12 @@ def check(cell: Cell, trainer) -> None:
     assert one.not_finite() == []
     for name, player in one.players.items():
         assert largest_difference(before[name], player.networks.state_dict()) > 0, name
-    penalties = {"lazy": {"loss/r1", "loss/r2"}, NONE: set(), "weight_clip": set()}
-    penalties = penalties.get(cell["regularizer"], {f"loss/{cell['regularizer']}"})
-    assert {n for n in one.stats.means() if n.startswith("loss/")} == {"loss/D", "loss/G"} | penalties
+    penalties = {"lazy": {"r1", "r2"}, NONE: set(), "weight_clip": set()}
+    penalties = penalties.get(cell["regularizer"], {cell["regularizer"]})
+    duels = ("_A", "_B") if cell["model"] == "cyclegan" else ("",)
+    extras = {f"{what}{duel}" for what in ("cycle", "identity") for duel in duels if duel}
+    expected = {f"loss/{name}" for name in {f"{n}{duel}" for n in {"D", "G", *penalties} for duel in duels} | extras}
+    assert {n for n in one.stats.means() if n.startswith("loss/")} == expected
 
 
 def name(cell: Cell) -> str:
