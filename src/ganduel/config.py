@@ -41,14 +41,28 @@ def config_dir() -> Path:
 
 
 def quote(argument: str) -> str:
-    """Quote the value of `key=value` where the key takes a path, so that Hydra takes it literally."""
+    """What Hydra is to read for `key=value`: a path in quotes, so that it is taken literally, and `data.augment=[...]`
+    as the choice among the options of another group that it is."""
     key, equals, value = argument.partition("=")
+    if key == "data.augment":
+        return f"augment@{argument}"
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument
-    value = os.path.expanduser(value)  # shells leave the ~ behind a = alone
-    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, value)  # those before a quote would escape it
-    return f"{key}{equals}'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
+    return f"{key}{equals}{_literal(os.path.expanduser(value))}"  # shells leave the ~ behind a = alone
+
+
+def _literal(text: str) -> str:
+    """In quotes, so that Hydra takes it as it is."""
+    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # those before a quote would escape it
+    return f"'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
+
+
+def listed(key: str, arguments: Sequence[str]) -> list[str]:
+    """Gather what is no `key=value`, as a shell expands runs/*, into one list under this key."""
+    loose = [argument for argument in arguments if "=" not in argument]
+    rest = [argument for argument in arguments if "=" in argument]
+    return [f"{key}=[{','.join(map(_literal, loose))}]", *rest] if loose else rest
 
 
 def compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,6 +162,15 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield inner, list(node) if not node._is_none() else None
             else:
                 yield inner, node._value() if node is not None else None
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of a plain configuration."""
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
