@@ -24,6 +24,14 @@ MODELS = {
     "wgan_gp": ("model=wgan_gp", "model.channels=4"),
     "wgan": ("model=wgan", "model.channels=4"),
     "resnet": ("model=resnet", "model.channels=2", "data.resolution=16", "pace=alternating"),
+    "stylegan2_ada": (
+        "model=stylegan2_ada",
+        "data.resolution=16",
+        "model.channel_base=64",
+        "model.channel_max=8",
+        "model.latent=8",
+        "model.generator.width=8",
+    ),
     "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.replay=10", *PAIR),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }

@@ -11,9 +11,11 @@ from ganduel.augment import Chain
 from ganduel.augment.affine import Affine, interpolate
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
+from ganduel.pace import Clock
 from ganduel.setup import assemble
 
 ALL = ("instance_noise", "affine", "diffaugment")
+CLOCK = Clock(images_per_iteration=8, steps_per_iteration=1, images_per_epoch=100)
 OFF = {"brightness": 0.0, "saturation": 0.0, "contrast": 0.0, "translation": 0.0, "cutout": 0.0}
 
 
@@ -105,7 +107,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
     ("name", "changes", "words"),
     [
         ("instance_noise", "std=-1", "std=-1 must be at least 0"),
-        ("instance_noise", "fade=0", "fade=0 must be above 0"),
+        ("instance_noise", "fade=5", 'fade: "5" is no duration; write a positive number and kimg, steps or epochs'),
         ("affine", "rotation=181", "rotation=181 must be from 0 to 180"),
         ("affine", "translation=[0.1]", "two shares"),
         ("affine", "translation=[0.1,1.5]", "two shares from 0 to 1"),
@@ -129,7 +131,8 @@ def test_ranges(name, changes, words):
 
 
 def test_noise_has_its_deviation_and_fades():
-    noise, images = InstanceNoise(0.2, fade=10), torch.zeros(16, 3, 32, 32)
+    noise, images = InstanceNoise(0.2, fade="10 kimg"), torch.zeros(16, 3, 32, 32)
+    noise.start(CLOCK)
     deviations = []
     for images_seen in (0, 5000, 10_000, 20_000):
         noise.at(images_seen)
@@ -138,12 +141,13 @@ def test_noise_has_its_deviation_and_fades():
         assert abs(float(added.mean())) < 0.01
     assert deviations == pytest.approx([0.2, 0.1, 0, 0], rel=0.02)
     constant = InstanceNoise(0.2, None)
+    constant.start(CLOCK)
     constant.at(10**9)
     assert float(constant(images, seeds(16)).std()) == pytest.approx(0.2, rel=0.02)
 
 
 def test_the_trainer_tells_the_time(compose):
-    overrides = ("augment=[instance_noise]", "augment.instance_noise.fade=0.032")  # four batches of 8
+    overrides = ("augment=[instance_noise]", "augment.instance_noise.fade=4 steps")
     trainer, _ = assemble(compose(*overrides), torch.device("cpu"))
     deviations = []
     for _ in range(5):

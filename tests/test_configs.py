@@ -13,7 +13,7 @@ from ganduel.game import Game, NoiseGame
 
 TOP = config.config_dir()
 FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
-COMMANDS = ("train", "sample", "fid", "data")
+COMMANDS = ("train", "sample", "fid", "data", "report")
 
 
 def options(group: str) -> list[str]:

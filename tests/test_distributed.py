@@ -9,7 +9,8 @@ from conftest import NO_BATCH_NORM, largest_difference, rows, state
 
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
-SETTINGS += ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # closed in some turns
+SETTINGS += ("pace=gated", "pace.loss_floor=1.36", "optimizer.D.lr=0.002")  # closed in some turns
+SETTINGS += ("augment=[ada]", "augment.ada.interval=3", "augment.ada.speed=0.1", "augment.ada.p=0.5")
 # The first process alone measures, between two lines of statistics, which take all of them.
 SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid]", "metric.samples=64")
 

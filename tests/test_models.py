@@ -135,7 +135,7 @@ def test_channels_and_strides_list_the_stages():
         ("dcgan", {"kernel": 2}, "kernel=2 must be 3 to 7"),
         ("dcgan", {"slope": -1.0}, "slope=-1.0 must be from 0 to 1"),
         ("dcgan", {"attention": 64}, "attention=64 must be the size of a feature map: (8, 16|16, 8, 4)$"),
-        ("resnet", {"resolution": 28}, "resolution=28 is not allowed.*set data.resolution=32"),
+        ("resnet", {"resolution": 28}, "resolution=28 is not allowed.*set data.resolution=32, with data.resize=pad"),
         ("resnet", {"resolution": 8}, "set data.resolution=16"),
         ("resnet", {"resolution": 512}, "set data.resolution=256"),
         ("resnet", {"channels": 0}, "channels=0"),

@@ -151,6 +151,15 @@ def test_resizing_is_antialiased(tmp_path: Path, resize: Any) -> None:
     assert np.abs(packed[0, 2:6, 2:6].astype(int) - 127.5).max() < 4
 
 
+def test_small_images_can_be_framed_in_black_instead_of_enlarged(tmp_path: Path) -> None:
+    array = np.arange(1, 26, dtype=np.uint8).reshape(5, 5)
+    framed = one(Image.fromarray(array), tmp_path, Recipe(resolution=8, channels=1, crop=None, resize="pad"))[0]
+    assert np.array_equal(framed, np.pad(array, (1, 2)))
+    large = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
+    shrunk = [Recipe(resolution=8, channels=1, crop=None, resize=resize) for resize in ("pad", "lanczos")]
+    assert np.array_equal(*(one(large, tmp_path, recipe) for recipe in shrunk))
+
+
 # Rejected files
 
 

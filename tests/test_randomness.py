@@ -36,6 +36,19 @@ def test_distributions():
         assert abs(float((first * second).mean())) < 0.015
 
 
+def test_uniform_numbers_are_never_0_or_1():
+    """The ends of what can be hashed stay as far from them as the others from their neighbours."""
+    ends = randomness._unit(torch.tensor([0, 1, 2**23 - 2, 2**23 - 1])).double() * 2**23
+    assert ends.tolist() == [0.5, 1.5, 2**23 - 1.5, 2**23 - 0.5]
+
+
+def test_all_uniform_numbers_come_from_23_bits(monkeypatch):
+    """Whatever is hashed; 24 would round to 1."""
+    monkeypatch.setattr(randomness, "_bits", lambda seed, shape, stream: torch.full((1, *shape), -1))
+    assert randomness.uniform(torch.tensor([0]), (1,), "u").item() == 1 - 2**-24
+    assert randomness.normal(torch.tensor([0]), (1,), "n").isfinite()
+
+
 def test_values_are_forever():
     """A change here would change every run and every `gan-sample seeds=`."""
     assert randomness.key(0, "turn", 3) == 3736808663900028972

@@ -48,11 +48,20 @@ def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
     (run,) = Path("runs").iterdir()
     assert run.name.removesuffix("-digits") == name
     assert (run / "checkpoints" / "latest.pt").exists()
-    assert re.search(rf"gan-train (-m )?experiment={name}\s", file(name))
 
 
 def file(name: str) -> str:
     return (config.config_dir() / "experiment" / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
+def test_headers(name):
+    """Whose experiment it is, the command, how long it takes and how that is known, and what the report saw."""
+    header = " ".join(line[1:].strip() for line in file(name).split("defaults:")[0].splitlines()[1:])
+    assert re.match(r"Report R\d: ", header)
+    assert re.search(rf"gan-train (-m )?experiment={name}\s", header)
+    assert re.search(r"Expected: .*(minutes|h|days) .*, from ", header)
+    assert re.search("The report (saw|gives no)", header)
 
 
 def sweep(name: str) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """The scripts run as their first lines say."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ganduel import config
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -48,3 +51,20 @@ def test_benchmark_step_counts_every_phase(tmp_path):
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
 def test_scripts_explain_themselves(name):
     assert f"scripts/{name}.py" in script(name, "--help")
+
+
+def test_mnist_table_trains_six_models_alike(monkeypatch):
+    """Every row is a command that gan-train takes, for as many turns of G on batches of the same size."""
+    spec = importlib.util.spec_from_file_location("mnist_table", SCRIPTS / "mnist_table.py")
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    commands = []
+    monkeypatch.setattr(table.subprocess, "run", lambda command, **how: commands.append(command[2:]))
+    monkeypatch.setattr(sys, "argv", ["mnist_table.py", "--turns=7", "--root=digits", "--runs=out"])
+    table.main()
+    rows = [config.compose("train", overrides) for module, *overrides in commands if module == "ganduel.train"]
+    assert [row["name"] for row in rows] == [
+        f"mnist_table/{name}" for name in ("vanilla", "dcgan", "lsgan", "wgan", "wgan_gp", "resnet")
+    ]
+    assert {(row["duration"], row["batch_size"], row["data"]["resolution"]) for row in rows} == {("7 steps", 64, 32)}
+    assert commands[-1] == ["ganduel.report", "out/mnist_table"]

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "sample": ("ganduel.sample", lambda result: result["out"]),
     "fid": ("ganduel.fid", lambda result: result["text"]),
     "data": ("ganduel.data.__main__", lambda result: result["path"]),
+    "report": ("ganduel.report", lambda result: result["text"]),
 }
 
 
@@ -50,6 +51,11 @@ def data() -> None:
     sys.exit(command("data", sys.argv[1:]))
 
 
+def report() -> None:
+    """Entry point of gan-report."""
+    sys.exit(command("report", sys.argv[1:]))
+
+
 def command(name: str, arguments: list[str]) -> int:
     """Run a command on its arguments; returns the exit code."""
     if "--version" in arguments:
@@ -59,19 +65,18 @@ def command(name: str, arguments: list[str]) -> int:
     try:
         try:
             read = _read(quoted)
+            flags = [a for a in quoted if a not in (*read.overrides, "--")]
+            typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
+            if name == "report":
+                read.overrides = config.listed("runs", read.overrides)
             config.parse(read.overrides)
         except ValueError as error:
             return _fail(str(error), 2)
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
                 config.check_sweep(name, read.overrides)
-            flags = [a for a in quoted if a not in (*read.overrides, "--")]
             return _through_hydra(name, flags, read.overrides)
-        perform(
-            name,
-            config.compose(name, read.overrides),
-            [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides],
-        )
+        perform(name, config.compose(name, read.overrides), typed)
         return 0
     except UserError as error:
         return _fail(str(error))

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,17 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ganduel.errors import UserError, describe, suggest
 from ganduel.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
+
+# What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
+    "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
+    "stylegan2.rate": lambda resolution: 0.002 if resolution >= 1024 else 0.0025,
+    "stylegan2.r1": lambda resolution, batch: 0.0001 * resolution**2 / batch,
+    "stylegan2.half_life": lambda batch: f"{batch * 10 / 32:g} kimg",
+}
+for _name, _formula in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _formula, replace=True)
 
 
 def config_dir() -> Path:
@@ -38,9 +49,20 @@ def quote(argument: str) -> str:
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument
-    value = os.path.expanduser(value)  # shells leave the ~ behind a = alone
-    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, value)  # those before a quote would escape it
-    return f"{key}{equals}'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
+    return f"{key}{equals}{_literal(os.path.expanduser(value))}"  # shells leave the ~ behind a = alone
+
+
+def _literal(text: str) -> str:
+    """In quotes, so that Hydra takes it as it is."""
+    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # those before a quote would escape it
+    return f"'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
+
+
+def listed(key: str, arguments: Sequence[str]) -> list[str]:
+    """Gather what is no `key=value`, as a shell expands runs/*, into one list under this key."""
+    loose = [argument for argument in arguments if "=" not in argument]
+    rest = [argument for argument in arguments if "=" in argument]
+    return [f"{key}=[{','.join(map(_literal, loose))}]", *rest] if loose else rest
 
 
 def compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -140,6 +162,15 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield inner, list(node) if not node._is_none() else None
             else:
                 yield inner, node._value() if node is not None else None
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of a plain configuration."""
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -91,6 +91,8 @@ def packed_set(content: dict[str, Any], data: dict[str, Any], config: dict[str, 
     only in folders that the user names.
     """
     where = config["data"]
+    if content["data"]["recipe"] is None:
+        raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
     folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
     path = packed_path(folder, data["name"], content["data"]["recipe"])
     if complete(path, place(path, data)):

@@ -113,7 +113,7 @@ class Duration:
     unit: Literal["kimg", "steps", "epochs"]
 
     @classmethod
-    def parse(cls, text: str | float, key: str) -> "Duration":
+    def parse(cls, text: "Time", key: str) -> "Duration":
         """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
         match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(kimg|steps?|epochs?)\s*", str(text))
         try:
@@ -127,3 +127,7 @@ class Duration:
             )
         unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
         return cls(amount, unit)  # type: ignore[arg-type]
+
+
+Time = str | float
+"""A duration in a configuration. A number alone is none, but only `Duration.parse` can say so well."""

@@ -35,17 +35,17 @@ def seeds(*parts: int | str, first: int, count: int, stride: int = 1, device: to
 
 def uniform(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
     """Float32 numbers in (0, 1), shape (N, *shape), for the seeds (N,)."""
-    return _unit(_shift(_bits(seed, shape, stream), 40))
+    return _unit(_shift(_bits(seed, shape, stream), 41))
 
 
 def normal(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
     """Float32 numbers of the standard normal distribution, shape (N, *shape), for the seeds (N,).
 
-    Box and Muller (1958) on two 24-bit uniforms taken from one 64-bit hash; no number exceeds 5.9.
+    Box and Muller (1958) on two 23-bit uniforms taken from one 64-bit hash; no number exceeds 5.8.
     """
     bits = _bits(seed, shape, stream)
-    radius = (-2 * _unit(_shift(bits, 40)).log()).sqrt()
-    return radius * (2 * math.pi * _unit(bits & 0xFFFFFF)).cos()
+    radius = (-2 * _unit(_shift(bits, 41)).log()).sqrt()
+    return radius * (2 * math.pi * _unit((bits & 0xFFFFFF) >> 1)).cos()
 
 
 def _bits(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
@@ -66,5 +66,8 @@ def _shift(x: Tensor, n: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """24-bit integers to the middles of 2^24 equal parts of (0, 1)."""
-    return (x.float() + 0.5) * 2.0**-24
+    """23-bit integers to the middles of 2^23 equal parts of (0, 1).
+
+    Exactly, for x + 0.5 has the 24 bits of a float32. One bit more would round, at the upper end to 1.
+    """
+    return (x.float() + 0.5) * 2.0**-23

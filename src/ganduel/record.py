@@ -19,15 +19,13 @@ from ganduel.game import SHOWN
 from ganduel.logbook import Logbook
 from ganduel.run import RunFolder, differences
 from ganduel.sampling.grids import save_png, tile
+from ganduel.schema import METRICS
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
 T = TypeVar("T")
 
 ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint knows of its images
-
-# The value that decides which networks are best, and whether less (1) or more (-1) is better.
-HEADLINE = {"fid": ("fid", 1), "kid": ("kid", 1), "isc": ("isc", -1), "prc": ("recall", -1)}
 
 
 class Abandoned(Exception):
@@ -142,7 +140,7 @@ class Recorder:
         self.log.metrics(row, self.metric)
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         self.log.say(f"step {self.step:,}: {values}" if self.best else f"step {self.step:,}: {describe(row)}")
-        name, sign = HEADLINE[settings["which"][0]]
+        name, sign = METRICS[settings["which"][0]]
         # Written so that a best that is not a number, or of another metric, gives way.
         if not sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.best = {"step": self.step, **self.metric}

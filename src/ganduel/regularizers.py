@@ -4,15 +4,17 @@ Weight, interval and player are configuration. The trainer runs penalties in flo
 a mean of one value an image, so that neither micro batches nor processes change it.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganduel import randomness
-from ganduel.game import Duel
+from ganduel.game import Duel, Generator
 
 
 @dataclass
@@ -50,12 +52,12 @@ def r1(duel: Duel) -> Tensor:
 
     The paper's gamma is twice the weight.
     """
-    return _squared_gradient(duel, duel.real).mean()
+    return squared_gradient(duel, duel.real).mean()
 
 
 def r2(duel: Duel) -> Tensor:
     """The same at fake images: E |grad D(G(z))|^2 (Mescheder et al. 2018)."""
-    return _squared_gradient(duel, duel.fake.detach()).mean()
+    return squared_gradient(duel, duel.fake.detach()).mean()
 
 
 def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
@@ -79,6 +81,65 @@ def dragan(duel: Duel, target: float, spread: float) -> Tensor:
     return (_gradient_norm(duel, duel.real + width * noise) - target).square().mean()
 
 
+class PathLength(nn.Module):
+    """E (|J' y| - a)^2, where J is the Jacobian of an image by its style, y normal noise and a the average length so
+    far: a step in style space is to change the image as much wherever it is taken (Karras et al. 2020, "Analyzing and
+    Improving the Image Quality of StyleGAN", equation 4).
+
+    Takes a `share` of the batch, for it is dear; after every step `decay` of the average is replaced.
+    """
+
+    mean: Tensor
+
+    def __init__(self, decay: float, share: float):
+        super().__init__()
+        if not 0 < decay <= 1 or not 0 < share <= 1:
+            raise ValueError(f"decay={decay} and share={share} must be above 0, and at most 1")
+        self.decay, self.share = decay, share
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, duel: Duel) -> tuple[Tensor, dict[str, Tensor]]:
+        generator = duel.generator
+        assert isinstance(generator, Generator)  # `setup` refuses games of others
+        # The first images: micro batches are strided, so those of all of them together are the first of the batch.
+        part = slice(math.ceil(self.share * len(duel.latent)))
+        seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
+        with still(generator):
+            style = generator.style(duel.latent[part], seed, label)
+            lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
+        return (lengths - self.mean).square().mean(), {"path_length": lengths.detach().mean()}
+
+    def adapt(self, means: dict[str, Tensor]) -> None:
+        self.mean.lerp_(means["path_length"], self.decay)
+
+
+@contextmanager
+def still(network: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch normalisation as they are, since `torch.func` cannot move them."""
+    moving = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for layer in moving:
+        layer.track_running_stats = not layer.training
+    try:
+        yield
+    finally:
+        for layer in moving:
+            layer.track_running_stats = True
+
+
+def path_lengths(synthesis: Callable[[Tensor], Tensor], style: Tensor, noise: Tensor) -> Tensor:
+    """|J' y| for each image, (N,), of styles (N, width) or, over which squares are averaged, (N, layers, width).
+
+    y is `noise` in the shape of the images, or for seeds (N,) drawn from them; of mean square 1 / pixels, so that
+    lengths do not grow with the resolution.
+    """
+    images, pull_back = torch.func.vjp(synthesis, style)[:2]
+    if noise.ndim == 1:
+        noise = randomness.normal(noise, tuple(images.shape[1:]), "path length") / math.sqrt(images[0, 0].numel())
+    (gradient,) = pull_back(noise)
+    squares = gradient.square().sum(dim=-1)
+    return squares.flatten(1).mean(dim=1).sqrt() if squares.ndim > 1 else squares.sqrt()
+
+
 def clip(limit: float) -> Callable[[list[Tensor]], None]:
     """Cut every parameter to [-limit, limit], biases and gains included (Arjovsky et al. 2017, algorithm 1)."""
     if limit <= 0:
@@ -94,10 +155,10 @@ def clip(limit: float) -> Callable[[list[Tensor]], None]:
 def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:
     """Norm of the critic's gradient at each image: (N,)."""
     # The root has no derivative at 0; there, the gradient can only be pushed up in every direction or none.
-    return _squared_gradient(duel, images).clamp_min(1e-24).sqrt()
+    return squared_gradient(duel, images).clamp_min(1e-24).sqrt()
 
 
-def _squared_gradient(duel: Duel, images: Tensor) -> Tensor:
+def squared_gradient(duel: Duel, images: Tensor) -> Tensor:
     """Squared norm of the critic's gradient at each image: (N,).
 
     By `torch.func.vjp`, which unlike `autograd.grad` under `create_graph` does not also compute the gradients of

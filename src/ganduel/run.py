@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel import checkpoint
+from ganduel.config import leaves
 from ganduel.errors import UserError
 from ganduel.files import locked, make_folder, sync, write_text
 from ganduel.terminal import say
@@ -155,12 +156,3 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in changed
         if not any(key == free or key.startswith(free + ".") for free in FREE)
     ]
-
-
-def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of a plain configuration."""
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -7,13 +7,10 @@ warm-up, a factor that rises from 0 to 1.
 import math
 from collections.abc import Callable
 
-from ganduel.pace import Clock, Duration
+from ganduel.pace import Clock, Duration, Time
 
 Schedule = Callable[[Clock, int, float], float]
 """(clock, images seen, the optimizer's own learning rate) -> learning rate now."""
-
-Time = str | float
-"""A duration. A number alone is none, but only `Duration.parse` can say so well."""
 
 
 def constant(warmup: Time | None) -> Schedule:

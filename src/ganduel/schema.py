@@ -156,7 +156,15 @@ class Fid:
     allow: list[str]
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid}
+@dataclass
+class Report:
+    """The keys of gan-report."""
+
+    runs: list[str]
+    json: bool
+
+
+SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "report": Report}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 
@@ -190,9 +198,10 @@ CHOICES = {
     "device": ("auto", "cuda", "mps", "cpu"),
     "precision": (None, "fp32", "bf16", "fp16"),
     "data.channels": (1, 3),
-    "data.resize": ("box", "bicubic", "lanczos"),
+    "data.resize": ("box", "bicubic", "lanczos", "pad"),
     "metric.features": (None, "inception", "digits"),
     "data.on_device": ("auto", True, False),
     "data.features": ("inception", "digits"),
 }
-METRICS = ("fid", "kid", "isc", "prc")
+# Metrics; which of a metric's values decides what is best, and whether less (1) or more (-1) is better.
+METRICS = {"fid": ("fid", 1), "kid": ("kid", 1), "isc": ("isc", -1), "prc": ("recall", -1)}

@@ -1,5 +1,6 @@
 """From a configuration to a trainer that is ready to step."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from ganduel.device import precision
 from ganduel.ema import EMA
 from ganduel.errors import UserError
 from ganduel.evaluation.features import check_features
-from ganduel.game import Game
+from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Duration, Gate
-from ganduel.regularizers import Regularizer
+from ganduel.regularizers import PathLength, Regularizer
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
@@ -46,19 +47,26 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     torch.manual_seed(randomness.key(seed, "initialisation"))
     game = build.game(config["model"], config["augment"], allow)
     check_adaptive(game, loss)
+    check_path_length(game, penalties)
     if device.type == "cuda" and distributed.world() > 1:
-        if penalties and has_batch_norm(game.discriminators):
-            raise UserError(
-                f"regularizer=[{','.join(penalties)}] over several GPUs cannot differentiate twice through batch "
-                "normalisation: set model.discriminator.norm=layer"
-            )
+        for player, networks in (("discriminator", game.discriminators), ("generator", game.generators)):
+            through = [n for n, r in penalties.items() if isinstance(r.fn, PathLength) or player == "discriminator"]
+            if through and has_batch_norm(networks):
+                raise UserError(
+                    f"regularizer=[{','.join(through)}] over several GPUs cannot differentiate twice through batch "
+                    f"normalisation: set model.{player}.norm=layer"
+                )
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
     game.to(device).to(memory_format=torch.channels_last)
     if config["init_from"] is not None and fresh:
         initialise(game, config["init_from"])
     distributed.broadcast(game)
-    if micro == 1 and any(isinstance(m, nn.BatchNorm1d) for m in game.modules()):
-        raise UserError("micro_batch=1 leaves batch normalisation of vectors nothing to normalise by; set 2 or more")
+    share = min((r.fn.share for r in penalties.values() if isinstance(r.fn, PathLength)), default=1.0)
+    if math.ceil(share * micro) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in game.modules()):
+        least = math.floor(1 / share) + 1
+        raise UserError(
+            f"micro_batch={micro} leaves batch normalisation of vectors nothing to normalise by; set {least} or more"
+        )
     players = {"D": game.discriminators, "G": game.generators}
     optimizers = {
         name: build.optimizer(
@@ -81,6 +89,8 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     if config["metric"]["which"]:
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
+    for chain in (*game.chains.values(), images.augment):
+        chain.start(clock)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
@@ -129,6 +139,19 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
                 f"augment=[{name}] adapts to how often D is right, and this loss only compares logits: fix its "
                 f"strength with augment.{name}.target=null augment.{name}.p=0.2, or set loss=nonsaturating, "
                 "least_squares or hinge"
+            )
+
+
+def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
+    """Raise UserError for a path length of networks that make images of something else than noise."""
+    for name, regularizer in penalties.items():
+        if not isinstance(regularizer.fn, PathLength):
+            continue
+        if regularizer.player != "G":
+            raise UserError(f"regularizer.{name}.player={regularizer.player}: path lengths are G's; set G")
+        if not all(isinstance(generator, Generator) for generator in game.generators.values()):
+            raise UserError(
+                f"regularizer=[{name}] needs generators that start from noise; this model's do not: drop it"
             )
 
 
@@ -192,8 +215,7 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
                 prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
             )
         distributed.barrier()
-    augment = chain if data["augment"] else None
-    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"], augment=augment)
+    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
     return suited(images, domains)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ganduel import distributed
+from ganduel import distributed, summary
 from ganduel.device import choose, label, out_of_memory
 from ganduel.errors import Interrupted, UserError
 from ganduel.pace import Duration
@@ -80,6 +80,8 @@ class Training:
         try:
             with interruptions() as signals, memory_advice(trainer):
                 recorder.interrupted = lambda: bool({signal.SIGINT, signal.SIGTERM} & {*signals})
+                if recorder.main and not resumed:
+                    recorder.log.say(f"{summary.describe(trainer)}\n")
                 self.banner(resumed)
                 if trainer.iteration == 0:
                     for do in (recorder.write_reals, *(task.do for task in tasks[1:])):

@@ -132,9 +132,8 @@ class Trainer:
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
-        for chain in self.game.chains.values():
+        for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.images_seen)
-        self.images.at(self.images_seen)
         fakes: Batch = {}
         for turn in self.pace.turns:
             fakes = self.take_turn(turn, fakes)
@@ -339,7 +338,7 @@ def _penalty(name: str, regularizer: Regularizer) -> Phase:
 def split(batch: Batch, size: int) -> list[Batch]:
     """Cut a batch into micro batches of `size` images: of k, each takes every k-th image.
 
-    So groups of images as far apart as possible (`stylegan2.MinibatchStd`) lie within one, as in the whole batch.
+    So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
     """
     k = max(1, len(batch["seed"]) // size)  # fewer images, as validation may have, are one part
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]

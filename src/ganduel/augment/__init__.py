@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ganduel.pace import Clock
+
 
 class Transform(nn.Module):
     """`(images, seed) -> images`: images (N, C, H, W) in [-1, 1] and one seed an image, (N,), from which all that it
@@ -11,6 +13,9 @@ class Transform(nn.Module):
     """
 
     adaptive = False  # whether it needs to be told how often D is right, which not every loss says
+
+    def start(self, clock: Clock) -> None:
+        """Told once, before the first iteration, to those with durations among their settings."""
 
     def at(self, images_seen: int) -> None:
         """The trainer tells the time, before every iteration, to those that change with it."""
@@ -39,6 +44,10 @@ class Chain(Transform):
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
         return any(part.adaptive for part in self.parts)
+
+    def start(self, clock: Clock) -> None:
+        for part in self.parts:
+            part.start(clock)
 
     def at(self, images_seen: int) -> None:
         for part in self.parts:

@@ -35,7 +35,7 @@ class ImageSet:
         resolution: int,
         seed: int | str = 0,
         mirror: bool = False,
-        augment: Chain | None = None,
+        augment: Chain,
         device: torch.device,
     ):
         """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON.
@@ -87,11 +87,6 @@ class ImageSet:
         middle = slice(self.margin // 2, self.margin // 2 + self.shape[1])
         return _move(self.store.gather(index)[..., middle, middle], self.device)
 
-    def at(self, images_seen: int) -> None:
-        """Tell the time to an augmentation that changes with it."""
-        if self.augment is not None:
-            self.augment.at(images_seen)
-
     def preview(self, count: int) -> Tensor:
         """The first so many training images (N, C, H, W), uint8."""
         return self.gather(self.train[:count])
@@ -106,9 +101,8 @@ class ImageSet:
         if self.mirror:
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
             images = torch.where(flip, images.flip(3), images)
-        if self.augment is not None:
-            with torch.no_grad():
-                images = self.augment(images, seed)
+        with torch.no_grad():
+            images = self.augment(images, seed)
         return {"real": images, **self._label(self.order(positions))}
 
     def _crop(self, images: Tensor, seed: Tensor) -> Tensor:
@@ -165,7 +159,7 @@ class Pair:
 
     def __init__(self, a: ImageSet, b: ImageSet):
         self.sides = {"A": a, "B": b}
-        self.about, self.shape, self.device, self.labels = a.about, a.shape, a.device, None
+        self.about, self.shape, self.device, self.labels, self.augment = a.about, a.shape, a.device, None, a.augment
 
     @property
     def count(self) -> int:
@@ -178,10 +172,6 @@ class Pair:
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(side.fingerprint for side in self.sides.values()).encode()).hexdigest()[:16]
-
-    def at(self, images_seen: int) -> None:
-        for side in self.sides.values():
-            side.at(images_seen)
 
     def preview(self, count: int) -> Tensor:
         """The first training images, half of them from A."""
@@ -204,7 +194,7 @@ def open_images(
     mirror: bool = False,
     augment: Chain | None = None,
 ) -> ImageSet | Pair:
-    """A packed set, given by its JSON, as a data configuration describes it."""
+    """A packed set, given by its JSON, as a data configuration describes it; to train on it mirrored and augmented."""
     about: dict[str, Any] = json.loads(path.read_text())
     store = open_store(path, about, place(path, data))
     if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
@@ -228,7 +218,7 @@ def open_images(
                 resolution=data["resolution"],
                 seed=f"{seed}{domain}" if domain else seed,
                 mirror=mirror,
-                augment=augment,
+                augment=augment or Chain(),
                 device=device,
             )
         )

@@ -19,6 +19,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "pad": Image.Resampling.LANCZOS,  # of what is larger; what is smaller gets a frame
 }
 
 
@@ -29,7 +30,7 @@ class Recipe:
     resolution: int
     channels: Literal[1, 3]
     crop: int | None  # pixels of the centre square that is kept; null: the largest
-    resize: Literal["box", "bicubic", "lanczos"]
+    resize: Literal["box", "bicubic", "lanczos", "pad"]
     width: int | None = None  # the crop counts pixels of images this wide; null: of each as it is
 
     @property
@@ -57,7 +58,9 @@ class Recipe:
         if image.size != (side, side):
             image = image.crop((left, top, left + side, top + side))
         image = in_mode(image, self.mode)
-        if side != self.resolution:
+        if self.resize == "pad" and (frame := self.resolution - side) > 0:
+            image = ImageOps.expand(image, (frame // 2, frame // 2, frame - frame // 2, frame - frame // 2))
+        elif side != self.resolution:
             image = image.resize((self.resolution, self.resolution), FILTERS[self.resize])
         return image
 

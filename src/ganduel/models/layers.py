@@ -71,7 +71,8 @@ class SelfAttention(nn.Module):
 
 class SpectralNorm(nn.Module):
     """A weight divided by its largest singular value, as a matrix with a row for each index of dimension `rows`; one
-    power iteration a forward pass in training (Miyato et al. 2018, algorithm 1).
+    power iteration a forward pass in training (Miyato et al. 2018, algorithm 1). So micro batches make more of them in
+    a step, and come a little nearer to the singular value than the whole batch.
 
     Unlike PyTorch's, it needs only the direction of its vector, which thus may be averaged with the weights (EMA); and
     without matrix products it stays in float32 under mixed precision.

@@ -22,6 +22,7 @@ def widths(resolution: int, channels: int) -> list[int]:
         fits = min((size for size in SIZES if size > resolution), default=SIZES[-1])
         raise ValueError(
             f"resolution={resolution} is not allowed; it takes {', '.join(map(str, SIZES))}: set data.resolution={fits}"
+            ", with data.resize=pad to frame smaller images instead of enlarging them"
         )
     if channels < 1:
         raise ValueError(f"channels={channels} must be at least 1")

@@ -1,0 +1,99 @@
+"""Compare StyleGAN2's networks with reference numbers of others: python scripts/check_reference.py FILE.npz
+
+The file has weights in the published naming under G/ and D/, inputs under in/, and what should come out under out/
+and grad_*/. Sizes are inferred from the shapes. Prints the largest difference of each, and that as a share of its
+largest number.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganduel import build, config, published
+from ganduel.game import Duel
+from ganduel.losses import AdversarialLoss
+from ganduel.regularizers import path_lengths, r1, squared_gradient
+
+Numbers = dict[str, Tensor]
+
+
+def networks(reference: Numbers) -> tuple:
+    """G and D of the reference's sizes, with its weights."""
+    generator, discriminator = (
+        {name[2:]: value for name, value in reference.items() if name.startswith(f"{player}/")} for player in "GD"
+    )
+    found = published.settings(generator, discriminator)
+    composed = config.compose("train", ["model=stylegan2_ada", *(f"{key}={value}" for key, value in found.items())])
+    game = build.game(composed["model"], {}, []).eval()
+    game.generators["G"].load_state_dict(published.ours(generator))
+    game.discriminators["D"].load_state_dict(published.ours(discriminator))
+    return game.generators["G"], game.discriminators["D"]
+
+
+def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
+    """Every output and gradient of the reference, by its key, as ours computes it."""
+    generator, discriminator = networks(reference)
+    z, images = reference["in/z"], reference["in/img"]
+    style = generator.style(z)
+    yield "out/ws", style
+    yield "out/ws_trunc0.7", generator.truncate(style, 0.7)
+    yield "out/ws_trunc0.5_cutoff2", generator.truncate(style, 0.5, 2)
+    for noise in ("none", "constant"):
+        generator.set_noise(noise)
+        yield f"out/img_noise_{noise[:5]}", generator.synthesis(style)
+    yield "out/logits", discriminator(images)[:, None]
+
+    seed = torch.arange(len(z))
+    duel = Duel("", discriminator, images, z, generator, seed)
+    yield "out/r1_penalty", squared_gradient(duel, images)
+    yield from gradients("r1", 0.5 * r1(duel), discriminator, reference)
+
+    lengths = path_lengths(generator.synthesis, style, reference["in/pl_noise"])
+    yield "out/pl_lengths", lengths
+    yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
+
+    loss: AdversarialLoss = build.part(config.compose("train", ["loss=nonsaturating"])["loss"], "loss", [])
+    value = loss.generator(discriminator(generator.synthesis(style)), None)
+    yield "out/loss_g", value
+    yield from gradients("g", value, generator, reference)
+
+
+def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Numbers) -> Iterator[tuple[str, Tensor]]:
+    """Of a scalar, by all the weights that the reference has them for."""
+    keys = [key for key in reference if key.startswith(f"grad_{kind}/")]
+    weights = [network.get_parameter(published.our_name(key.partition("/")[2])) for key in keys]
+    yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
+
+
+def differences(path: str) -> dict[str, tuple[float, float]]:
+    """The largest difference of each kind of number, and the same as a share of the largest number.
+
+    Raises KeyError where the file has numbers that are not compared.
+    """
+    with np.load(path) as file:
+        reference = {key: torch.from_numpy(file[key]) for key in file.files}
+    found = {}
+    for key, value in compare(dict(reference)):
+        expected = reference.pop(key)
+        largest = (expected - value.detach()).abs().max()
+        found[key] = float(largest), float(largest / expected.abs().max())
+    if left := [key for key in reference if key.startswith(("out/", "grad_"))]:
+        raise KeyError(f"not compared: {', '.join(left)}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file")
+    found = differences(parser.parse_args().file)
+    print("absolute  relative")
+    found["the largest"] = max(a for a, _ in found.values()), max(r for _, r in found.values())
+    for key, (absolute, relative) in found.items():
+        print(f"{absolute:8.2e}  {relative:8.2e}  {key}")
+
+
+if __name__ == "__main__":
+    main()

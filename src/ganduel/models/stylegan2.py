@@ -1,0 +1,232 @@
+"""The generator of StyleGAN2 (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN") with the
+numerics of StyleGAN2-ADA (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data").
+
+Under the trainer's autocast the largest resolutions run in half precision; the rest, the mapping and demodulation stay
+in float32.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ganduel import randomness
+from ganduel.errors import UserError
+from ganduel.game import Generator as Base
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, squares
+from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
+
+Noise = Literal["random", "constant", "none"]
+NOISES = get_args(Noise)
+
+
+class StyledConvolution(nn.Module):
+    """A 3x3 convolution whose weights an image's style scales an input channel at a time, and which are then normalised
+    (equations 1 and 3); then noise, bias and leaky ReLU. Doubles the size where `up`.
+
+    Rather than weights of its own for every image: scale the input, convolve with shared weights, scale the output.
+    """
+
+    noise_const: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, width: int, size: int, *, up: bool, noise: Noise, clamp: float | None
+    ):
+        super().__init__()
+        self.size, self.up, self.clamp = size, up, clamp
+        self.noise: str = noise
+        self.affine = Dense(width, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("noise_const", torch.randn(size, size))
+        if up:
+            self.resample = Resample(padding=(1, 1), gain=4.0)
+
+    def forward(self, x: Tensor, style: Tensor, seed: Tensor | None) -> Tensor:
+        scale: Tensor = self.affine(style)
+        weight: Tensor = self.weight
+        demodulation = ROOT * (scale.square() @ squares(weight).T + 1e-8).rsqrt()
+        if x.dtype == torch.float16:
+            # No product may leave the narrow range of float16. What is taken from the factors, the output gets back.
+            largest = scale.detach().abs().amax(dim=1, keepdim=True)
+            norm = weight.detach().abs().amax(dim=(1, 2, 3)) * math.sqrt(weight[0].numel())
+            scale, weight = scale / largest, weight / norm[:, None, None, None]
+            demodulation = demodulation * largest * norm
+        x = x * _per_map(scale, x)
+        if self.up:
+            weight = weight.transpose(0, 1).to(x.dtype, memory_format=torch.channels_last)
+            x = self.resample(convolve_transposed(x, weight, stride=2))
+        else:
+            x = convolve(x, weight.to(x.dtype), padding=1)
+        x = torch.addcmul((ROOT * self.bias).to(x.dtype)[:, None, None], x, _per_map(demodulation, x))
+        if (noise := self.draw(seed)) is not None:
+            x += (ROOT * self.noise_strength * noise).to(x.dtype)
+        return activate(x, self.clamp)
+
+    def draw(self, seed: Tensor | None) -> Tensor | None:
+        """Noise for each pixel, (N, 1, size, size) hashed from the images' seeds or (size, size) for all; random noise
+        without seeds is the constant one."""
+        if self.noise == "none":
+            return None
+        if self.noise == "constant" or seed is None:
+            return self.noise_const
+        return randomness.normal(seed, (1, self.size, self.size), f"noise {self.size} {self.up}")
+
+
+def _per_map(factors: Tensor, x: Tensor) -> Tensor:
+    """Factors (N, C) as they multiply feature maps (N, C, H, W)."""
+    return factors.to(x.dtype)[:, :, None, None]
+
+
+class ToImage(nn.Module):
+    """Feature maps to colours, by a 1x1 convolution that the style scales; no demodulation."""
+
+    def __init__(self, inputs: int, image_channels: int, width: int, *, clamp: float | None):
+        super().__init__()
+        self.clamp = clamp
+        self.affine = Dense(width, inputs, bias=1.0, gain=1 / math.sqrt(inputs))
+        self.weight = nn.Parameter(torch.randn(image_channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(image_channels))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        weight = self.affine(style)[:, None, :] * self.weight.flatten(1)  # (N, image_channels, inputs)
+        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype).mT + self.bias.to(x.dtype)
+        if self.clamp is not None:
+            y = y.clamp(-self.clamp, self.clamp)
+        return y.mT.unflatten(2, x.shape[2:]).float()
+
+
+class GeneratorBlock(nn.Module):
+    """One resolution: one or two styled convolutions, and what they add to the image."""
+
+    def __init__(
+        self,
+        inputs: int | None,
+        outputs: int,
+        image_channels: int,
+        width: int,
+        size: int,
+        *,
+        in_half: bool,
+        noise: Noise,
+        clamp: float | None,
+    ):
+        super().__init__()
+        self.in_half = in_half
+        if inputs is None:
+            self.const = nn.Parameter(torch.randn(outputs, size, size))
+        else:
+            self.conv0 = StyledConvolution(inputs, outputs, width, size, up=True, noise=noise, clamp=clamp)
+            self.resample = Resample(up=2, padding=(2, 1), gain=4.0)
+        self.conv1 = StyledConvolution(outputs, outputs, width, size, up=False, noise=noise, clamp=clamp)
+        self.torgb = ToImage(outputs, image_channels, width, clamp=clamp)
+        self.convolutions = 1 if inputs is None else 2
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, styles: list[Tensor], seed: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """`styles` are those of the convolutions and of the colours, (N, width) each."""
+        if x is None:
+            x = self.const.expand(len(styles[0]), *self.const.shape).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x.to(dtype), styles[0], seed)
+        x = self.conv1(x.to(dtype), styles[-2], seed)
+        y = self.torgb(x, styles[-1])
+        return x, y if image is None else y + self.resample(image)
+
+
+class Generator(Base):
+    """Latents (N, latent) by way of styles (N, layers, width), one a layer, to images (N, image_channels, resolution,
+    resolution), about in [-1, 1]: the sum of what every resolution adds ("skip").
+
+    In training, a share `mixing` of the images takes the styles of a second latent from a random layer on.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        latent: int,
+        classes: int,
+        width: int,
+        channel_base: int,
+        channel_max: int,
+        mapping: int,
+        mapping_rate: float,
+        mixing: float,
+        average: float,
+        noise: Noise,
+        half_resolutions: int,
+        clamp: float | None,
+    ):
+        super().__init__()
+        if not 0 <= mixing <= 1 or not 0 <= average < 1:
+            raise ValueError(f"mixing={mixing} must be from 0 to 1, average={average} too, and below 1")
+        self.latent, self.classes, self.mixing, self.average = latent, classes, mixing, average
+        self.mapping = Mapping(latent, classes, width, mapping, mapping_rate)
+        self.mapping.register_buffer("w_avg", torch.zeros(width))
+        maps = widths(resolution, channel_base, channel_max)
+        self.blocks = nn.ModuleDict(
+            {
+                f"b{size}": GeneratorBlock(
+                    maps.get(size // 2),
+                    maps[size],
+                    image_channels,
+                    width,
+                    size,
+                    in_half=runs_in_half(size, resolution, half_resolutions),
+                    noise=noise,
+                    clamp=clamp,
+                )
+                for size in maps
+            }
+        )
+        self.layers = 2 * len(maps)  # every convolution, and the last colours; others share the next layer's style
+
+    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        with own_precision(latent.device):
+            w = self.mapping(latent, label)[:, None].expand(-1, self.layers, -1)
+            if not self.training or seed is None or self.mixing == 0:
+                return w
+            other = self.mapping(randomness.normal(seed, (self.latent,), "mixed latent"), label)
+            draw = randomness.uniform(seed, (2,), "mixing")
+            first = 1 + (draw[:, 1] * (self.layers - 1)).floor()  # layer with the other style, from the second on
+            first = torch.where(draw[:, 0] < self.mixing, first, self.layers)
+            mixed = torch.arange(self.layers, device=w.device) >= first[:, None]
+            return torch.where(mixed[:, :, None], other[:, None], w)
+
+    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
+        with own_precision(style.device) as half:
+            x: Tensor | None = None
+            image: Tensor | None = None
+            styles, i = style.unbind(dim=1), 0
+            for block in self.blocks.values():
+                assert isinstance(block, GeneratorBlock)
+                own = styles[i : i + block.convolutions + 1]
+                x, image = block(x, image, own, seed, half if block.in_half else torch.float32)
+                i += block.convolutions
+        assert image is not None
+        return image
+
+    def set_noise(self, noise: str | list[str]) -> None:
+        convolutions = [m for m in self.modules() if isinstance(m, StyledConvolution)]
+        kinds = [noise] * len(convolutions) if isinstance(noise, str) else noise
+        if len(kinds) != len(convolutions) or not {*kinds} <= {*NOISES}:
+            raise UserError(
+                f"noise={noise} is not allowed; it takes {', '.join(NOISES)}, or a list of {len(convolutions)} of "
+                "them, from the smallest feature maps to the largest"
+            )
+        for convolution, kind in zip(convolutions, kinds, strict=True):
+            convolution.noise = kind
+
+    def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
+        return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
+
+    def settle(self, latent: Tensor, label: Tensor | None) -> None:
+        """Let the average style follow."""
+        with torch.no_grad():
+            self.mapping.w_avg.lerp_(self.mapping(latent, label).mean(dim=0), 1 - self.average)

@@ -1,0 +1,157 @@
+"""gan-report: what several runs were set to, and what came of them, side by side.
+
+From the text files of their folders alone (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), without PyTorch.
+"""
+
+import json
+import statistics
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ganduel.config import leaves
+from ganduel.errors import UserError
+from ganduel.schema import METRICS
+
+Row = dict[str, Any]
+"""Column -> value of one run."""
+
+# Settings that make no other experiment and say nothing to a reader.
+ASIDE = (
+    "accept_changes",
+    "allow",
+    "data.cache_gb",
+    "data.packed",
+    "data.root",
+    "data.source.root",
+    "data.stream",
+    "every",
+    "json",
+    "keep",
+    "name",
+    "overwrite",
+    "runs_dir",
+    "workers",
+)
+
+
+def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Returns one row a run, and all as a Markdown table."""
+    runs = [read(path) for path in find([Path(folder) for folder in config["runs"]])]
+    rows = [{"run": str(run.path), **set_to, **results(run)} for run, set_to in zip(runs, settings(runs), strict=True)]
+    return {"text": markdown(rows), "runs": rows}
+
+
+@dataclass
+class Run:
+    """What a run folder says."""
+
+    path: Path
+    config: dict[str, Any]  # dotted key -> value
+    typed: dict[str, str]  # key -> value, as on the command line
+    stats: list[Row]  # one a log interval
+    metrics: list[Row]  # one a measurement during training
+
+
+def find(folders: list[Path]) -> list[Path]:
+    """The run folders among these and in them, numbered ones of a sweep in their order."""
+    if not folders:
+        raise UserError("which runs? Name their folders, or that of a sweep: gan-report runs/a runs/b")
+    found = []
+    for folder in folders:
+        runs = [path.parent for path in folder.rglob("config.yaml")]
+        if not runs:
+            raise UserError(f"runs={folder} is no run folder, and none is in it; it takes what gan-train left behind")
+        found += sorted(runs, key=_naturally)
+    return found
+
+
+def _naturally(path: Path) -> list[tuple[str, int]]:
+    """10 after 9."""
+    return [("", int(name)) if name.isdecimal() else (name, 0) for name in path.parts]
+
+
+def read(path: Path) -> Run:
+    """Whatever a run has written so far."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    return Run(
+        path,
+        dict(leaves(config)),
+        {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
+        _lines(path / "stats.jsonl"),
+        [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
+    )
+
+
+def _lines(path: Path) -> list[Row]:
+    """The last line may still be on its way."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def settings(runs: list[Run]) -> list[Row]:
+    """What was typed differently; where nothing was, whatever else differs."""
+
+    def value(run: Run, key: str) -> Any:
+        typed = run.typed.get(key, "default")  # a group's choice is in what was typed alone
+        return typed if run.config.get(key) in (None, {}) else run.config[key]
+
+    def differing(of: str) -> list[str]:
+        keys = dict.fromkeys(key for run in runs for key in getattr(run, of) if not key.startswith(ASIDE))
+        return [key for key in keys if len({str(value(run, key)) for run in runs}) > 1]
+
+    columns = differing("typed") or differing("config")
+    return [{key: value(run, key) for key in columns} for run in runs]
+
+
+def results(run: Run) -> Row:
+    """Metrics; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for what
+    it does not have."""
+    row: Row = {}
+    for name, sign in METRICS.values():
+        values = [measured[name] for measured in run.metrics if name in measured]
+        best = min if sign > 0 else max
+        row |= {f"{name}, best": best(values, default=None), f"{name}, last": values[-1] if values else None}
+    for name, prefix, best in (("accuracy of D", "validation/accuracy/", max), ("loss of G", "validation/loss/G", min)):
+        values = held_out(run, prefix)
+        row |= {f"{name}, average": statistics.mean(values) if values else None}
+        row |= {f"{name}, best": best(values, default=None)}
+    speeds = [line["speed/images_per_second"] for line in run.stats]
+    seen = [0, *(line["images"] for line in run.stats)]
+    return row | {
+        "steps": run.stats[-1]["step"] if run.stats else 0,
+        "images/s": statistics.median(speeds) if speeds else None,
+        "time": sum((b - a) / speed for a, b, speed in zip(seen, seen[1:], speeds, strict=False)),
+    }
+
+
+def held_out(run: Run, prefix: str) -> list[float]:
+    """The mean of what begins so, over real and fake images and over duels, in every line that has it."""
+    found = [[value for name, value in line.items() if name.startswith(prefix)] for line in run.stats]
+    return [statistics.mean(values) for values in found if values]
+
+
+def markdown(rows: list[Row]) -> str:
+    """A table with a line a run, without the columns that are empty in all."""
+    columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    sides = ["---:" if isinstance(rows[0][name], int | float | None) else "---" for name in columns]
+    lines = [columns, sides, *([_cell(name, row[name]) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "time":
+        return str(timedelta(seconds=round(value)))
+    if value is None:
+        return ""
+    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    from ganduel import cli
+
+    cli.report()

@@ -1,0 +1,220 @@
+"""Published networks of StyleGAN2-ADA: what a file holds comes over, and nothing of it runs."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODELS, TINY, assert_equal, state
+from test_scripts import SCRIPTS
+from torch import nn
+
+from ganduel import build, cli, config, published
+from ganduel.errors import UserError
+
+SOURCE = "open('ran', 'w')"  # what the classes of a file carry as their source code
+CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
+
+
+def game(*overrides: str) -> Any:
+    composed = config.compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
+    torch.manual_seed(0)
+    return build.game(composed["model"], {}, []).eval()
+
+
+class EasyDict(dict):
+    """A dictionary of the published code, with attribute access."""
+
+    __module__, __qualname__ = "dnnlib.util", "EasyDict"
+
+
+def _reconstruct_persistent_obj(meta: dict) -> None:
+    raise AssertionError("this would run the source code")
+
+
+_reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+
+
+class Persistent(nn.Module):
+    """A module of the published code: pickled as its state and its source code."""
+
+    def __reduce__(self) -> tuple:
+        meta = {"type": "class", "version": 6, "module_src": SOURCE, "class_name": "Network", "state": self.__dict__}
+        return _reconstruct_persistent_obj, (meta,), None
+
+
+def persistent(network: nn.Module) -> Persistent:
+    """A network of ours in the published form and names."""
+    top = Persistent()
+    top._init_args, top._init_kwargs = (), EasyDict(synthesis_kwargs=EasyDict(channel_base=64))
+    buffers = dict(network.named_buffers())
+    for name, value in network.state_dict().items():
+        *path, last = name.replace("blocks.", "synthesis.", 1).split(".")
+        module: nn.Module = top
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, Persistent())
+            module = module._modules[part]  # type: ignore[assignment]
+        module.weight_gain = 1 / np.sqrt(7.0)  # type: ignore[assignment]
+        if name in buffers:
+            module.register_buffer(last, value.clone())
+        else:
+            module.register_parameter(last, nn.Parameter(value.clone()))
+    row = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    for module in list(top.modules()):
+        if "noise_const" in module._buffers:
+            module.register_buffer("resample_filter", torch.outer(row, row) / 64)
+    return top
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes networks, or whatever else, as they are published: `publish(G=..., D=..., G_ema=...)`."""
+
+    def write(**networks: Any) -> Path:
+        for name, member in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
+            module = types.ModuleType(name)
+            setattr(module, member.__name__, member)
+            monkeypatch.setitem(sys.modules, name.partition(".")[0], types.ModuleType(name.partition(".")[0]))
+            monkeypatch.setitem(sys.modules, name, module)
+        path = tmp_path / "network.pkl"
+        path.write_bytes(pickle.dumps({"training_set_kwargs": EasyDict(path="x"), **networks}))
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("overrides", [(), CLASSES, ("model.discriminator.architecture=orig", "data.channels=1")])
+def test_all_weights_come_over(publish, overrides):
+    one, other = game(*overrides), game(*overrides)
+    generator, discriminator = one.generators["G"], one.discriminators["D"]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 1
+    path = publish(G=persistent(other.generators["G"]), D=persistent(discriminator), G_ema=persistent(generator))
+    read = {name: published.tensors(module) for name, module in published.read(path).items()}
+    for name, network in (("G", other.generators["G"]), ("D", discriminator), ("G_ema", generator)):
+        ours = published.ours(read[name])
+        assert_equal(dict(sorted(ours.items())), dict(sorted(network.state_dict().items())))
+    found = published.settings(read["G"], read["D"])
+    remade = game(*overrides, *(f"{key}={value}" for key, value in found.items()))
+    remade.generators["G"].load_state_dict(published.ours(read["G_ema"]))
+    remade.discriminators["D"].load_state_dict(published.ours(read["D"]))
+    seed = torch.arange(4)
+    images = one.sample(one.generators, seed)
+    assert torch.equal(images, remade.sample(remade.generators, seed))
+    label = one.label(seed)
+    assert torch.equal(discriminator(images, label), remade.discriminators["D"](images, label))
+    assert not Path("ran").exists()
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPTS / "import_stylegan2_ada.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed):
+    one = game()
+    networks = persistent(one.generators["G"]), persistent(one.discriminators["D"])
+    path = publish(G=networks[0], D=networks[1], G_ema=networks[0])
+    result = script(str(path), "out=some,where.pt", "data=digits", packed)
+    assert result.returncode == 0, result.stderr
+    assert cli.command("sample", ["ckpt=some,where.pt", "mode=grid", "count=2", "truncation=0.5"]) == 0
+    small = ("metric.samples=20", "metric.features=digits", "device=cpu")
+    assert cli.command("fid", ["ckpt=some,where.pt", packed, *small]) == 0
+    settings = result.stdout.split("init_from=some,where.pt ")[1].split()
+    tiny = (*TINY, packed, *MODELS["stylegan2_ada"], *settings, "augment=[]", "duration=1 steps")
+    assert cli.command("train", [*tiny, "init_from=some,where.pt"]) == 0
+    trained = state("runs/tiny")["state"]["game"]
+    start = one.generators["G"].state_dict()["blocks.b16.conv0.noise_const"]
+    assert torch.equal(trained["generators.G.blocks.b16.conv0.noise_const"], start)
+
+
+def test_an_import_without_images_is_not_measured(publish, capsys):
+    one = game()
+    path = publish(
+        **dict.fromkeys(("G", "G_ema"), persistent(one.generators["G"])), D=persistent(one.discriminators["D"])
+    )
+    assert script(str(path), "out=alone.pt").returncode == 0
+    assert cli.command("fid", ["ckpt=alone.pt", "device=cpu"]) == 1
+    assert "imported without images" in capsys.readouterr().err
+
+
+class Calls:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None):
+        self.made = (function, arguments, state) if state is not None else (function, arguments)
+
+    def __reduce__(self) -> tuple:
+        return self.made
+
+
+def storage_that_calls() -> bytes:
+    with io.BytesIO() as file:
+        torch.save(Calls(os.mkdir, "ran"), file, _use_new_zipfile_serialization=False)
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("hostile", "message"),
+    [
+        (Calls(os.mkdir, "ran"), "asks for posix.mkdir"),
+        (Calls(eval, "open('ran', 'w')"), "asks for builtins.eval"),
+        (Calls(getattr, "", "join"), "asks for builtins.getattr"),
+        (Calls(torch.load, "elsewhere"), "asks for torch.serialization.load"),
+        (Calls(torch.storage._load_from_bytes, storage_that_calls()), "is damaged or no pickle"),
+        (Calls(_reconstruct_persistent_obj, {"state": {}}, state={"__call__": 1}), None),
+    ],
+    ids=lambda value: None if isinstance(value, Calls) else str(value).split()[-1],
+)
+def test_hostile_files_are_refused_and_nothing_runs(publish, hostile, message):
+    path = publish(G=hostile)
+    with pytest.raises(UserError, match=message) as refused:
+        published.read(path)
+    assert "\n" not in str(refused.value) and not Path("ran").exists()
+
+
+def test_a_refusal_is_one_line(publish):
+    result = script(str(publish(G=Calls(os.mkdir, "ran"))), "out=out.pt")
+    assert result.returncode == 1 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not Path("ran").exists() and not Path("out.pt").exists()
+
+
+def test_functions_of_the_reader_cannot_be_changed(tmp_path):
+    """A pickle may set attributes of what it is given."""
+    path = tmp_path / "network.pkl"
+    path.write_bytes(b"\x80\x04ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00aK\x01sb.")
+    with pytest.raises(UserError, match="changes a function"):
+        published.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1]), pickle.dumps({"G": {}})])
+def test_what_is_no_published_network_is_said_to_be_none(tmp_path, content):
+    path = tmp_path / "network.pkl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"network.pkl: is (damaged or )?no pickle of StyleGAN2-ADA"):
+        published.read(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        published.read(tmp_path / "none.pkl")
+
+
+def test_other_filters_and_architectures_are_refused():
+    names = OrderedDict(persistent(game().generators["G"]).state_dict())
+    with pytest.raises(UserError, match="resample_filter is another filter"):
+        published.ours(names | {"synthesis.b8.resample_filter": torch.ones(4, 4)})
+    discriminator = game().discriminators["D"].state_dict()
+    with pytest.raises(UserError, match="not of the architecture skip"):
+        published.settings({k: v for k, v in names.items() if "b8.torgb" not in k}, discriminator)
+    with pytest.raises(UserError, match="discriminator is of the architecture skip"):
+        published.settings(names, discriminator | {"b8.fromrgb.weight": torch.ones(1)})
