@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, conv2d, pad
 
 from ganduel import distributed, randomness
 from ganduel.augment import Chain
@@ -74,11 +74,13 @@ class CycleGame(Game):
         ("cycle") or put through the generator that makes such images anyway ("identity"; the paper, section 5.2)."""
         fakes, terms = {duel.name: duel.fake for duel in duels}, {}
         for domain, other in OTHER.items():
-            real, maker = batch[domain], self.generators[MAKER[domain]]
-            if self.cycle:
-                terms[f"cycle_{domain}"] = self.cycle * (maker(fakes[f"_{other}"]).float() - real).abs().mean()
-            if self.identity:
-                terms[f"identity_{domain}"] = self.identity * (maker(real).float() - real).abs().mean()
+            real = batch[domain]
+            wanted = {"cycle": (self.cycle, fakes[f"_{other}"]), "identity": (self.identity, real)}
+            wanted = {name: pair for name, pair in wanted.items() if pair[0]}
+            if wanted:  # both in one pass, which is quicker than two
+                made = self.generators[MAKER[domain]](torch.cat([images for _, images in wanted.values()])).float()
+                for (name, (weight, _)), images in zip(wanted.items(), made.split(len(real)), strict=True):
+                    terms[f"{name}_{domain}"] = weight * (images - real).abs().mean()
         return terms
 
     def replay(self, fakes: Batch, seed: Tensor) -> Batch:
@@ -224,13 +226,32 @@ class ResNetGenerator(nn.Module):
             ),
             *stage(doubling(inner, 2 * channels), 2 * channels),
             *stage(doubling(2 * channels, channels), channels),
-            convolution(channels, image_channels, 7),
+            WideConvolution(channels, image_channels, 7, padding=3, padding_mode=padding),
             nn.Tanh(),
         )
         initialise_normal(self, STD)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
+
+
+class WideConvolution(nn.Conv2d):
+    """A convolution with a square kernel, computed as one along the rows, of which the columns are then summed up: with
+    few feature maps to compute, twice as quick."""
+
+    def __init__(self, before: int, after: int, kernel: int, *, padding: int, padding_mode: str):
+        super().__init__(before, after, kernel, padding=padding, padding_mode=padding_mode)
+        columns = torch.eye(after * kernel).view(after, kernel, after * kernel).permute(0, 2, 1)
+        self.register_buffer(
+            "columns", columns[..., None].contiguous(), persistent=False
+        )  # (after, all rows, kernel, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = self.kernel_size[0]
+        pads = (self.kernel_size[0] // 2,) * 4
+        x = pad(x, pads, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
+        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, side)
+        return conv2d(conv2d(x, rows), self.columns, self.bias)
 
 
 class Residual(nn.Sequential):
