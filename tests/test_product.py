@@ -56,6 +56,7 @@ REFUSED = {
     (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
     (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
     (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
+    (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",
 }
 
 
