@@ -98,6 +98,7 @@ def product() -> list[Cell]:
 
 # The command line of an option.
 OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
+    "model": lambda name: [f"model={name}"],
     "loss": lambda name: [f"loss={name}"],
     "regularizer": REGULARIZERS.__getitem__,
     "augment": AUGMENTS.__getitem__,
@@ -109,7 +110,8 @@ OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
 
 
 def arguments(cell: Cell) -> list[str]:
-    return [override for group, of in OVERRIDES.items() for override in of(cell[group])]
+    """All but the model, which comes with its own."""
+    return [override for group, of in OVERRIDES.items() if group != "model" for override in of(cell[group])]
 
 
 def check(cell: Cell, trainer) -> None:
