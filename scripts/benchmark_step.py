@@ -61,6 +61,7 @@ def assemble(overrides: list[str], folder: Path) -> Trainer:
         noise(root, data["resolution"], max(IMAGES, composed["batch_size"]))
     kind = "folder" if domains == ("real",) else "folder_pair"
     own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
+    own.append("data.on_device=true")  # whatever is packed is gone by the first step
     torch.manual_seed(0)
     device = choose(composed["device"])
     return setup.assemble(config.compose("train", [*own, *overrides]), device)[0]

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from ganduel import checkpoint, cli, config, setup
+from ganduel.data.prepare import prepare
 from ganduel.evaluation import features
 from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
+PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
     "wgan_gp": ("model=wgan_gp", "model.channels=4"),
@@ -30,6 +32,7 @@ MODELS = {
         "model.latent=8",
         "model.generator.width=8",
     ),
+    "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.replay=10", *PAIR),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
@@ -42,9 +45,28 @@ def threads() -> None:
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where all tests share the packed digits and a hastily trained classifier of them."""
+    """Where all tests share the packed digits, a hastily trained classifier of them, and `pair`."""
     features.STEPS = 100
-    return f"data.packed={tmp_path_factory.mktemp('packed')}"
+    folder = tmp_path_factory.mktemp("packed")
+    root = pair(tmp_path_factory.mktemp("pair"))
+    data = config.compose("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"])["data"]
+    prepare(data, 1, [])
+    return f"data.packed={folder}"
+
+
+def pair(root: Path) -> Path:
+    """Two domains: discs before dark and before light, one of them grey."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:30, :30]
+    for part, count in {"trainA": 12, "trainB": 10, "testA": 5, "testB": 4}.items():
+        (root / part).mkdir(parents=True)
+        for i in range(count):
+            disc = (x - rng.integers(8, 22)) ** 2 + (y - rng.integers(8, 22)) ** 2 < 36
+            ground = np.full(3, 40 if part.endswith("A") else 200) + rng.integers(-30, 30, 3)
+            pixels = np.where(disc[..., None], rng.integers(0, 256, 3), ground) + rng.normal(0, 20, (30, 30, 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            (image.convert("L") if i == 1 else image).save(root / part / f"{i}.png")
+    return root
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import NO_BATCH_NORM, assert_penalty_has_the_right_derivative, largest_difference
+from conftest import NO_BATCH_NORM, assert_penalty_has_the_right_derivative, largest_difference, state
 
 from ganduel import build, config, randomness
 from ganduel.augment import Chain
@@ -302,3 +302,24 @@ def test_cutout_covers_a_square():
 def test_all_off_is_the_identity():
     images = torch.randn(2, 3, 8, 8)
     assert DiffAugment(**OFF)(images, seeds(2)) is images
+
+
+def test_training_images_themselves_are_augmented(train, compose, capsys, monkeypatch):
+    """data.augment=[...] takes the options of augment=[...]; D is left alone."""
+    assert train("data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg") == 0
+    saved = state("runs/tiny")["config"]
+    assert list(saved["data"]["augment"]) == ["affine", "instance_noise"] and saved["augment"] == {}
+    composed = compose("augment@data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg")
+    one, plain = (assemble(c, torch.device("cpu"))[0] for c in (composed, compose()))
+    noise = one.images.augment.transforms[1]
+    assert noise.std_now == pytest.approx(0.1)
+    for _ in range(2):
+        one.step()
+    assert noise.std_now == pytest.approx(0.05)  # after 8 images of 16: the time of the last step
+    assert not torch.allclose(one.images.batch(0, 8)["real"], plain.images.batch(0, 8)["real"])
+    capsys.readouterr()
+    assert train("name=x", "data.augment=[affine]", "data.augment.affine.rotation=400") == 1
+    assert capsys.readouterr().err.startswith("error: data.augment.affine: rotation=400")
+    monkeypatch.setattr(Affine, "adaptive", True)
+    assert train("name=x", "data.augment=[affine]") == 1
+    assert capsys.readouterr().err.startswith("error: data.augment: what adapts to D cannot change real images alone")

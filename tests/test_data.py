@@ -326,7 +326,12 @@ def test_damaged_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert labels.read_bytes() == whole
     labels.write_bytes(whole[:-4])
     with pytest.raises(UserError, match=r"labels\.npy is damaged \(.*\); gan-data with the same data= packs it anew"):
-        open_images(path, {"limit": None, "validation": 0, "on_device": "auto", "stream": None}, seed=0, device=CPU)
+        open_images(
+            path,
+            {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None},
+            seed=0,
+            device=CPU,
+        )
 
 
 def test_previews_of_large_images_are_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import about
 
+from ganduel import randomness
+from ganduel.augment import Chain, Transform
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.recipe import Recipe
@@ -42,9 +44,17 @@ def pack(
     return path
 
 
-def open_set(path: Path, seed: int = 0, mirror: bool = False, **settings: Any) -> Any:
-    data = {"limit": None, "validation": 0, "on_device": "auto", "stream": None, "cache_gb": 1, **settings}
-    return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror)
+def open_set(path: Path, seed: int = 0, mirror: bool = False, augment: Chain | None = None, **settings: Any) -> Any:
+    data = {
+        "resolution": about(path)["recipe"]["resolution"],
+        "limit": None,
+        "validation": 0,
+        "on_device": "auto",
+        "stream": None,
+        "cache_gb": 1,
+        **settings,
+    }
+    return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror, augment=augment)
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -111,6 +121,51 @@ def test_mirror(data_packed: Path) -> None:
     assert torch.equal(mirrored[~flipped], plain[~flipped])
     assert 430 < int(flipped.sum()) < 570  # five standard deviations
     assert not torch.equal(flipped[:100], flipped[100:200])  # a new coin each epoch
+
+
+def test_margin(data_packed: Path) -> None:
+    """Random squares of what is trained on, everywhere; the middle of what is shown and measured."""
+    whole = open_set(data_packed)
+    images = open_set(data_packed, resolution=2)
+    assert images.shape == (3, 2, 2)
+    full, squares = whole.batch(0, 900)["real"], images.batch(0, 900)["real"]
+    places = torch.zeros(3, 3)
+    for image, square in zip(full, squares, strict=True):
+        where = [(y, x) for y in range(3) for x in range(3) if torch.equal(image[:, y : y + 2, x : x + 2], square)]
+        assert where
+        places[where[0]] += len(where) == 1  # with the corner that differs from the rest, or one of many
+    assert 60 < places[0, 0] < 140  # of 900, a ninth: four standard deviations
+    again = open_set(data_packed, resolution=2)
+    assert torch.equal(again.batch(450, 9, stride=3)["real"], squares[450:477:3])
+    assert not torch.equal(squares[:100].sort(0)[0], squares[100:200].sort(0)[0])  # others in every epoch
+    held_out = torch.arange(20)
+    assert torch.equal(images.gather(held_out), whole.gather(held_out)[:, :, 1:3, 1:3])
+    assert images.fingerprint != whole.fingerprint
+
+
+class Darken(Transform):
+    """Takes from every image what its seed says, and the time."""
+
+    def at(self, images_seen: int) -> None:
+        self.time = images_seen
+
+    def forward(self, images: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        return images - randomness.uniform(seed, (1, 1, 1), "darken") - self.time
+
+
+def test_augmented_images(data_packed: Path) -> None:
+    """Those trained on, each by its own seed; neither those held out nor those shown."""
+    plain = open_set(data_packed, validation=10)
+    augmented = open_set(data_packed, validation=10, augment=Chain(Darken()))
+    augmented.at(0)
+    change = (plain.batch(0, 180)["real"] - augmented.batch(0, 180)["real"])[:, 0, 1, 1]
+    assert 0 < change.min() < 0.1 and 0.9 < change.max() < 1 and not torch.allclose(change[:90], change[90:])
+    part = (plain.batch(31, 5, stride=7)["real"] - augmented.batch(31, 5, stride=7)["real"])[:, 0, 1, 1]
+    assert torch.allclose(part, change[31:66:7], atol=1e-6)
+    augmented.at(7)
+    assert torch.allclose((plain.batch(0, 9)["real"] - augmented.batch(0, 9)["real"])[:, 0, 1, 1], change[:9] + 7)
+    assert torch.equal(plain.validation_batch(0, 10)["real"], augmented.validation_batch(0, 10)["real"])
+    assert torch.equal(plain.preview(9), augmented.preview(9))
 
 
 def test_normalise_and_back() -> None:

@@ -10,6 +10,7 @@ from ganduel.losses import Labels
 
 PLAIN = {"smooth_real": 0.0, "smooth_fake": 0.0, "flip": 0.0, "noise": 0.0}
 EXACT = {"flip": 0.0, "noise": 0.0}
+HALVES = {"discriminator": 0.5, "generator": 0.5}
 MINIMAX, NONSATURATING = losses.minimax(**PLAIN), losses.nonsaturating(**PLAIN)
 REAL, FAKE = torch.tensor([0.3, -1.2]), torch.tensor([2.0, -0.5])
 
@@ -41,12 +42,18 @@ def test_generators():
 
 
 def test_least_squares():
-    loss = losses.least_squares(a=-1, b=1, c=0, **EXACT)
+    loss = losses.least_squares(a=-1, b=1, c=0, **EXACT, **HALVES)
     expected = 0.5 * mean([(x - 1) ** 2 for x in REAL.tolist()]) + 0.5 * mean([(x + 1) ** 2 for x in FAKE.tolist()])
     assert float(loss.discriminator(REAL, FAKE, None)) == pytest.approx(expected, rel=1e-5)
     assert float(loss.generator(FAKE, None)) == pytest.approx(0.5 * mean([x**2 for x in FAKE.tolist()]), rel=1e-5)
     assert loss.boundary == 0
-    assert losses.least_squares(a=0, b=1, c=1, **EXACT).boundary == 0.5
+    assert losses.least_squares(a=0, b=1, c=1, **EXACT, **HALVES).boundary == 0.5
+    heavy = losses.least_squares(a=-1, b=1, c=0, **EXACT, **HALVES | {"discriminator": 5.0, "generator": 1.0})
+    assert float(heavy.discriminator(REAL, FAKE, None)) == pytest.approx(10 * expected, rel=1e-5)
+    assert float(heavy.generator(FAKE, None)) == pytest.approx(2 * float(loss.generator(FAKE, None)), rel=1e-5)
+    for factor in ("discriminator", "generator"):
+        with pytest.raises(ValueError, match=f"{factor}=0"):
+            losses.least_squares(a=-1, b=1, c=0, **EXACT, **HALVES | {factor: 0})
 
 
 def test_hinge_wasserstein_and_relativistic():
@@ -64,7 +71,7 @@ def test_hinge_wasserstein_and_relativistic():
     assert losses.wasserstein().boundary is None and losses.relativistic().boundary is None
 
 
-ALL = [MINIMAX, NONSATURATING, losses.least_squares(0, 1, 1, **EXACT), losses.hinge(), losses.wasserstein()]
+ALL = [MINIMAX, NONSATURATING, losses.least_squares(0, 1, 1, **EXACT, **HALVES), losses.hinge(), losses.wasserstein()]
 
 
 @pytest.mark.parametrize("loss", [*ALL, losses.relativistic()])
@@ -109,7 +116,7 @@ def test_least_confident_is_best_for_a_smoothed_label():
     [
         lambda **labels: losses.minimax(**PLAIN | labels),
         lambda **labels: losses.nonsaturating(**PLAIN | labels),
-        lambda **labels: losses.least_squares(a=-1, b=1, c=0, **EXACT | labels),
+        lambda **labels: losses.least_squares(a=-1, b=1, c=0, **HALVES, **EXACT | labels),
     ],
 )
 def test_flipped_labels(make):
@@ -142,7 +149,7 @@ def test_patches_of_an_image_share_its_label():
     patches = torch.randn(6, 1, 3, 3)
     real, fake = Labels(1.0, 0.0, flip=0.5, noise=0.1).draw(patches, seed)
     assert real.shape == fake.shape == (6, 1, 1, 1)
-    loss = losses.least_squares(a=0, b=1, c=1, flip=0.5, noise=0.1)
+    loss = losses.least_squares(a=0, b=1, c=1, flip=0.5, noise=0.1, **HALVES)
     expected = 0.5 * (patches - real).square().mean() + 0.5 * (patches - fake).square().mean()
     assert torch.isclose(loss.discriminator(patches, patches, seed), expected)
 
@@ -171,4 +178,6 @@ def test_labels_that_cannot_be(wrong, message):
 
 def test_which_have_a_sigmoid_of_their_own():
     assert MINIMAX.logits and NONSATURATING.logits and losses.relativistic().logits
-    assert not any(loss.logits for loss in (losses.hinge(), losses.wasserstein(), losses.least_squares(0, 1, 1, 0, 0)))
+    assert not any(
+        loss.logits for loss in (losses.hinge(), losses.wasserstein(), losses.least_squares(0, 1, 1, **HALVES, **EXACT))
+    )

@@ -56,6 +56,7 @@ REFUSED = {
     (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
     (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
     (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
+    (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",
 }
 
 
@@ -97,6 +98,7 @@ def product() -> list[Cell]:
 
 # The command line of an option.
 OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
+    "model": lambda name: [f"model={name}"],
     "loss": lambda name: [f"loss={name}"],
     "regularizer": REGULARIZERS.__getitem__,
     "augment": AUGMENTS.__getitem__,
@@ -108,7 +110,8 @@ OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
 
 
 def arguments(cell: Cell) -> list[str]:
-    return [override for group, of in OVERRIDES.items() for override in of(cell[group])]
+    """All but the model, which comes with its own."""
+    return [override for group, of in OVERRIDES.items() if group != "model" for override in of(cell[group])]
 
 
 def check(cell: Cell, trainer) -> None:
@@ -124,9 +127,12 @@ def check(cell: Cell, trainer) -> None:
     assert one.not_finite() == []
     for name, player in one.players.items():
         assert largest_difference(before[name], player.networks.state_dict()) > 0, name
-    penalties = {"lazy": {"loss/r1", "loss/r2"}, NONE: set(), "weight_clip": set()}
-    penalties = penalties.get(cell["regularizer"], {f"loss/{cell['regularizer']}"})
-    assert {n for n in one.stats.means() if n.startswith("loss/")} == {"loss/D", "loss/G"} | penalties
+    penalties = {"lazy": {"r1", "r2"}, NONE: set(), "weight_clip": set()}
+    penalties = penalties.get(cell["regularizer"], {cell["regularizer"]})
+    duels = ("_A", "_B") if cell["model"] == "cyclegan" else ("",)
+    extras = {f"{what}{duel}" for what in ("cycle", "identity") for duel in duels if duel}
+    expected = {f"loss/{name}" for name in {f"{n}{duel}" for n in {"D", "G", *penalties} for duel in duels} | extras}
+    assert {n for n in one.stats.means() if n.startswith("loss/")} == expected
 
 
 def name(cell: Cell) -> str:

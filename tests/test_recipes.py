@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import sizes
+from conftest import pair, sizes
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from ganduel import build, cli, config
@@ -15,6 +15,7 @@ from ganduel.game import Game
 
 NAMES = sorted(p.stem for p in (config.config_dir() / "experiment").glob("*.yaml"))
 DATA = ("data=digits",)  # whatever a recipe's own data set is, it may not be here
+PAIRS = {name for name in NAMES if name.startswith("horse2zebra")}
 SWEEPS = {
     "afhq_dcgan_lr": ("optimizer.D.lr", 4),
     "afhq_dcgan_optimizers": ("optimizer.D._target_", 2),
@@ -41,6 +42,8 @@ def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
     """In a folder of their own name, by the command that stands in the file."""
     monkeypatch.chdir(tmp_path)
     tiny = ["batch_size=4", "duration=2 steps", "data.resolution=16", "metric.which=[]", packed, *DATA]
+    if name in PAIRS:
+        tiny = ["duration=2 steps", "data.resolution=32", f"data.root={pair(tmp_path / 'pair')}", "metric.which=[]"]
     assert cli.command("train", [f"experiment={name}", *tiny, *small(name)]) == 0
     (run,) = Path("runs").iterdir()
     assert run.name.removesuffix("-digits") == name
@@ -112,6 +115,29 @@ def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
         ("batch", 0.3, "linear"),
     ]
     assert runs[5]["model"]["discriminator"]["channels"] == [64, 128, 256, 136]
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS - {"horse2zebra_paper"}))
+def test_what_report_r4_changes(name):
+    """Of the CycleGAN paper, but for the size, the generator and what it does to the images."""
+    recipe, paper = (config.compose("train", [f"experiment={n}"]) for n in (name, "horse2zebra_paper"))
+    assert (paper["data"]["resolution"], round(256 * paper["data"]["margin"]), paper["data"]["mirror"]) == (
+        256,
+        30,
+        True,
+    )
+    assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["replay"]) == (0.5, 1, 50)
+    assert (paper["optimizer"]["G"]["lr"], paper["scheduler"]["hold"], paper["duration"]) == (2e-4, 0.5, "200 epochs")
+    assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["replay"]) == (5, 1, 0)
+    assert (recipe["optimizer"]["G"]["lr"], recipe["optimizer"]["D"]["lr"]) == (1e-4, 2e-4)
+    assert recipe["scheduler"]["_target_"] == "ganduel.schedules.constant"
+    assert [part["norm_first"] for part in (recipe["model"]["discriminator_A"], paper["model"]["discriminator_A"])] == [
+        True,
+        False,
+    ]
+    assert recipe["data"]["augment"].keys() == ({"affine"} if name.endswith("augmented") else set())
+    for key in ("cycle", "identity"):
+        assert recipe["model"][key] == paper["model"][key] == {"cycle": 10, "identity": 5}[key]
 
 
 # What the reports say of the networks: (C, H, W) after every layer of the generator, and of the discriminator.

@@ -63,7 +63,7 @@ def stream(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def settings(stream: str | None, **others: Any) -> dict[str, Any]:
     """A data configuration as loading reads it."""
-    defaults = {"limit": None, "validation": 0, "on_device": False, "stream": stream, "cache_gb": 1}
+    defaults = {"resolution": 8, "limit": None, "validation": 0, "on_device": False, "stream": stream, "cache_gb": 1}
     return {**defaults, **others}
 
 

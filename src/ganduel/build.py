@@ -35,6 +35,7 @@ HOMES = {
     "scheduler": ("ganduel.schedules",),
     "pace": ("ganduel.pace",),
     "data": ("ganduel.data.sources",),
+    "data.augment": ("ganduel.augment",),
     "mode": ("ganduel.sampling",),
 }
 
@@ -76,7 +77,8 @@ def check(node: Any, key: str, allow: Sequence[str], given: Iterable[str] = ()) 
 
 def locate(path: Any, key: str, allow: Sequence[str]) -> Callable:
     """The class or function that a dotted path names, if it may be built. Raises UserError."""
-    roots = (*HOMES[key.split(".")[0]], *allow)
+    group, _, rest = key.partition(".")
+    roots = (*HOMES.get(f"{group}.{rest.partition('.')[0]}", HOMES[group]), *allow)
     refused = UserError(
         f"{key}: {path} may not be built: allowed are classes and functions defined in {' or '.join(roots)}; "
         "a package of your own is admitted with allow=[package]"
@@ -173,7 +175,10 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"model.{name}={value} is not allowed; it takes {describe(hints[name])}")
     chain = Chain(*parts(augment, "augment", allow).values())
-    return kind(**built, augment=chain)
+    try:
+        return kind(**built, augment=chain)
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
 
 
 def _value(node: Any, key: str, allow: Sequence[str]) -> Any:

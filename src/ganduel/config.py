@@ -41,8 +41,11 @@ def config_dir() -> Path:
 
 
 def quote(argument: str) -> str:
-    """Quote the value of `key=value` where the key takes a path, so that Hydra takes it literally."""
+    """What Hydra is to read for `key=value`: a path in quotes, so that it is taken literally, and `data.augment=[...]`
+    as the choice among the options of another group that it is."""
     key, equals, value = argument.partition("=")
+    if key == "data.augment":
+        return f"augment@{argument}"
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument

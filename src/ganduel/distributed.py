@@ -77,6 +77,20 @@ def mean(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def gather(tensor: Tensor) -> Tensor:
+    """The rows of all processes, in the order of the whole batch, of which each has every so many-th."""
+    if world() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def own(tensor: Tensor) -> Tensor:
+    """This process's rows of what `gather` gives; its inverse."""
+    return tensor[rank() :: world()]
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes: flatten, reduce once, write back."""
     if world() == 1:

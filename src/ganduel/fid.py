@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ganduel.data.loading import ImageSet, open_images, suited
+from ganduel.data.loading import open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
@@ -27,7 +27,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    """Measure generated against training images; the row is also appended to the run's metrics.jsonl."""
+    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
     device = choose(config["device"])
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
@@ -39,7 +39,6 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
         )
     path = packed_set(sampler.content, data, config)
     images = suited(open_images(path, data, seed=0, device=device), sampler.game.domains)
-    assert isinstance(images, ImageSet)
     expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(
@@ -51,8 +50,7 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     features = find_features(kind, settings["weights"] or trained["metric"]["weights"], images, cache)
     rows = [
         evaluate(
-            lambda seeds: sampler.game.sample(sampler.game.generators, seeds),
-            images,
+            sampler.game.comparisons(sampler.game.generators, images),
             features,
             which=settings["which"],
             samples=settings["samples"],

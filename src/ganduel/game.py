@@ -9,13 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganduel import randomness
 from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, Pair
 from ganduel.errors import UserError
+
+SHOWN = 64  # images of the pictures made during training
 
 Batch = dict[str, Tensor]
 """Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
@@ -89,6 +93,16 @@ class Duel:
         return self.generator(self.latent, self.seed, self.label) if self.given is None else self.given
 
 
+class Comparison(NamedTuple):
+    """Images that generators make and the real ones that they are measured against."""
+
+    name: str  # "" where there is only one; names the values
+    make: Callable[[range, int], Tensor]  # the numbers of some and a seed -> images (N, C, H, W) in [-1, 1]
+    most: int | None  # how many different ones can be made; None: any number
+    images: ImageSet
+    real: Tensor  # the numbers of the real ones among `images`
+
+
 class Game(nn.Module, ABC):
     """The networks and their rules. Subclasses say how a batch becomes duels.
 
@@ -123,9 +137,20 @@ class Game(nn.Module, ABC):
     def settle(self, seed: Tensor) -> None:
         """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
 
+    # What generators are for. They are given: the averaged ones, usually.
+
+    def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
+        """The generator that makes images of one domain from those of another, "A2B" or "B2A"."""
+        raise UserError("mode=translate: this model translates nothing, it draws images from seeds: mode=grid")
+
     @abstractmethod
-    def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), by these generators (the averaged ones, usually)."""
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int | None]:
+        """The pictures of a run, always of the same things: images in [-1, 1], made `batch` at once, and how many lie
+        in a row; None for as square as can be."""
+
+    @abstractmethod
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """What is measured against what."""
 
 
 class NoiseGame(Game):
@@ -161,8 +186,25 @@ class NoiseGame(Game):
         generator.settle(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
         with torch.no_grad():
             return generators["G"](self.latent(seed), seed, self.label(seed)).float()
+
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
+        """The seeds that gan-sample shows first."""
+        seeds = torch.arange(SHOWN, device=images.device)
+        return torch.cat([self.sample(generators, part) for part in seeds.split(batch)]), None
+
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """Samples against all training images."""
+        assert isinstance(images, ImageSet)
+
+        def make(numbers: range, seed: int) -> Tensor:
+            stream = (seed, "metric")
+            seeds = randomness.seeds(*stream, first=numbers.start, count=len(numbers), device=images.device)
+            return self.sample(generators, seeds)
+
+        return [Comparison("", make, None, images, images.train)]
 
     def latent(self, seed: Tensor) -> Tensor:
         return randomness.normal(seed, (self.latents,), "latent")

@@ -41,7 +41,8 @@ class Logbook:
                 self.writer.add_scalar(name, value, row["images"])
         shown = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
         shown |= {name: f"{value:.3g}" for name, value in metrics.items()}
-        shown["images/s"] = f"{row['speed/images_per_second']:.0f}"
+        speed = row["speed/images_per_second"]
+        shown["images/s"] = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
         self.bar.set_postfix(shown, refresh=False)
         if self.bar.disable and time.monotonic() - self.spoken > PLAIN_SECONDS:
             self.spoken = time.monotonic()

@@ -106,20 +106,25 @@ def nonsaturating(smooth_real: float, smooth_fake: float, flip: float, noise: fl
     )
 
 
-def least_squares(a: float, b: float, c: float, flip: float, noise: float) -> AdversarialLoss:
+def least_squares(
+    a: float, b: float, c: float, discriminator: float, generator: float, flip: float, noise: float
+) -> AdversarialLoss:
     """D pulls fakes to `a` and reals to `b`, G pulls fakes to `c` (Mao et al. 2017, equation 2).
 
-    A `b` of 0.9 is one-sided label smoothing.
+    A `b` of 0.9 is one-sided label smoothing. `discriminator` and `generator` are factors of the two sides, 0.5 in the
+    paper.
     """
+    if min(discriminator, generator) <= 0:
+        raise ValueError(f"discriminator={discriminator} and generator={generator} must be more than 0")
     labels = Labels(b, a, flip, noise)
 
-    def discriminator(real: Tensor, fake: Tensor, seed: Tensor | None) -> Tensor:
+    def loss(real: Tensor, fake: Tensor, seed: Tensor | None) -> Tensor:
         y_real, y_fake = labels.draw(real, seed)
-        return 0.5 * (real - y_real).square().mean() + 0.5 * (fake - y_fake).square().mean()
+        return discriminator * ((real - y_real).square().mean() + (fake - y_fake).square().mean())
 
     return AdversarialLoss(
-        discriminator,
-        lambda fake, real: 0.5 * (fake - c).square().mean(),
+        loss,
+        lambda fake, real: generator * (fake - c).square().mean(),
         boundary=(a + b) / 2,
     )
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint, distributed
-from ganduel.data.loading import ImageSet, to_bytes
+from ganduel.data.loading import to_bytes
 from ganduel.device import memory
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
 from ganduel.evaluation.fid import find_features
+from ganduel.game import SHOWN
 from ganduel.logbook import Logbook
 from ganduel.run import RunFolder, differences
 from ganduel.sampling.grids import save_png, tile
@@ -25,7 +26,6 @@ from ganduel.trainer import Trainer
 T = TypeVar("T")
 
 ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint knows of its images
-GRID = 64  # images of the pictures made during training
 
 
 class Abandoned(Exception):
@@ -92,23 +92,17 @@ class Recorder:
     def write_reals(self) -> None:
         """A grid of training images, to hold the samples against."""
         if self.main:
-            images = self.trainer.images
-            assert isinstance(images, ImageSet)
-            self._picture("reals", "reals", images.gather(images.train[:GRID]))
+            self._picture("reals", "reals", self.trainer.images.preview(SHOWN))
 
     def write_samples(self) -> None:
-        """A grid of the averaged generators, always from the same seeds: those that gan-sample shows first."""
+        """What the averaged generators make, always of the same things, no more at once than training holds."""
         if self.main:
-            seeds = torch.arange(GRID, device=self.trainer.device)
-            self._picture("fakes", self.kimg, to_bytes(self.draw(seeds)))
+            trainer = self.trainer
+            made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
+            self._picture("fakes", self.kimg, to_bytes(made), columns)
 
-    def draw(self, seeds: Tensor) -> Tensor:
-        """Images of the averaged generators, in [-1, 1], no more at once than training holds."""
-        generators = self.trainer.ema.generators
-        return torch.cat([self.trainer.game.sample(generators, s) for s in seeds.split(self.trainer.micro_batch)])
-
-    def _picture(self, name: str, file: str, images: Tensor) -> None:
-        folder, picture = self.run.path / "samples", tile(images.cpu())
+    def _picture(self, name: str, file: str, images: Tensor, columns: int | None = None) -> None:
+        folder, picture = self.run.path / "samples", tile(images.cpu(), columns)
         folder.mkdir(exist_ok=True)
         save_png(picture, folder / f"{file}.png")
         self.log.picture(f"samples/{name}", picture, self.trainer.images_seen)
@@ -121,11 +115,9 @@ class Recorder:
         if not self.main or not settings["which"] or not self.measurable:
             return
         folder = Path(self.config["data"]["packed"])
-        assert isinstance(self.trainer.images, ImageSet)
         try:
             row = evaluate(
-                self.draw,
-                self.trainer.images,
+                self.trainer.game.comparisons(self.trainer.ema.generators, self.trainer.images),
                 find_features(settings["features"], settings["weights"], self.trainer.images, folder),
                 which=settings["which"],
                 samples=self.samples,

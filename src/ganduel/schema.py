@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 # Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
-PATHS = ("ckpt", "out", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
+PATHS = ("ckpt", "out", "input", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
 
 
 @dataclass
@@ -44,9 +44,11 @@ class Data:
     resolution: int
     channels: int
     crop: int | None
+    margin: float
     resize: str
     limit: int | None
     mirror: bool
+    augment: dict[str, Any]
     validation: float | None
     max_rejected: float
     raw_limit_gb: float
@@ -108,6 +110,8 @@ class Sample:
     out: str | None
     seeds: Any
     count: int | None
+    input: str | None
+    direction: str
     truncation: float
     cutoff: int | None
     noise: Any  # null, random, constant, none, or a list of them
@@ -178,6 +182,7 @@ RANGES = {
     "metric.samples": (2, None),
     "data.resolution": (4, 1024),
     "data.crop": (4, None),
+    "data.margin": (0, 1),
     "data.limit": (1, None),
     "data.validation": (0, None),
     "data.max_rejected": (0, 1),
@@ -189,6 +194,7 @@ RANGES = {
     "model.channels": (1, None),
 }
 CHOICES = {
+    "direction": ("A2B", "B2A"),
     "device": ("auto", "cuda", "mps", "cpu"),
     "precision": (None, "fp32", "bf16", "fp16"),
     "data.channels": (1, 3),

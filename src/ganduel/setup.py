@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ganduel import build, checkpoint, distributed, randomness
-from ganduel.augment import Transform
+from ganduel.augment import Chain
 from ganduel.data import doctor
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
@@ -87,12 +87,10 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
             f"set batch_size={images.count} or less"
         )
     if config["metric"]["which"]:
-        assert isinstance(images, ImageSet)
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
-    for transform in game.augment.modules():
-        if isinstance(transform, Transform):
-            transform.start(clock)
+    for chain in (*game.chains.values(), images.augment):
+        chain.start(clock)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
@@ -160,7 +158,7 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
 def check_labels(game: Game, images: ImageSet | Pair) -> None:
     """Raise UserError where a game that knows classes gets images that have none, or others."""
     classes = getattr(game, "classes", 0)
-    labels = images.labels if isinstance(images, ImageSet) else None
+    labels = images.labels
     if classes and labels is None:
         raise UserError(f"model.classes={classes}: the images of data={images.about['name']} have no labels; set 0")
     if classes and labels is not None and int(labels.max()) >= classes:
@@ -207,6 +205,9 @@ def micro_batch(config: dict[str, Any]) -> int:
 def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, ...]) -> ImageSet | Pair:
     """The packed data set, of these kinds of images; the first process packs it where needed, and reports on it."""
     data = config["data"]
+    chain = Chain(*build.parts(data["augment"], "data.augment", config["allow"]).values()).to(device)
+    if chain.adaptive:
+        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
     paths: list[Path] = []
     for turn in range(2):  # the first process packs, then the others find it packed
         if distributed.is_main() == (turn == 0):
@@ -214,7 +215,7 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
                 prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
             )
         distributed.barrier()
-    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"])
+    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
     return suited(images, domains)
 
 

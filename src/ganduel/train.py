@@ -123,9 +123,9 @@ class Training:
         channels, height, width = images.shape
         every = ", ".join(f"{key[6:]} {n * trainer.pace.n_generator:,}" for key, n in self.every.items())
         fewer = " (on a CPU; 50,000 elsewhere)" if metric["samples"] is None and trainer.device.type == "cpu" else ""
-        measured = (
-            f"{', '.join(metric['which'])} on {self.recorder.samples:,} images{fewer}" if metric["which"] else "none"
-        )
+        compared = trainer.game.comparisons(trainer.ema.generators, images)
+        counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
+        measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"

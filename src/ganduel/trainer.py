@@ -132,7 +132,7 @@ class Trainer:
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
-        for chain in self.game.chains.values():
+        for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.images_seen)
         fakes: Batch = {}
         for turn in self.pace.turns:
@@ -222,7 +222,8 @@ class Trainer:
         for duel in duels:
             real = duel.critic(duel.real) if self.loss.relativistic else None
             losses[f"loss/G{duel.name}"] = self.loss.generator(duel.critic(duel.fake), real)
-        return losses | {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+        losses |= {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
+        return losses | ({"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {})
 
     def augmentations(self) -> tuple[Adapt, ...]:
         """How each discriminator's augmentation learns what D made of the reals, where it asks."""
@@ -339,7 +340,7 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
     So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
     """
-    k = len(batch["seed"]) // size
+    k = max(1, len(batch["seed"]) // size)  # fewer images, as validation may have, are one part
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
 
 

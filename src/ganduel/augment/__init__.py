@@ -45,6 +45,10 @@ class Chain(Transform):
     def adaptive(self) -> bool:  # type: ignore[override]
         return any(part.adaptive for part in self.parts)
 
+    def start(self, clock: Clock) -> None:
+        for part in self.parts:
+            part.start(clock)
+
     def at(self, images_seen: int) -> None:
         for part in self.parts:
             part.at(images_seen)

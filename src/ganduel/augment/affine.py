@@ -46,7 +46,7 @@ def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     By gathering: PyTorch's grid_sample cannot be differentiated twice in all the versions that we support.
     """
     channels, height, width = images.shape[1:]
-    x, y = _mirror(x, width - 1), _mirror(y, height - 1)
+    x, y = mirrored(x, width - 1), mirrored(y, height - 1)
     left, top = x.floor(), y.floor()
     right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
 
@@ -60,6 +60,6 @@ def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.lerp(upper, lower, bottom_share)
 
 
-def _mirror(position: Tensor, last: int) -> Tensor:
+def mirrored(position: Tensor, last: int) -> Tensor:
     """Fold positions into [0, last]."""
     return last - (last - position.remainder(2 * last)).abs()

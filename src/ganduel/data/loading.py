@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganduel import randomness
+from ganduel.augment import Chain
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
 from ganduel.errors import UserError
@@ -31,14 +32,21 @@ class ImageSet:
         validation: Tensor,
         *,
         labels: Tensor | None = None,
+        resolution: int,
         seed: int | str = 0,
         mirror: bool = False,
+        augment: Chain,
         device: torch.device,
     ):
-        """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON."""
+        """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON.
+
+        Of images that are packed larger than `resolution` a random square is trained on, and the middle one shown and
+        measured. `augment` changes what is trained on.
+        """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
-        self.seed, self.mirror, self.device = seed, mirror, device
-        self.shape = store.shape
+        self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
+        self.shape = store.shape[0], resolution, resolution
+        self.margin = store.shape[1] - resolution
         self.orders: dict[int, Tensor] = {}
         # The shard of every training image, counted among those that have any; None: all images are equally near.
         self.shards = None if about["shards"] is None else _shards(about["shards"], train)
@@ -57,26 +65,54 @@ class ImageSet:
         return len(self.validation)
 
     @property
+    def tested(self) -> Tensor:
+        """The numbers of the images to test on: those held out or, where there are none, those trained on."""
+        return self.validation if self.held_out else self.train
+
+    @property
     def fingerprint(self) -> str:
         """Identifies the training images: their pixels, and which of them are trained on."""
+        return self.identity(self.train)
+
+    def identity(self, index: Tensor) -> str:
+        """Identifies images by their pixels and their numbers."""
         digest = hashlib.sha256(self.about["content"].encode())
-        digest.update(self.train.numpy().data)
+        digest.update(index.numpy().data)
+        if self.margin:
+            digest.update(f"{self.shape}".encode())
         return digest.hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
-        return _move(self.store.gather(index), self.device)
+        middle = slice(self.margin // 2, self.margin // 2 + self.shape[1])
+        return _move(self.store.gather(index)[..., middle, middle], self.device)
+
+    def preview(self, count: int) -> Tensor:
+        """The first so many training images (N, C, H, W), uint8."""
+        return self.gather(self.train[:count])
 
     def batch(self, position: int, count: int, stride: int = 1) -> Batch:
         """Training images `position`, `position + stride`, ... of the endless shuffled sequence: "real", float
         (N, C, H, W) in [-1, 1], and "label", int64 (N,), where they have any."""
         positions = torch.arange(position, position + count * stride, stride)
-        images = normalise(_move(self._read(positions), self.device))
+        seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride)
+        images = normalise(_move(self._crop(self._read(positions), seed), self.device))
+        seed = seed.to(self.device, non_blocking=True)
         if self.mirror:
-            seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride, device=self.device)
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
             images = torch.where(flip, images.flip(3), images)
+        with torch.no_grad():
+            images = self.augment(images, seed)
         return {"real": images, **self._label(self.order(positions))}
+
+    def _crop(self, images: Tensor, seed: Tensor) -> Tensor:
+        """A random square of each image, at a place that is hashed from its seed."""
+        if not self.margin:
+            return images
+        side = self.shape[1]
+        places = (randomness.uniform(seed, (2,), "crop") * (self.margin + 1)).long().tolist()  # on the CPU
+        squares = zip(images, places, strict=True)
+        return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in squares])
 
     def validation_batch(self, position: int, count: int) -> Batch:
         """`count` validation images from a position that wraps around, in [-1, 1]."""
@@ -123,7 +159,7 @@ class Pair:
 
     def __init__(self, a: ImageSet, b: ImageSet):
         self.sides = {"A": a, "B": b}
-        self.about, self.shape, self.device = a.about, a.shape, a.device
+        self.about, self.shape, self.device, self.labels, self.augment = a.about, a.shape, a.device, None, a.augment
 
     @property
     def count(self) -> int:
@@ -137,6 +173,10 @@ class Pair:
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(side.fingerprint for side in self.sides.values()).encode()).hexdigest()[:16]
 
+    def preview(self, count: int) -> Tensor:
+        """The first training images, half of them from A."""
+        return torch.cat([side.preview(count // 2) for side in self.sides.values()])
+
     def batch(self, position: int, count: int, stride: int = 1) -> Batch:
         """ "A" and "B", each as `ImageSet.batch` gives it."""
         return {name: side.batch(position, count, stride)["real"] for name, side in self.sides.items()}
@@ -146,9 +186,15 @@ class Pair:
 
 
 def open_images(
-    path: Path, data: dict[str, Any], *, seed: int, device: torch.device, mirror: bool = False
+    path: Path,
+    data: dict[str, Any],
+    *,
+    seed: int,
+    device: torch.device,
+    mirror: bool = False,
+    augment: Chain | None = None,
 ) -> ImageSet | Pair:
-    """A packed set, given by its JSON, as a data configuration describes it."""
+    """A packed set, given by its JSON, as a data configuration describes it; to train on it mirrored and augmented."""
     about: dict[str, Any] = json.loads(path.read_text())
     store = open_store(path, about, place(path, data))
     if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
@@ -162,8 +208,20 @@ def open_images(
         train, validation = _split(train, rest[0] if rest else train[:0], data["validation"])
         if data["limit"] is not None:
             train = train[_order("limit", 0, len(train))[: data["limit"]]]
-        own = f"{seed}{domain}" if domain else seed
-        sides.append(ImageSet(store, about, train, validation, labels=labels, seed=own, mirror=mirror, device=device))
+        sides.append(
+            ImageSet(
+                store,
+                about,
+                train,
+                validation,
+                labels=labels,
+                resolution=data["resolution"],
+                seed=f"{seed}{domain}" if domain else seed,
+                mirror=mirror,
+                augment=augment or Chain(),
+                device=device,
+            )
+        )
     return Pair(*sides) if len(sides) == 2 else sides[0]
 
 

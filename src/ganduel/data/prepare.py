@@ -27,7 +27,8 @@ def prepare(
     `data.root=null`, whatever originals it was made from.
     """
     folder = packed_folder(data)
-    recipe = Recipe(data["resolution"], data["channels"], data["crop"], data["resize"])
+    side = data["resolution"] + round(data["resolution"] * data["margin"])
+    recipe = Recipe(side, data["channels"], data["crop"], data["resize"])
     alone = data["root"] is None or abandoned(data["root"])
     if alone and (path := newest(folder, data, recipe)):
         if data["root"] is not None:

@@ -1,6 +1,7 @@
-"""One measurement of a generator, with its provenance: what training and gan-fid print and store."""
+"""One measurement of a game's generators, with its provenance: what training and gan-fid print and store."""
 
 import platform
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel import __version__, randomness
+from ganduel import __version__
 from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.evaluation.fid import FIDELITY_VERSION, Batched, Features, measure
+from ganduel.game import Comparison
 
 
 def evaluate(
-    sample: Callable[[Tensor], Tensor],
-    images: ImageSet,
+    comparisons: list[Comparison],
     features: Features,
     *,
     which: list[str],
@@ -26,38 +27,41 @@ def evaluate(
     ema: bool,
     proceed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The metrics of `samples` generated images against all training images, and all that they depend on.
+    """The metrics of `samples` generated images, or of as many as there are, and all that they depend on.
 
-    `sample` takes seeds (N,) on the device to images (N, C, H, W) in [-1, 1]; `proceed` is called now and then, and may
-    raise to end a long measurement.
+    Of several comparisons every value has the name of its comparison at its end, and their means have none. `proceed`
+    is called now and then, and may raise to end a long measurement.
     """
+    row: dict[str, Any] = {}
+    for name, make, most, images, numbered in comparisons:
 
-    def generate(numbers: range) -> Tensor:
-        proceed()
-        seeds = randomness.seeds(seed, "metric", first=numbers.start, count=len(numbers), device=images.device)
-        return to_bytes(sample(seeds))
+        def generate(numbers: range, make: Callable = make) -> Tensor:
+            proceed()
+            return to_bytes(make(numbers, seed))
 
-    def real(numbers: range) -> Tensor:
-        proceed()
-        return images.gather(images.train[numbers.start : numbers.stop])
+        def real(numbers: range, images: ImageSet = images, numbered: Tensor = numbered) -> Tensor:
+            proceed()
+            return images.gather(numbered[numbers.start : numbers.stop])
 
-    values = measure(
-        Batched(generate, samples, batch),
-        Batched(real, images.count, batch),
-        features,
-        which,
-        reference=images.fingerprint,
-        cache=cache,
-        device=images.device,
-        batch=batch,
-    )
+        count = samples if most is None else min(samples, most)
+        values = measure(
+            Batched(generate, count, batch),
+            Batched(real, len(numbered), batch),
+            features,
+            which,
+            reference=images.identity(numbered),
+            cache=cache,
+            device=images.device,
+            batch=batch,
+        )
+        data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {images.identity(numbered)}"
+        found = {**values, "generated": count, "real": len(numbered), "data": data}
+        row |= {f"{key}{name}": value for key, value in found.items()}
     return {
-        **values,
-        "generated": samples,
-        "real": images.count,
+        **{key: statistics.mean(row[f"{key}{c.name}"] for c in comparisons) for key in values},
+        **row,
         "features": features.identity,
         "note": features.note,
-        "data": f"{images.about['name']} {'x'.join(map(str, images.shape))} {images.fingerprint}",
         "ema": ema,
         "seed": seed,
         "versions": versions(),
@@ -76,10 +80,21 @@ def versions() -> dict[str, str]:
 
 def describe(row: dict[str, Any]) -> str:
     """The values and their provenance as one line."""
-    numbers = [f"{name} {row[name]:.4g}" for name in ("fid", "kid", "isc", "precision", "recall") if name in row]
     note = f" ({row['note']})" if row["note"] else ""
+    names = [key.removeprefix("generated") for key in row if key.startswith("generated")]  # of the comparisons
+    parts = [
+        f"{_values(row, name)}: {row[f'generated{name}']:,} generated against {row[f'real{name}']:,} real images, "
+        f"data {row[f'data{name}']}"
+        for name in names
+    ]
+    if len(names) > 1:
+        parts.append(f"mean {_values(row)}")
     return (
-        f"{', '.join(numbers)}: {row['generated']:,} generated against {row['real']:,} real images, "
-        f"features {row['features']}{note}, data {row['data']}, ema {str(row['ema']).lower()}, seed {row['seed']}, "
+        f"{'; '.join(parts)}, features {row['features']}{note}, ema {str(row['ema']).lower()}, seed {row['seed']}, "
         + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     )
+
+
+def _values(row: dict[str, Any], name: str = "") -> str:
+    keys = [f"{metric}{name}" for metric in ("fid", "kid", "isc", "precision", "recall")]
+    return ", ".join(f"{key} {row[key]:.4g}" for key in keys if key in row)

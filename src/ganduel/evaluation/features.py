@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganduel import checkpoint
-from ganduel.data.loading import ImageSet
+from ganduel.data.loading import ImageSet, Pair
 from ganduel.errors import UserError
 from ganduel.terminal import progress
 
@@ -48,7 +48,7 @@ class DigitClassifier(nn.Module):
         return features, self.classes(features)
 
 
-def check_features(kind: str, weights: str | None, images: ImageSet | None) -> None:
+def check_features(kind: str, weights: str | None, images: ImageSet | Pair | None) -> None:
     """Raise UserError for what can be known to be missing before anything is downloaded or trained."""
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"metric.weights={weights}: there is no such file")

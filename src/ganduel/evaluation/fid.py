@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from ganduel import checkpoint
-from ganduel.data.loading import ImageSet
+from ganduel.data.loading import ImageSet, Pair
 from ganduel.data.recipe import decode
 from ganduel.data.sources import folder as find_images
 from ganduel.errors import UserError
@@ -79,7 +79,7 @@ class Features:
         return f"{self.kind}-{file_hash(self.weights)[:8]}"
 
 
-def find_features(kind: str, weights: str | None, images: ImageSet | None, folder: Path) -> Features:
+def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
     """The extractor of this name, with the given file of weights; without one Inception's are downloaded and a digit
     classifier is trained on the labels of `images` and kept in `folder`.
 
@@ -91,7 +91,7 @@ def find_features(kind: str, weights: str | None, images: ImageSet | None, folde
         if kind == "inception":
             checkpoint.read(path, "file of weights")  # torch-fidelity would run what code it holds
         return Features(kind, path)
-    if kind == "digits" and images is not None:
+    if kind == "digits" and isinstance(images, ImageSet):
         path, accuracy = digit_weights(images, folder)
         return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION

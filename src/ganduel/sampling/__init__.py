@@ -57,7 +57,10 @@ class Sampler:
     def from_noise(self) -> NoiseGame:
         """The game. Raises UserError where it does not make images from noise."""
         if not isinstance(self.game, NoiseGame):
-            raise UserError(f"{self.path}: model={self.config['model']['name']} does not make images from noise")
+            raise UserError(
+                f"{self.path}: model={self.config['model']['name']} does not make images from noise but from others: "
+                "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
+            )
         return self.game
 
     @property

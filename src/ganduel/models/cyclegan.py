@@ -1,0 +1,359 @@
+"""CycleGAN (Zhu et al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks").
+
+The networks are fully convolutional: what was trained at one size translates images of any other.
+"""
+
+import math
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d, pad
+
+from ganduel import distributed, randomness
+from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, Pair, normalise
+from ganduel.game import Batch, Comparison, Critic, Duel, Game
+from ganduel.models.layers import Norm, initialise_normal, norm2d
+
+STD = 0.02  # of all first weights (the paper's appendix)
+ROWS = 8  # test images of each domain in the pictures made during training
+MAKER = {"A": "B2A", "B": "A2B"}  # the generator that makes images of a domain
+OTHER = {"A": "B", "B": "A"}
+
+
+class CycleGame(Game):
+    """Two domains without pairs: two generators translate, two discriminators judge, "_A" images of A and "_B" those of
+    B; what is translated there and back should be what it was."""
+
+    domains = ("A", "B")
+
+    def __init__(
+        self,
+        generator_A2B: nn.Module,
+        generator_B2A: nn.Module,
+        discriminator_A: nn.Module,
+        discriminator_B: nn.Module,
+        cycle: float,
+        identity: float,
+        replay: int,
+        resolution: int,
+        image_channels: int,
+        augment: Chain,
+    ):
+        """`cycle` and `identity` are weights, both of mean absolute differences; `replay` fakes of each domain are
+        kept."""
+        if min(cycle, identity, replay) < 0:
+            raise ValueError(f"cycle={cycle}, identity={identity} and replay={replay} must be 0 or more")
+        super().__init__(
+            {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
+        )
+        self.cycle, self.identity = cycle, identity
+        shape = image_channels, resolution, resolution
+        self.pools = nn.ModuleDict({f"_{domain}": Replay(replay, shape) for domain in self.domains if replay})
+
+    def duels(self, batch: Batch) -> list[Duel]:
+        return [self.duel(domain, other, batch) for domain, other in OTHER.items()]
+
+    def duel(self, domain: str, other: str, batch: Batch) -> Duel:
+        name, maker = f"_{domain}", self.generators[MAKER[domain]]
+        return Duel(
+            name=name,
+            critic=Critic(self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]),
+            real=batch[domain],
+            latent=batch[other],
+            generator=lambda images, seed, label: maker(images),
+            seed=batch["seed"],
+            given=batch.get(f"fake{name}"),
+        )
+
+    def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        """Mean absolute differences between the real images of each domain and themselves, translated there and back
+        ("cycle") or put through the generator that makes such images anyway ("identity"; the paper, section 5.2)."""
+        fakes, terms = {duel.name: duel.fake for duel in duels}, {}
+        for domain, other in OTHER.items():
+            real = batch[domain]
+            wanted = {"cycle": (self.cycle, fakes[f"_{other}"]), "identity": (self.identity, real)}
+            wanted = {name: pair for name, pair in wanted.items() if pair[0]}
+            if wanted:  # both in one pass, which is quicker than two
+                made = self.generators[MAKER[domain]](torch.cat([images for _, images in wanted.values()])).float()
+                for (name, (weight, _)), images in zip(wanted.items(), made.split(len(real)), strict=True):
+                    terms[f"{name}_{domain}"] = weight * (images - real).abs().mean()
+        return terms
+
+    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+        if not self.pools:
+            return fakes
+        seeds = distributed.gather(seed)
+        return {name: distributed.own(self.pools[name](distributed.gather(x), seeds)) for name, x in fakes.items()}
+
+    def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
+        return generators[direction]
+
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int]:
+        """Eight columns: test images of A, what their own domain's generator makes of them, their translations, and
+        these translated back; then the same of B."""
+        assert isinstance(images, Pair)
+        rows = min(ROWS, *(len(side.tested) for side in images.sides.values()))
+        columns = []
+        for domain, other in OTHER.items():
+            side, back, there = images.sides[domain], generators[MAKER[domain]], generators[MAKER[other]]
+            real = normalise(side.gather(side.tested[:rows]))
+            translated = put_through(there, real, batch)
+            columns += [real, put_through(back, real, batch), translated, put_through(back, translated, batch)]
+        return torch.stack(columns, dim=1).flatten(0, 1), len(columns)
+
+    def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
+        """The test images of each domain against those of the other, translated."""
+        assert isinstance(images, Pair)
+
+        def translated(domain: str, other: ImageSet, numbers: range, seed: int) -> Tensor:
+            real = normalise(other.gather(other.tested[numbers.start : numbers.stop]))
+            return put_through(generators[MAKER[domain]], real, len(real))
+
+        found = []
+        for domain, name in OTHER.items():
+            side, other = images.sides[domain], images.sides[name]
+            found.append(
+                Comparison(f"_{domain}", partial(translated, domain, other), len(other.tested), side, side.tested)
+            )
+        return found
+
+
+def put_through(generator: nn.Module, images: Tensor, batch: int) -> Tensor:
+    """What a generator makes of images, `batch` at once, without gradients."""
+    with torch.no_grad():
+        return torch.cat([generator(part).float() for part in images.split(batch)])
+
+
+class Replay(nn.Module):
+    """The last fakes, more or less: once `size` of them are there, every new one is met itself or, as often, takes the
+    place of an older one that is met instead (Shrivastava et al. 2017, section 2.3).
+
+    Its draws are hashed from the images' seeds, and nothing waits for the device.
+    """
+
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, int, int]):
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, fakes: Tensor, seed: Tensor) -> Tensor:
+        """What is met instead of the fakes (N, C, H, W), one after another."""
+        size = len(self.images)
+        coin, place = randomness.uniform(seed, (2,), "replay").unbind(1)
+        places = (place * size).long()
+        met = []
+        for fake, older, number in zip(fakes.split(1), (coin < 0.5).split(1), places.split(1), strict=True):
+            full = self.count == size
+            index = torch.where(full, number, self.count)  # of length 1: a mere number would be waited for
+            kept = self.images.index_select(0, index)
+            met.append(torch.where(full & older, kept, fake))
+            self.images.index_copy_(0, index, torch.where(full & ~older, kept, fake))
+            self.count += ~full
+        return torch.cat(met)
+
+
+class InstanceNorm(nn.Module):
+    """Every feature map of every image to mean 0 and variance 1, without gain and bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Batch normalisation of one image: PyTorch's own instance normalisation leaves the memory format that
+        # convolutions like, and takes five times as long.
+        images = [batch_norm(image, None, None, training=True) for image in x.split(1)]
+        return torch.cat(images) if len(images) > 1 else images[0]
+
+
+def normalisation(kind: Norm, channels: int, *, running: bool) -> nn.Module:
+    """As elsewhere, but for the paper's instance normalisation, which learns nothing."""
+    return InstanceNorm() if kind == "instance" else norm2d(kind, channels, running=running)
+
+
+class ResNetGenerator(nn.Module):
+    """Images (N, image_channels, H, W) to others of the same shape in (-1, 1), where H and W are multiples of 4.
+
+    Two halvings, `neck` plain 3x3 convolutions (the paper has none, report R4 one), residual blocks, two doublings.
+    `padding` is that of all convolutions that keep the size.
+    """
+
+    multiple = 4
+    least = 8  # below, there would be nothing to mirror
+
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        channels: int,
+        blocks: int,
+        neck: int,
+        padding: Literal["reflect", "zeros"],
+        norm: Norm,
+        dropout: float,
+    ):
+        super().__init__()
+        if min(blocks, neck) < 0:
+            raise ValueError(f"blocks={blocks} and neck={neck} must be 0 or more")
+        inner = 4 * channels
+
+        def convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Module:
+            mode = padding if stride == 1 else "zeros"
+            return nn.Conv2d(before, after, kernel, stride, kernel // 2, padding_mode=mode)
+
+        def stage(layer: nn.Module, after: int) -> list[nn.Module]:
+            return [layer, normalisation(norm, after, running=True), nn.ReLU(inplace=True)]
+
+        def doubling(before: int, after: int) -> nn.Module:
+            return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
+
+        self.layers = nn.Sequential(
+            *stage(convolution(image_channels, channels, 7), channels),
+            *stage(convolution(channels, 2 * channels, 3, stride=2), 2 * channels),
+            *stage(convolution(2 * channels, inner, 3, stride=2), inner),
+            *(layer for _ in range(neck) for layer in stage(convolution(inner, inner, 3), inner)),
+            *(
+                Residual(
+                    *stage(convolution(inner, inner, 3), inner),
+                    *([nn.Dropout(dropout)] if dropout else []),
+                    convolution(inner, inner, 3),
+                    normalisation(norm, inner, running=True),
+                )
+                for _ in range(blocks)
+            ),
+            *stage(doubling(inner, 2 * channels), 2 * channels),
+            *stage(doubling(2 * channels, channels), channels),
+            WideConvolution(channels, image_channels, 7, padding=3, padding_mode=padding),
+            nn.Tanh(),
+        )
+        initialise_normal(self, STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class WideConvolution(nn.Conv2d):
+    """A convolution with a square kernel, computed as one along the rows, of which the columns are then summed up: with
+    few feature maps to compute, twice as quick."""
+
+    def __init__(self, before: int, after: int, kernel: int, *, padding: int, padding_mode: str):
+        super().__init__(before, after, kernel, padding=padding, padding_mode=padding_mode)
+        columns = torch.eye(after * kernel).view(after, kernel, after * kernel).permute(0, 2, 1)
+        self.register_buffer(
+            "columns", columns[..., None].contiguous(), persistent=False
+        )  # (after, all rows, kernel, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = self.kernel_size[0]
+        pads = (self.kernel_size[0] // 2,) * 4
+        x = pad(x, pads, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
+        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, side)
+        return conv2d(conv2d(x, rows), self.columns, self.bias)
+
+
+class Residual(nn.Sequential):
+    """Adds what its layers make of its input to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class Skip(nn.Sequential):
+    """Sets what its layers make of its input beside it, as further feature maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, super().forward(x)], dim=1)
+
+
+class UNetGenerator(nn.Module):
+    """Images (N, image_channels, H, W) to others of the same shape in (-1, 1) (Isola et al. 2017): halved down to one
+    pixel at the size trained for and doubled again, each size seeing what there was on the way down.
+
+    So many halvings make 2^depth = `resolution`, of which H and W must be multiples.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, dropout: float):
+        super().__init__()
+        depth = int(math.log2(resolution))
+        if depth < 4 or 2**depth != resolution:
+            allowed = ", ".join(str(2**i) for i in range(4, 11))
+            raise ValueError(
+                f"resolution={resolution} is not allowed; it takes {allowed}: "
+                f"set data.resolution={2 ** max(4, math.ceil(math.log2(resolution)))}"
+            )
+        self.multiple = self.least = resolution
+        widths = [channels * min(2**i, 8) for i in range(depth)]
+        inside: nn.Module | None = None
+        for i in reversed(range(1, depth)):
+            before, width, innermost = widths[i - 1], widths[i], inside is None
+            # Of a single pixel nothing would be left by a normalisation.
+            inner_norm = [] if innermost else [normalisation(norm, width, running=True)]
+            middle = [] if inside is None else [inside]
+            deep = before == width and not innermost  # as many feature maps as there will be
+            inside = Skip(
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(before, width, 4, 2, 1),
+                *inner_norm,
+                *middle,
+                nn.ReLU(),
+                nn.ConvTranspose2d(width if innermost else 2 * width, before, 4, 2, 1),
+                normalisation(norm, before, running=True),
+                *([nn.Dropout(dropout)] if dropout and deep else []),
+            )
+        assert inside is not None
+        self.layers = nn.Sequential(
+            nn.Conv2d(image_channels, channels, 4, 2, 1),
+            inside,
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * channels, image_channels, 4, 2, 1),
+            nn.Tanh(),
+        )
+        initialise_normal(self, STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class PatchDiscriminator(nn.Module):
+    """Images (N, image_channels, H, W) to a map of logits (N, 1, H', W'), each of one patch of the image (Isola et al.
+    2017): patches of 70x70 pixels with three halvings (`depth`).
+
+    The paper normalises after all convolutions but the first and the last; `norm_first` after the first as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int,
+        depth: int,
+        norm: Norm,
+        norm_first: bool,
+        dropout: float,
+    ):
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
+        if resolution < (least := 3 * 2**depth):  # else nothing would be left to judge, or to normalise by
+            raise ValueError(
+                f"resolution={resolution} is too small for depth={depth}; set data.resolution={least} or more, or a "
+                "smaller model.discriminator.depth"
+            )
+        widths = [image_channels, *(channels * min(2**i, 8) for i in range(depth + 1))]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            layers.append(nn.Conv2d(before, after, 4, stride=2 if i < depth else 1, padding=1))
+            if i > 0 or norm_first:
+                layers.append(normalisation(norm, after, running=False))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        initialise_normal(self, STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

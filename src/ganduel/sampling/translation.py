@@ -1,0 +1,117 @@
+"""Images of one domain as ones of the other, whatever their sizes and formats: the mode `translate` of gan-sample."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from ganduel.augment.affine import mirrored
+from ganduel.data.loading import normalise, to_bytes
+from ganduel.data.recipe import SMALLEST, in_mode, to_array
+from ganduel.data.sources import IMAGE_SUFFIXES, is_image
+from ganduel.errors import UserError
+from ganduel.files import make_folder
+from ganduel.sampling import Sampler
+from ganduel.sampling.grids import save_png
+from ganduel.terminal import progress, say
+
+
+def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: str | None, direction: str) -> Path:
+    """One PNG for every image of `input`: a file, a folder, or "-" for a list of files on stdin, one a line. Each has
+    its original's size and name, and lies below the folder `out` as that did; for a single file `out` may be a PNG.
+
+    What cannot be read is reported and left out. Returns `out`. Raises UserError where nothing can be translated.
+    """
+    generator = sampler.game.translator(sampler.game.generators, direction)
+    if input is None:
+        raise UserError(
+            "input is missing: name a photo, a folder, or - for a list of files on stdin, as in input=photos"
+        )
+    root, names = listed(input, out)
+    targets = placed(names, out)
+    if input != "-" and not Path(input).is_dir() and out.suffix == ".png":
+        targets = [out]
+    elif is_image(out.name):
+        raise UserError(f"out={out}: translations are PNGs in a folder; give a name without {out.suffix}")
+    for name, target in zip(names, targets, strict=True):
+        if target.resolve() == (root / name).resolve():
+            raise UserError(f"out={out} would overwrite {root / name}; choose another folder")
+    mode = "L" if sampler.config["data"]["channels"] == 1 else "RGB"
+    done = 0
+    with progress(total=len(names), unit=" images") as bar:
+        for name, target in zip(names, targets, strict=True):
+            try:
+                pixels = read(root / name, mode)
+            except MemoryError:
+                raise
+            except Exception as error:  # decoders raise whatever a broken file leads them to
+                unknown = isinstance(error, Image.UnidentifiedImageError)
+                reason = "not an image" if unknown else getattr(error, "strerror", None) or str(error)
+                say(f"warning: {root / name} is left out: {' '.join(reason.split())}")
+            else:
+                make_folder(target.parent, "out")
+                save_png(translated(generator, pixels[None].to(sampler.device))[0], target)
+                done += 1
+            bar.update()
+    if not done:
+        raise UserError(f"input={input}: none of {len(names)} files can be read as an image")
+    return out
+
+
+def listed(input: str, out: Path) -> tuple[Path, list[str]]:
+    """The folder that all images lie in or below, and their names in it. Raises UserError where there are none."""
+    path = Path(input)
+    if input == "-":
+        paths = [os.path.abspath(line.strip()) for line in sys.stdin if line.strip()]
+        if not paths:
+            raise UserError("input=-: nothing came on stdin; give it the names of files, one a line")
+        root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        return root, [os.path.relpath(path, root) for path in paths]
+    if not path.exists():
+        raise UserError(f"input={input} does not exist; name a photo or a folder of photos")
+    if not path.is_dir():
+        return path.parent, [path.name]
+    own = out.resolve()  # translations of another time, perhaps, which are none of the originals
+    folders = [Path(folder) for folder, _, _ in os.walk(path) if not Path(folder).resolve().is_relative_to(own)]
+    files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file() and is_image(file.name))
+    if not files:
+        raise UserError(f"input={input} holds no images; looked for {' '.join(IMAGE_SUFFIXES)}")
+    return path, [str(file.relative_to(path)) for file in files]
+
+
+def placed(names: list[str], out: Path) -> list[Path]:
+    """Where translations go: .png in place of the suffixes or, where that would make two of one name, after them."""
+    paths = [out / name for name in names]
+    replaced = [path.with_suffix(".png") for path in paths]
+    return replaced if len({*replaced}) == len({*paths}) else [path.with_name(f"{path.name}.png") for path in paths]
+
+
+def read(path: Path, mode: str) -> Tensor:
+    """The pixels of any image file as uint8 (C, H, W), upright. Raises whatever is wrong with it."""
+    with warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        pixels = to_array(in_mode(ImageOps.exif_transpose(image), mode))
+    _, height, width = pixels.shape
+    if min(height, width) < SMALLEST:
+        raise ValueError(f"only {width}x{height} pixels")
+    return torch.from_numpy(pixels.copy())
+
+
+def translated(generator: nn.Module, images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) of any size to others of the same, by a generator that takes multiples of its
+    `multiple` from `least` on: their edges are mirrored as far as need be, and cut off again."""
+    multiple, least = (getattr(generator, name, 1) for name in ("multiple", "least"))
+    index = []
+    for size in images.shape[2:]:
+        extra = max(least - size, -size % multiple)
+        index.append(mirrored(torch.arange(-(extra // 2), size + extra - extra // 2, device=images.device), size - 1))
+    rows, columns = index
+    height, width = images.shape[2:]
+    top, left = (len(rows) - height) // 2, (len(columns) - width) // 2
+    with torch.no_grad():
+        made = generator(normalise(images[:, :, rows[:, None], columns]))
+    return to_bytes(made[:, :, top : top + height, left : left + width])

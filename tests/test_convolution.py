@@ -1,0 +1,113 @@
+"""Convolutions, resampling and activations: the plain ones' values, and derivatives of any order."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
+
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def assert_differentiable(fn, *inputs: torch.Tensor) -> None:
+    """Once, twice, and by torch.func.vjp within autograd, as penalties are."""
+    assert gradcheck(fn, inputs) and gradgradcheck(fn, inputs)
+
+    def penalty(*inputs: torch.Tensor) -> torch.Tensor:
+        y, pull_back = torch.func.vjp(lambda x: fn(x, *inputs[1:]), inputs[0])
+        return pull_back(torch.cos(y))[0].square().sum()
+
+    assert gradcheck(penalty, inputs)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
+def test_convolutions(stride, padding):
+    x, weight = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
+    settings = {"stride": stride, "padding": padding}
+    assert torch.equal(convolve(x, weight, **settings), conv2d(x, weight, **settings))
+    assert_differentiable(lambda x, w: convolve(x, w, **settings), x, weight)
+    weight = draw(3, 4, 3, 3)
+    assert torch.equal(convolve_transposed(x, weight, **settings), conv_transpose2d(x, weight, **settings))
+    assert_differentiable(lambda x, w: convolve_transposed(x, w, **settings), x, weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_get_the_gradient_that_pytorch_gives_them(dtype, stride, transposed):
+    """In single precision and strided, it takes another way."""
+    own, theirs = (convolve_transposed, conv_transpose2d) if transposed else (convolve, conv2d)
+    x = torch.randn(2, 8, 9, 9, dtype=dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(8, 8, 3, 3, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn_like(theirs(x, weight, stride=stride))
+    gradients = [torch.autograd.grad(f(x, weight, stride=stride), weight, upstream)[0].float() for f in (own, theirs)]
+    assert (gradients[0] - gradients[1]).abs().max() <= 1e-2 * gradients[1].abs().max()
+    assert gradients[0].std() > 1
+
+
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"padding": (1, 1)}, lambda n: n - 1),
+        ({"padding": (2, 2)}, lambda n: n + 1),
+        ({"padding": (1, 1), "down": 2}, lambda n: n // 2),
+        ({"padding": (2, 1), "up": 2}, lambda n: 2 * n),
+    ],
+)
+def test_resampling(size, settings, expected):
+    resample, x = Resample(gain=3.0, **settings).double(), draw(2, 3, size, size)
+    y = resample(x)
+    assert y.shape == (2, 3, expected(size), expected(size))
+    assert_differentiable(resample, x)
+    # One pixel: what comes out is the filter, or every second value of it, in every channel.
+    pixel = torch.zeros(1, 2, 9, 9, dtype=torch.float64)
+    pixel[:, 1, 4, 4] = 64
+    filtered = Resample(padding=(2, 2)).double()(pixel)
+    assert filtered[0, 0].abs().max() == 0
+    rows = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
+    assert torch.equal(filtered[0, 1, 3:7, 3:7], torch.outer(rows, rows)) and filtered.sum() == 64
+
+
+def test_resampling_halves_and_doubles_in_place():
+    """A smooth picture stays where it is: no shift by half a pixel or more."""
+    ramp = torch.arange(16.0).repeat(16, 1)[None, None]
+    double = Resample(up=2, padding=(2, 1), gain=4.0)(ramp)
+    wanted = interpolate(ramp, scale_factor=2, mode="bilinear")
+    assert (double - wanted)[..., 4:-4, 4:-4].abs().max() < 1e-5
+    half = Resample(down=2, padding=(1, 1))(ramp)
+    assert (half - interpolate(ramp, scale_factor=0.5, mode="area"))[..., 2:-2, 2:-2].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("clamp", [None, 0.5])
+def test_activation(clamp):
+    x = draw(2, 3, 5, 5)
+    y = activate(x * 1.0, clamp)
+    wanted = leaky_relu(x, 0.2)
+    assert torch.equal(y, wanted if clamp is None else wanted.clamp(-clamp, clamp))
+    assert_differentiable(lambda x: activate(x * 1.5, clamp), x)
+
+
+def test_weights_with_squares():
+    weight = draw(3, 4, 3, 3)
+    cast, squares = with_squares(weight, torch.float32)
+    assert torch.equal(cast, weight.float()) and torch.allclose(squares, weight.square().sum(dim=(2, 3)))
+    assert_differentiable(lambda w: with_squares(w, torch.float64)[0] * with_squares(w, torch.float64)[1].sum(), weight)
+    gradients = [
+        torch.autograd.grad(f(weight), weight)[0]
+        for f in (
+            lambda w: (
+                with_squares(w, torch.float32)[0].double().sum() + with_squares(w, torch.float32)[1].square().sum()
+            ),
+            lambda w: w.float().double().sum() + w.square().sum(dim=(2, 3)).square().sum(),
+        )
+    ]
+    assert torch.allclose(*gradients)
