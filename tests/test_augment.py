@@ -306,10 +306,10 @@ def test_all_off_is_the_identity():
 
 def test_training_images_themselves_are_augmented(train, compose, capsys, monkeypatch):
     """data.augment=[...] takes the options of augment=[...]; D is left alone."""
-    assert train("data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016") == 0
+    assert train("data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg") == 0
     saved = state("runs/tiny")["config"]
     assert list(saved["data"]["augment"]) == ["affine", "instance_noise"] and saved["augment"] == {}
-    composed = compose("augment@data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016")
+    composed = compose("augment@data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg")
     one, plain = (assemble(c, torch.device("cpu"))[0] for c in (composed, compose()))
     noise = one.images.augment.transforms[1]
     assert noise.std_now == pytest.approx(0.1)

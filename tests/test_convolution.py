@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
 
-from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, squares
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,18 @@ def test_activation(clamp):
     assert_differentiable(lambda x: activate(x * 1.5, clamp), x)
 
 
-def test_sums_of_squares():
+def test_weights_with_squares():
     weight = draw(3, 4, 3, 3)
-    assert torch.allclose(squares(weight), weight.square().sum(dim=(2, 3)))
-    assert_differentiable(squares, weight)
+    cast, squares = with_squares(weight, torch.float32)
+    assert torch.equal(cast, weight.float()) and torch.allclose(squares, weight.square().sum(dim=(2, 3)))
+    assert_differentiable(lambda w: with_squares(w, torch.float64)[0] * with_squares(w, torch.float64)[1].sum(), weight)
+    gradients = [
+        torch.autograd.grad(f(weight), weight)[0]
+        for f in (
+            lambda w: (
+                with_squares(w, torch.float32)[0].double().sum() + with_squares(w, torch.float32)[1].square().sum()
+            ),
+            lambda w: w.float().double().sum() + w.square().sum(dim=(2, 3)).square().sum(),
+        )
+    ]
+    assert torch.allclose(*gradients)

@@ -52,7 +52,7 @@ class Dense(nn.Module):
         self.weight_gain, self.bias_gain = gain * rate / math.sqrt(inputs), gain * rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x, self.weight.T, beta=self.bias_gain, alpha=self.weight_gain)
+        return torch.addmm(self.bias * self.bias_gain, x * self.weight_gain, self.weight.T)
 
 
 def normalise(x: Tensor) -> Tensor:

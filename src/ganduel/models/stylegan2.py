@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganduel import randomness
 from ganduel.errors import UserError
 from ganduel.game import Generator as Base
-from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, squares
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
 from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
 
 Noise = Literal["random", "constant", "none"]
@@ -47,19 +47,21 @@ class StyledConvolution(nn.Module):
     def forward(self, x: Tensor, style: Tensor, seed: Tensor | None) -> Tensor:
         scale: Tensor = self.affine(style)
         weight: Tensor = self.weight
-        demodulation = ROOT * (scale.square() @ squares(weight).T + 1e-8).rsqrt()
+        epsilon: Tensor | float = 1e-8
         if x.dtype == torch.float16:
-            # No product may leave the narrow range of float16. What is taken from the factors, the output gets back.
+            # No product may leave its narrow range. Demodulation cancels what is taken from the factors here.
             largest = scale.detach().abs().amax(dim=1, keepdim=True)
             norm = weight.detach().abs().amax(dim=(1, 2, 3)) * math.sqrt(weight[0].numel())
             scale, weight = scale / largest, weight / norm[:, None, None, None]
-            demodulation = demodulation * largest * norm
+            epsilon = epsilon / (largest * norm).square()
+        weight, squares = with_squares(weight, x.dtype)
+        demodulation = ROOT * (scale.square() @ squares.T + epsilon).rsqrt()
         x = x * _per_map(scale, x)
         if self.up:
-            weight = weight.transpose(0, 1).to(x.dtype, memory_format=torch.channels_last)
+            weight = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
             x = self.resample(convolve_transposed(x, weight, stride=2))
         else:
-            x = convolve(x, weight.to(x.dtype), padding=1)
+            x = convolve(x, weight, padding=1)
         x = torch.addcmul((ROOT * self.bias).to(x.dtype)[:, None, None], x, _per_map(demodulation, x))
         if (noise := self.draw(seed)) is not None:
             x += (ROOT * self.noise_strength * noise).to(x.dtype)

@@ -47,8 +47,13 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.resample is not None:
             x = self.resample(x)
-        weight = (self.weight * (self.gain / math.sqrt(self.weight[0].numel()))).to(x.dtype)
-        x = convolve(x, weight, stride=self.stride, padding=self.padding)
+        weight: Tensor = self.weight
+        gain = self.gain / math.sqrt(self.weight[0].numel())
+        if x.numel() < weight.numel():
+            x = x * gain
+        else:
+            weight = weight * gain
+        x = convolve(x, weight.to(x.dtype), stride=self.stride, padding=self.padding)
         if self.bias is None:
             return x
         x += (self.gain * self.bias).to(x.dtype)[:, None, None]
