@@ -29,6 +29,7 @@ class CycleGame(Game):
     B; what is translated there and back should be what it was."""
 
     domains = ("A", "B")
+    sampling = " mode=translate input=PHOTO_OR_FOLDER direction=A2B"
 
     def __init__(
         self,
