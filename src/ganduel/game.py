@@ -110,6 +110,7 @@ class Game(nn.Module, ABC):
     """
 
     domains: tuple[str, ...]  # the kinds of images that a batch has, by name
+    sampling = ""  # what gan-sample is to be told beside the checkpoint
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
         super().__init__()

@@ -160,7 +160,7 @@ class Training:
             + f"checkpoint {self.run.checkpoints / ('best.pt' if best else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"
             "next, type one of\n"
-            f"  gan-sample ckpt={folder}\n"
+            f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"
             f"  gan-fid ckpt={folder}\n"
             f"  tensorboard --logdir {shlex.quote(self.config['runs_dir'])}\n"
             f'  {self.command("duration")} duration="{2 * recorder.step} steps"'

@@ -29,6 +29,7 @@ class CycleGame(Game):
     B; what is translated there and back should be what it was."""
 
     domains = ("A", "B")
+    sampling = " mode=translate input=PHOTO_OR_FOLDER direction=A2B"
 
     def __init__(
         self,
@@ -200,33 +201,32 @@ class ResNetGenerator(nn.Module):
             raise ValueError(f"blocks={blocks} and neck={neck} must be 0 or more")
         inner = 4 * channels
 
-        def convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Module:
-            mode = padding if stride == 1 else "zeros"
-            return nn.Conv2d(before, after, kernel, stride, kernel // 2, padding_mode=mode)
-
         def stage(layer: nn.Module, after: int) -> list[nn.Module]:
             return [layer, normalisation(norm, after, running=True), nn.ReLU(inplace=True)]
+
+        def halving(before: int, after: int) -> nn.Module:
+            return nn.Conv2d(before, after, 3, stride=2, padding=1)
 
         def doubling(before: int, after: int) -> nn.Module:
             return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
 
         self.layers = nn.Sequential(
-            *stage(convolution(image_channels, channels, 7), channels),
-            *stage(convolution(channels, 2 * channels, 3, stride=2), 2 * channels),
-            *stage(convolution(2 * channels, inner, 3, stride=2), inner),
-            *(layer for _ in range(neck) for layer in stage(convolution(inner, inner, 3), inner)),
+            *stage(Convolution(image_channels, channels, 7, padding), channels),
+            *stage(halving(channels, 2 * channels), 2 * channels),
+            *stage(halving(2 * channels, inner), inner),
+            *(layer for _ in range(neck) for layer in stage(Convolution(inner, inner, 3, padding), inner)),
             *(
                 Residual(
-                    *stage(convolution(inner, inner, 3), inner),
+                    *stage(Convolution(inner, inner, 3, padding), inner),
                     *([nn.Dropout(dropout)] if dropout else []),
-                    convolution(inner, inner, 3),
+                    Convolution(inner, inner, 3, padding),
                     normalisation(norm, inner, running=True),
                 )
                 for _ in range(blocks)
             ),
             *stage(doubling(inner, 2 * channels), 2 * channels),
             *stage(doubling(2 * channels, channels), channels),
-            WideConvolution(channels, image_channels, 7, padding=3, padding_mode=padding),
+            WideConvolution(channels, image_channels, 7, padding),
             nn.Tanh(),
         )
         initialise_normal(self, STD)
@@ -235,23 +235,38 @@ class ResNetGenerator(nn.Module):
         return self.layers(images)
 
 
-class WideConvolution(nn.Conv2d):
-    """A convolution with a square kernel, computed as one along the rows, of which the columns are then summed up: with
-    few feature maps to compute, twice as quick."""
+class Convolution(nn.Conv2d):
+    """A convolution that keeps the size: beyond the edges, images are mirrored or 0."""
 
-    def __init__(self, before: int, after: int, kernel: int, *, padding: int, padding_mode: str):
-        super().__init__(before, after, kernel, padding=padding, padding_mode=padding_mode)
-        columns = torch.eye(after * kernel).view(after, kernel, after * kernel).permute(0, 2, 1)
-        self.register_buffer(
-            "columns", columns[..., None].contiguous(), persistent=False
-        )  # (after, all rows, kernel, 1)
+    def __init__(self, before: int, after: int, kernel: int, beyond: Literal["reflect", "zeros"]):
+        super().__init__(before, after, kernel)
+        self.beyond = beyond
 
     def forward(self, x: Tensor) -> Tensor:
-        side = self.kernel_size[0]
+        return conv2d(self.padded(x), self.weight, self.bias)
+
+    def padded(self, x: Tensor) -> Tensor:
         pads = (self.kernel_size[0] // 2,) * 4
-        x = pad(x, pads, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
-        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, side)
-        return conv2d(conv2d(x, rows), self.columns, self.bias)
+        if self.beyond == "zeros":
+            return pad(x, pads)
+        with torch.autocast(x.device.type, enabled=False):  # which would mirror in float32, there and back
+            return pad(x, pads, mode="reflect")
+
+
+class WideConvolution(Convolution):
+    """The same, computed as a convolution along the rows, of which the columns are then summed up: with few feature
+    maps to compute twice as quick."""
+
+    columns: Tensor
+
+    def __init__(self, before: int, after: int, kernel: int, beyond: Literal["reflect", "zeros"]):
+        super().__init__(before, after, kernel, beyond)
+        rows = torch.eye(after * kernel).view(after, kernel, after * kernel, 1)
+        self.register_buffer("columns", rows.transpose(1, 2).contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, self.kernel_size[1])
+        return conv2d(conv2d(self.padded(x), rows), self.columns, self.bias)
 
 
 class Residual(nn.Sequential):
