@@ -20,7 +20,7 @@ from ganduel import build, checkpoint, cli
 from ganduel.errors import UserError
 from ganduel.run import RunFolder
 
-COMMANDS = ("train", "sample", "fid", "data")
+COMMANDS = ("train", "sample", "fid", "data", "report")
 TINY = ("model.channels=4", "batch_size=8", "duration=1 steps", "metric.which=[]", "device=cpu", "name=tiny")
 WEIRD = "a b=c,d(e#f'g\"h[i]~{k} \\"  # a folder's name that Hydra's grammar would choke on
 
@@ -243,9 +243,15 @@ def test_other_commands(fails: Fails, name: str, arguments: list[str], message: 
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("argument", ["batch_size", "json=[1,", "json=(", "--nonsense", "--cfg", "--cfg=all-of-it"])
+@pytest.mark.parametrize("argument", ["json=[1,", "json=(", "--nonsense", "--cfg", "--cfg=all-of-it"])
 def test_command_line_that_cannot_be_read(fails: Fails, name: str, argument: str) -> None:
     fails(name, [argument], code=2)
+
+
+def test_a_key_without_a_value(fails: Fails) -> None:
+    for name in COMMANDS[:-1]:
+        fails(name, ["batch_size"], code=2)
+    fails("report", ["batch_size"], "runs=batch_size is no run folder")  # to which folders are given like this
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -56,6 +56,7 @@ REFUSED = {
     (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
     (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
     (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
+    (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",
 }
 
 
@@ -97,6 +98,7 @@ def product() -> list[Cell]:
 
 # The command line of an option.
 OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
+    "model": lambda name: [f"model={name}"],
     "loss": lambda name: [f"loss={name}"],
     "regularizer": REGULARIZERS.__getitem__,
     "augment": AUGMENTS.__getitem__,
@@ -108,7 +110,8 @@ OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
 
 
 def arguments(cell: Cell) -> list[str]:
-    return [override for group, of in OVERRIDES.items() for override in of(cell[group])]
+    """All but the model, which comes with its own."""
+    return [override for group, of in OVERRIDES.items() if group != "model" for override in of(cell[group])]
 
 
 def check(cell: Cell, trainer) -> None:

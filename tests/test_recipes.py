@@ -30,6 +30,7 @@ def small(name: str) -> list[str]:
     """Overrides that make a recipe's networks tiny, layer by layer."""
     model = config.compose("train", [f"experiment={name}", *DATA])["model"]
     overrides = ["model.channels=4"] if "channels" in model else []
+    overrides += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
     for player in ("generator", "discriminator"):
         for key in ("channels", "widths"):
             if isinstance(listed := model[player].get(key), list):
