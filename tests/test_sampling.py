@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import MODELS, TINY
 from PIL import Image, ImageSequence
 
 import ganduel
-from ganduel import cli
+from ganduel import checkpoint, cli
+from ganduel.data.loading import to_bytes
 from ganduel.sampling import latents, parse_seeds
 
 
@@ -141,3 +143,77 @@ def test_a_film_goes_there_and_back(run, tmp_path):
 def test_what_a_model_cannot_show(run, capsys, arguments, words):
     assert cli.command("sample", ["ckpt=runs/tiny", *arguments]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def styled(packed, tmp_path, monkeypatch, capsys) -> Path:
+    """A run of a generator with styles, noise and classes."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.command("train", [*TINY, packed, *MODELS["stylegan2_ada"], "model.classes=10"]) == 0
+    capsys.readouterr()
+    return Path("runs/tiny")
+
+
+def cells(path: Path, size: int) -> torch.Tensor:
+    """(rows, columns, 3, size, size) of a picture."""
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    rows, columns = (n // (size + 2) for n in pixels.shape[1:])
+    tiles = pixels[:, 2:, 2:].unfold(1, size, size + 2).unfold(2, size, size + 2)
+    return tiles.permute(1, 2, 0, 3, 4)[:rows, :columns]
+
+
+def test_styles_are_truncated_and_walked_between(styled):
+    plain = ganduel.load(styled, noise="none", label=3)
+    average = ganduel.load(styled, noise="none", label=3, truncation=0.0).sample(range(3))
+    assert torch.equal(average[0], average[1]) and torch.equal(average[0], average[2])
+    near = ganduel.load(styled, noise="none", label=3, truncation=0.5).sample(range(3))
+    assert (near - average).abs().mean() < (plain.sample(range(3)) - average).abs().mean()
+    coarse = ganduel.load(styled, noise="none", label=3, truncation=0.0, cutoff=2).sample(range(3))
+    assert not torch.equal(coarse[0], average[0]) and not torch.equal(coarse[0], coarse[1])
+    arguments = ["ckpt=runs/tiny", "mode=interpolate", "mode.space=w", "mode.method=lerp", "mode.steps=3"]
+    assert cli.command("sample", [*arguments, "seeds=[4,9]"]) == 0  # of two classes
+    (row,) = cells(styled / "interpolate.png", 16)
+    assert torch.equal(row[[0, -1], 0], ganduel.load(styled).bytes([4, 9])[:, 0])
+
+
+def test_styles_are_mixed(styled):
+    assert cli.command("sample", ["ckpt=runs/tiny", "mode=mix", "seeds=[1,2]", "mode.columns=[2,5,8]"]) == 0
+    shown = cells(styled / "mix.png", 16)[:, :, 0]
+    assert shown.shape[:2] == (3, 4) and (shown[0, 0] == 255).all()
+    sampler = ganduel.load(styled)
+    assert torch.equal(shown[0, 1:], sampler.bytes([2, 5, 8])[:, 0])
+    assert torch.equal(shown[1:, 0], sampler.bytes([1, 2])[:, 0])
+    assert torch.equal(shown[2, 1], sampler.bytes([2])[0, 0])  # with itself
+    coarse, fine = sampler.styles(sampler.latents([1]), [1]), sampler.styles(sampler.latents([5]), [5])
+    mixed = torch.cat([coarse[:, :3], fine[:, 3:]], dim=1)  # of six layers
+    assert torch.equal(shown[1, 2], to_bytes(sampler.paint(mixed, [1]))[0, 0])
+
+
+def test_noise_and_classes_are_chosen(styled, capsys):
+    with torch.no_grad():  # untrained, noise has no strength yet
+        content = ganduel.load(styled).content
+        for name, value in content["state"]["ema"].items():
+            if name.endswith("noise_strength"):
+                value.fill_(0.5)
+    path = styled / "checkpoints" / "noisy.pt"
+    checkpoint.save(path, {key: value for key, value in content.items() if key not in ("format", "checksum")})
+    trained, random, constant, none = (
+        ganduel.load(path, noise=noise, label=0).sample([3]) for noise in (None, "random", "constant", "none")
+    )
+    assert torch.equal(trained, random)
+    assert len({float(images.sum()) for images in (random, constant, none)}) == 3
+    assert torch.equal(ganduel.load(path, noise=["none"] * 5, label=0).sample([3]), none)
+    assert torch.equal(ganduel.load(path, label=7).sample([3]), ganduel.load(path, label=7).sample([3]))
+    assert not torch.equal(ganduel.load(path, label=7).sample([3]), trained)
+    own = ganduel.load(path)
+    label = int(own.from_noise.label(torch.tensor([3])))
+    assert torch.equal(own.sample([3]), ganduel.load(path, label=label).sample([3]))
+    for arguments, words in (
+        (["label=10"], "label=10 is not allowed; this model knows 0 to 9"),
+        (["noise=loud"], "noise=loud"),
+        (["noise=[none]"], "noise=['none']"),
+        (["mode=mix", "mode.layer=6"], "mode.layer=6 must be from 1 to 5"),
+    ):
+        assert cli.command("sample", [f"ckpt={path}", *arguments]) == 1
+        assert words in capsys.readouterr().err
