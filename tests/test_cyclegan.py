@@ -310,6 +310,11 @@ def test_what_a_run_leaves(arguments, capsys):
     )
 
 
+def test_images_are_packed_with_their_margin(trainer):
+    sides = trainer(model="cyclegan").images.sides.values()
+    assert all(side.store.shape == (3, 27, 27) and side.shape == (3, 24, 24) for side in sides)  # 11.7 % more
+
+
 def test_the_eight_columns(trainer):
     one = trainer(model="cyclegan")
     made, columns = one.game.show(one.game.generators, one.images, 3)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import NO_BATCH_NORM, largest_difference, rows, state
+from conftest import MODELS, NO_BATCH_NORM, largest_difference, rows, state
 
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
@@ -46,3 +46,17 @@ def test_a_batch_that_cannot_be_shared(tiny):
     result = torchrun(2, *tiny, "batch_size=7")
     assert result.returncode != 0
     assert "error: batch_size=7 cannot be shared by 2 processes; set a multiple of 2" in result.stderr
+
+
+def test_two_processes_equal_one_in_stylegan2(tiny):
+    """With ADA that moves, path lengths of half the batch, mixing, noise and groups of images."""
+    dcgan = MODELS["dcgan"]
+    base = (*(argument for argument in tiny if argument not in dcgan), *MODELS["stylegan2_ada"], "optimizer=sgd")
+    lazy = ("regularizer.r1_stylegan.every=2", "regularizer.path_length.every=2", "duration=6 steps")
+    ada = ("augment.ada.p=0.5", "augment.ada.speed=1", "optimizer.G.lr=0.05", "optimizer.D.lr=0.05")
+    results = [torchrun(n, *base, *lazy, *ada, f"name={n}") for n in (1, 2)]
+    assert [result.returncode for result in results] == [0, 0], results[1].stderr
+    one, two = state("runs/1")["state"], state("runs/2")["state"]
+    for part in ("game", "ema", "regularizers"):
+        assert largest_difference(one[part], two[part]) < 1e-5, part
+    assert one["regularizers"]["path_length.mean"] > 0

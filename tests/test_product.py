@@ -32,7 +32,7 @@ REGULARIZERS = {
     "lazy": ("regularizer=[r1,r2]", "regularizer.r1.every=2", "regularizer.r2.every=3", *LIGHT.values()),
 }
 REGULARIZERS |= {n: (f"regularizer=[{n}]", *([LIGHT[n]] if n in LIGHT else [])) for n in options("regularizer")}
-AUGMENTS = {NONE: ()} | {name: (f"augment=[{name}]",) for name in options("augment")}
+AUGMENTS = {NONE: ("augment=[]",)} | {name: (f"augment=[{name}]",) for name in options("augment")}
 AUGMENTS["ada"] = (*AUGMENTS["ada"], "augment.ada.p=0.5")  # it would begin with nothing
 PACES = {name: (f"pace={name}",) for name in options("pace")}
 PACES["gated_by_accuracy"] = ("pace=gated", "pace.loss_floor=null", "pace.accuracy_ceiling=0.95")

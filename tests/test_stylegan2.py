@@ -13,7 +13,7 @@ from test_scripts import script
 
 from ganduel import build, config, randomness, summary
 from ganduel.errors import UserError
-from ganduel.game import Generator, NoiseGame
+from ganduel.game import Critic, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
@@ -48,6 +48,12 @@ def seeds(count: int) -> torch.Tensor:
 
 # What was published
 
+# Some rows of the table in report R0.
+REPORTED = {
+    "G": {"mapping.fc1": 262_656, "blocks.b4": 8_192, "blocks.b64.conv0": 1_442_561, "blocks.b64.torgb": 132_099},
+    "D": {"b64.fromrgb": 1_024, "b64.skip": 131_072, "b64.conv1": 1_180_160, "b4.conv": 2_364_416, "b4.out": 513},
+}
+
 
 @needs_reference
 def test_every_layer_has_the_published_sizes():
@@ -67,6 +73,7 @@ def test_every_layer_has_the_published_sizes():
                     part = part.rpartition(".")[0]
                 expected[part] += math.prod(tensor["shape"])
         assert rows == expected and sum(rows.values()) == published["n_params"]
+        assert rows.items() >= REPORTED[player].items()
 
 
 @needs_reference
@@ -444,3 +451,22 @@ def test_path_lengths_leave_running_statistics_alone(trainer):
 def test_path_lengths_that_cannot_be(trainer, model, overrides, message):
     with pytest.raises(UserError, match=message):
         trainer(*overrides, model=model)
+
+
+@pytest.mark.parametrize("group", [0, 2, 4, 3])
+def test_reals_and_fakes_in_one_pass_are_judged_as_in_two(group):
+    """Groups of minibatch deviation stay among themselves, with their labels; 3 does not divide the batch."""
+    critics = []
+    for together in (None, 0):
+        made = game("model.classes=3", f"model.discriminator.stddev_group={group}")
+        discriminator = made.discriminators["D"]
+        calls: list[int] = []
+        discriminator.register_forward_hook(lambda module, inputs, output, calls=calls: calls.append(len(output)))
+        discriminator.together = discriminator.together if together is None else together
+        critic = Critic(discriminator, made.chains[""], seeds(8), torch.arange(8) % 3)
+        critics.append((critic, calls))
+    real, fake = (torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    (joint, once), (separate, twice) = critics
+    for a, b in zip(joint.both(real, fake), separate.both(real, fake), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert once == ([8, 8] if group == 3 else [16]) and twice == [8, 8]

@@ -220,7 +220,7 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
     nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
     for override in typed:
         key = override.key_or_group
-        if key in groups or key in nodes or override.is_add():
+        if override in chosen or key in groups or key in nodes or override.is_add():
             continue
         group, _, rest = key.partition(".")
         option = rest.partition(".")[0]

@@ -68,10 +68,33 @@ class Critic:
         self.condition = () if label is None else (label,)
 
     def __call__(self, images: Tensor) -> Tensor:
+        return self.discriminator(self._augmented(images), *self.condition).float()
+
+    def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of as many real and fake images, in one pass where that changes nothing but the time.
+
+        A discriminator that judges images apart, or in groups of k images i, i + N / k, i + 2 N / k, ..., says so by
+        an attribute `together` = k.
+        """
+        group = getattr(self.discriminator, "together", 0)
+        if not group or len(real) % group:
+            return self(real), self(fake)
+        images = _joined([self._augmented(real), self._augmented(fake)], group)
+        condition = [_joined([label, label], group) for label in self.condition]
+        logits = self.discriminator(images, *condition).float().unflatten(0, (group, -1))
+        of_real, of_fake = logits.chunk(2, dim=1)
+        return of_real.flatten(0, 1), of_fake.flatten(0, 1)
+
+    def _augmented(self, images: Tensor) -> Tensor:
         # One stream a call, so that real and fake images are augmented independently; the same calls come in the
         # same order in every micro batch.
         self.seed = self.seed + randomness.GOLDEN
-        return self.discriminator(self.augment(images.float(), self.seed), *self.condition).float()
+        return self.augment(images.float(), self.seed)
+
+
+def _joined(batches: list[Tensor], group: int) -> Tensor:
+    """One batch whose groups are those of its parts."""
+    return torch.cat([batch.unflatten(0, (group, -1)) for batch in batches], dim=1).flatten(0, 1)
 
 
 @dataclass
@@ -79,7 +102,7 @@ class Duel:
     """One critic, one batch of real images and what fake ones are made from."""
 
     name: str  # "" where there is only one; names the losses
-    critic: Callable[[Tensor], Tensor]
+    critic: Critic
     real: Tensor
     latent: Tensor
     generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # latent, seed, label -> fake

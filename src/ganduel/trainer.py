@@ -210,7 +210,7 @@ class Trainer:
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         numbers = {}
         for duel in duels:
-            real, fake = duel.critic(duel.real), duel.critic(duel.fake)
+            real, fake = duel.critic.both(duel.real, duel.fake)
             # Like dropout, what disturbs labels is for training alone.
             seed = duel.seed if self.game.discriminators.training else None
             numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
