@@ -55,7 +55,7 @@ def file(name: str) -> str:
     return (config.config_dir() / "experiment" / f"{name}.yaml").read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("demo", "horse2zebra_paper")])
 def test_headers(name):
     """Whose experiment it is, the command, how long it takes and how that is known, and what the report saw."""
     header = " ".join(line[1:].strip() for line in file(name).split("defaults:")[0].splitlines()[1:])

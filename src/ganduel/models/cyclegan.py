@@ -351,6 +351,7 @@ class PatchDiscriminator(nn.Module):
         dropout: float,
     ):
         super().__init__()
+        self.together = 0 if norm == "batch" else 1  # images are judged apart
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
         if resolution < (least := 3 * 2**depth):  # else nothing would be left to judge, or to normalise by
