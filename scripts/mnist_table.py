@@ -1,4 +1,4 @@
-"""Six models on MNIST after equally many turns of G: trains them, then prints the table of docs/benchmarks.md.
+"""Six models on MNIST after equally many turns of G: trains them, then prints what gan-report says of them.
 
     python scripts/mnist_table.py --root data/mnist
 
@@ -25,7 +25,7 @@ COMMON = "data=mnist data.resolution=32 data.resize=pad batch_size=64"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data/mnist", help="where MNIST lies or goes (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=300, help="of every generator (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=1000, help="of every generator (default: %(default)s)")
     parser.add_argument("--runs", default="runs", help="where the run folders go (default: %(default)s)")
     parser.add_argument("rows", nargs="*", default=list(ROWS), help=f"which (default: all of {', '.join(ROWS)})")
     args = parser.parse_args()
