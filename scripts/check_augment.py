@@ -1,4 +1,4 @@
-"""Compare ADA's transforms with images of the reference, kept in an npz.
+"""Compare ADA's transforms with images of the reference: python scripts/check_augment.py FILE.npz
 
 Keys are `aug/<transform>@<percentile>` for what became of `in/aug_img` where every random quantity sits at that
 percentile and everything that may happen does, and `aug_gray/...` for `in/img_gray`; a transform may also be a pipe.

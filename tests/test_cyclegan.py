@@ -238,9 +238,9 @@ def test_older_fakes_meet_d_alone(trainer):
     judge.register_forward_hook(lambda _, inputs, __: met.append(inputs[0].clone()))
     for _ in range(4):
         one.step()
-    assert len(met) == 12  # G on fakes; D on reals, D on fakes
-    assert torch.equal(met[0], met[2])
-    later = [(met[i], met[i + 2]) for i in (3, 6, 9)]
+    assert [len(images) for images in met] == [4, 8] * 4  # G on fakes; D on reals and fakes
+    assert torch.equal(met[0], met[1][4:])
+    later = [(met[i], met[i + 1][4:]) for i in (2, 4, 6)]
     replaced = sum(not torch.equal(a, b) for new, old in later for a, b in zip(new, old, strict=True))
     assert 0 < replaced < 12
     before = copy.deepcopy(one.game.state_dict())
