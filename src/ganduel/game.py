@@ -27,7 +27,7 @@ about it comes; where the images have classes a "label", int64 (N,); and "fake" 
 there already."""
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """Noise (N, latent) to images (N, C, H, W) in [-1, 1], in two halves: what the latent means, and the image of that.
 
     `seed` (N,) is hashed to whatever else is random about an image; without it, nothing is. `label` (N,) is its class,
@@ -41,9 +41,9 @@ class Generator(nn.Module):
         """What the image is made from: the output of a mapping network, where there is one."""
         return latent
 
+    @abstractmethod
     def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
         """The images of styles."""
-        raise NotImplementedError
 
     def forward(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         return self.synthesis(self.style(latent, seed, label), seed)
