@@ -71,9 +71,8 @@ def parts(trainer: Trainer) -> list[Part]:
     """An iteration, phase by phase."""
     found, drawn, fakes = [], [], {}
     for turn in trainer.pace.turns:
-        player, batch = trainer.players[turn.player], trainer.draw(turn)
+        player, batch = trainer.players[turn.player], trainer.draw(turn, fakes)
         drawn.append(turn)
-        batch |= {f"fake{name}": images for name, images in trainer.game.replay(fakes, batch["seed"]).items()}
         for phase in player.phases:
             trainer.stats.reset()
             met = trainer.run(phase, player, batch)

@@ -146,26 +146,29 @@ class Trainer:
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
         """All phases of a turn that are due. Returns the fakes that the next turn meets instead of new ones: none, but
         where players share them."""
-        player, batch = self.players[turn.player], self.draw(turn)
+        player, batch = self.players[turn.player], self.draw(turn, fakes)
         player.set_rate(self.images_seen)
-        if fakes:
-            batch |= {f"fake{name}": images for name, images in self.game.replay(fakes, batch["seed"]).items()}
         nth = self.iteration * player.turns + turn.nth
-        met = [self.run(player.phases[0], player, batch)]
-        for phase in player.phases[1:]:
-            if met[0] and nth % phase.every == 0:
+        main, *lazy = player.phases
+        met = self.run(main, player, batch)
+        for phase in lazy:
+            if met and nth % phase.every == 0:
                 self.run(phase, player, batch)
-        return fakes_of(met[0]) if self.pace.share and turn.player == "G" else {}
+        return fakes_of(met) if self.pace.share and turn.player == "G" else {}
 
-    def draw(self, turn: Turn) -> Batch:
-        """This process's share of the turn's global batch: every so many-th image, as for micro batches."""
+    def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
+        """This process's share of the turn's global batch: every so many-th image, as for micro batches. With it go
+        what the game makes of the `fakes` that the turn before left."""
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
         stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
+        seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
+        shared = self.game.replay(fakes, seed) if fakes else {}
         return {
             **self.images.batch(position, share, stride=world),
-            "seed": randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device),
+            **{f"fake{name}": images for name, images in shared.items()},
+            "seed": seed,
         }
 
     def run(self, phase: Phase, player: Player, batch: Batch) -> list[list[Duel]]:
