@@ -333,7 +333,7 @@ def features(compose) -> list[str]:
     """A classifier of digits as the features of images that are none."""
     from ganduel.data.loading import open_images
     from ganduel.data.prepare import prepare
-    from ganduel.evaluation.fid import find_features
+    from ganduel.evaluation.extractors import find_features
 
     data = compose()["data"]
     digits = open_images(prepare(data, 1, []), data, seed=0, device=torch.device("cpu"))

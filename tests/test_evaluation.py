@@ -12,8 +12,9 @@ from ganduel import cli
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.prepare import prepare
 from ganduel.errors import UserError
-from ganduel.evaluation import features
-from ganduel.evaluation.fid import Batched, Features, find_features, measure
+from ganduel.evaluation import features, neighbours, paths
+from ganduel.evaluation.extractors import Features, find_features
+from ganduel.evaluation.fid import Images, in_batches, measure
 
 CPU = torch.device("cpu")
 
@@ -29,12 +30,12 @@ def digit_features(digits, packed) -> Features:
     return find_features("digits", None, digits, Path(packed.removeprefix("data.packed=")))
 
 
-def real(images: ImageSet) -> Batched:
-    return Batched(lambda numbers: images.gather(images.train[list(numbers)]), images.count, 50)
+def real(images: ImageSet) -> Images:
+    return Images(lambda numbers: images.gather(images.train[list(numbers)]), images.count)
 
 
-def fake(images: torch.Tensor) -> Batched:
-    return Batched(lambda numbers: images[list(numbers)], len(images), 50)
+def fake(images: torch.Tensor) -> Images:
+    return Images(lambda numbers: images[list(numbers)], len(images))
 
 
 def score(images, digits, kind, which=("fid",), **settings) -> dict[str, float]:
@@ -77,18 +78,6 @@ def test_batch_size_does_not_matter(digits, digit_features):
     images = digits.store.pixels[:101]
     values = [score(images, digits, digit_features, batch=batch)["fid"] for batch in (1, 7, 64)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-3)
-
-
-def test_cached_statistics_belong_to_their_images_and_weights(digits, digit_features, tmp_path):
-    images = digits.store.pixels[:200]
-    first = score(images, digits, digit_features, reference=digits.fingerprint, cache=tmp_path)["fid"]
-    (statistics,) = tmp_path.glob("*stat-fid*")
-    assert digits.fingerprint in statistics.name and digit_features.identity in statistics.name
-    torch.save({"mu": np.zeros(64, np.float32), "sigma": np.eye(64)}, statistics)  # poison: it is used ...
-    assert score(images, digits, digit_features, reference=digits.fingerprint, cache=tmp_path)["fid"] != first
-    digits.train = digits.train[:-1]  # ... but not for other images
-    again = score(images, digits, digit_features, reference=digits.fingerprint, cache=tmp_path)["fid"]
-    assert again == pytest.approx(first, rel=0.05)
 
 
 def test_inception_offline_says_what_to_do(monkeypatch, tmp_path):
@@ -241,3 +230,224 @@ def test_the_best_networks_are_kept(train):
     from conftest import state
 
     assert state("runs/tiny", "best")["step"] == min(values, key=values.__getitem__)
+
+
+def test_a_poisoned_cache_is_not_used(digits, digit_features, tmp_path):
+    """Statistics of other images under the right name: renamed, with their account of themselves edited, or damaged."""
+    every = ("fid", "kid")
+    images = digits.store.pixels[:200]
+    settings = {"reference": digits.fingerprint, "cache": tmp_path}
+    first = score(images, digits, digit_features, every, **settings)
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name.rpartition("-")[2] for path in paths] == ["features.pt", "moments.pt"]
+    assert all(digits.fingerprint in path.name and digit_features.identity in path.name for path in paths)
+    digits.train, whole = digits.train[:300], digits.train
+    other = score(images, digits, digit_features, every, reference=digits.fingerprint, cache=tmp_path)
+    assert other["fid"] != pytest.approx(first["fid"], rel=0.01)
+    digits.train = whole
+    good = [path.read_bytes() for path in paths]
+    for path in paths:
+        (stranger,) = set(tmp_path.glob(f"*{path.name.rpartition('-')[2]}")) - {path}
+        stranger.replace(path)
+    assert score(images, digits, digit_features, every, **settings) == pytest.approx(first)
+    assert [path.read_bytes() for path in paths] == good  # made anew
+    for path in paths:
+        content = torch.load(path, weights_only=True)
+        torch.save({name: 0 * x if isinstance(x, torch.Tensor) else x for name, x in content.items()}, path)
+    assert score(images, digits, digit_features, every, **settings) == pytest.approx(first)
+
+
+def test_the_cache_is_used(digits, digit_features, tmp_path):
+    """The second measurement looks at no real image, whatever it asks for that is there."""
+    images = digits.store.pixels[:100]
+    settings = {"reference": digits.fingerprint, "cache": tmp_path}
+    first = score(images, digits, digit_features, ("fid", "kid", "prc"), **settings)
+    digits.gather = None
+    for which in (("fid", "kid", "prc"), ("fid",), ("kid",)):
+        again = score(images, digits, digit_features, which, **settings)
+        assert again == pytest.approx({name: first[name] for name in again})
+
+
+def test_precision_and_recall_are_torch_fidelitys():
+    """And density and coverage their formulae (Naeem et al. 2020, section 3)."""
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    for overlap in (0.0, 0.7, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
+        ours = neighbours.neighbourhoods(fake, real)
+        theirs = prc_features_to_metric(fake, real, verbose=False)
+        assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
+        assert 0.05 < ours["recall"] < 0.95 or overlap == 2
+        between = (fake[:, None] - real).square().sum(2).sqrt()
+        radius = (real[:, None] - real).square().sum(2).sqrt().sort(1).values[:, 5]
+        density = sum(float((between[i] < radius).sum()) for i in range(90)) / (5 * 90)
+        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(130)) / 130
+        assert (ours["density"], ours["coverage"]) == pytest.approx((density, coverage), abs=1e-6)
+
+
+def test_distances_in_parts_are_the_same(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
+    whole = neighbours.neighbourhoods(fake, real)
+    monkeypatch.setattr(neighbours, "AT_ONCE", 350)
+    assert neighbours.neighbourhoods(fake, real) == pytest.approx(whole)
+
+
+def test_a_batch_that_does_not_fit_is_halved():
+    done, tried = [], []
+
+    def do(numbers: range) -> None:
+        tried.append(len(numbers))
+        if len(numbers) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.extend(numbers)
+
+    in_batches(11, 8, do)
+    assert done == list(range(11)) and tried == [8, 4, 2, 2, 2, 2, 2, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches(3, 8, lambda numbers: do(range(9)))
+    with pytest.raises(RuntimeError, match="something else"):
+        in_batches(3, 8, lambda numbers: (_ for _ in ()).throw(RuntimeError("something else")))
+
+
+def test_one_image_over_and_over_scores_no_recall(digits, digit_features):
+    one = digits.store.pixels[:1].expand(300, -1, -1, -1)
+    values = score(one, digits, digit_features, ("prc", "dc", "successive"))
+    assert values["recall"] < 0.05 and values["coverage"] < 0.05 and abs(values["successive_fid"]) < 1e-6
+    varied = score(digits.store.pixels[:300], digits, digit_features, ("prc", "dc", "successive"))
+    assert varied["recall"] > 0.5 and varied["coverage"] > 0.1 and varied["successive_fid"] > 1
+
+
+def test_the_extractor_looks_once_at_every_image(digits, digit_features):
+    """However many metrics are asked for."""
+    seen = []
+    digit_features.extractor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    score(digits.store.pixels[:100], digits, digit_features, ("fid", "kid", "isc", "prc", "dc", "successive"))
+    assert sum(seen) == 100 + digits.count
+
+
+def test_path_length_of_a_linear_generator(monkeypatch):
+    """With the mean squared difference as distance: that of the ends; the extremes do not count."""
+    generator = torch.Generator().manual_seed(0)
+    start, goal = (torch.randn(200, 1, 4, 4, generator=generator, dtype=torch.float64) / 10 for _ in range(2))
+    goal[7] += 1000
+
+    class Difference(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            assert a.shape[1:] == (3, 4, 4)
+            return (a - b).square().mean((1, 2, 3))[:, None]
+
+    def walk(numbers: range, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        a, b = start[list(numbers)], goal[list(numbers)]
+        return a, torch.lerp(a, b, share)
+
+    monkeypatch.setattr(paths, "lpips", Difference)
+    monkeypatch.setattr(paths, "STEP", 0.5)
+    lengths = (127.5 * (start - goal)).square().mean((1, 2, 3)).sort().values
+    expected = float(lengths[1:-1].mean())  # of 200, the 1st percentile lies between the 2nd and the 3rd
+    for batch in (1, 64):
+        assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=0.02)
+
+
+def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):
+    assert train("metric.which=[ppl]") == 1
+    assert "ppl is of walks through w and needs a model with a mapping network" in capsys.readouterr().err
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=r"ppl.*weights-vgg16-lpips.pth.*get it from https.*put it into"):
+        paths.lpips()
+
+
+def test_walks_begin_at_the_samples_and_go_the_way(trainer):
+    """The images of a walk's beginning are those of the samples, and a step twice as far changes twice as much."""
+    one = trainer(model="stylegan2_ada")
+    (compared,) = one.game.comparisons(one.ema.generators, one.images)
+    near, far = compared.walk(range(2, 5), 3, 1e-4)
+    assert torch.equal(near, compared.make(range(2, 5), 3))
+    moved = float((far - near).abs().max())
+    assert 0 < moved < 1e-2
+    further = compared.walk(range(2, 5), 3, 2e-4)[1]
+    assert float((further - near).abs().max()) == pytest.approx(2 * moved, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["clip", "dinov2"])
+def test_weights_that_are_not_there_are_named(kind, monkeypatch, tmp_path):
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=rf"metric.features={kind} needs .*\.pt.*{tmp_path}"):
+        find_features(kind, None, None, tmp_path)
+
+
+def test_an_inception_score_needs_a_classifier(digits, digit_features):
+    with pytest.raises(UserError, match="isc needs a classifier, which clip is not"):
+        score(digits.store.pixels[:9], digits, Features("clip", digit_features.weights), ("isc",))
+
+
+def test_a_study_of_sample_sizes(train, capsys):
+    """A row for every number of images, each repeated with other samples, in a table and in metrics.jsonl."""
+    assert train("metric.which=[fid]", "metric.samples=20") == 0
+    capsys.readouterr()
+    arguments = ["ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=[4,16]", "repeats=3"]
+    assert cli.command("fid", [*arguments, "json=true"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    singles = []
+    for seed in range(3):
+        assert cli.command("fid", [arguments[0], "metric.samples=16", f"seed={seed}", "json=true"]) == 0
+        singles.append(json.loads(capsys.readouterr().out)["fid"])
+    row = result["rows"][1]
+    mean, deviation = np.mean(singles), np.std(singles, ddof=1)
+    assert row["fid"] == pytest.approx(mean) and row["fid_repeats_std"] == pytest.approx(deviation)
+    lines = result["text"].splitlines()
+    assert lines[0] == "| images | fid, mean | fid, std | fid, relative |"
+    assert lines[3] == f"| 16 | {mean:.4g} | {deviation:.2g} | {deviation / mean:.1%} |"
+    assert [r["generated"] for r in rows("runs/tiny", "metrics.jsonl") if r["by"] == "gan-fid"] == [4, 16, 16, 16, 16]
+    for bad in ("abc", "[4,1]", "[]"):
+        assert cli.command("fid", [arguments[0], f"metric.samples={bad}"]) == 1
+        assert "it takes a number of images, 2 or more, or a list of them" in capsys.readouterr().err
+
+
+def test_patience_ends_a_run(train, monkeypatch, capsys):
+    """After so many measurements without a better one, saved and with its pictures; a resumed run counts on, and goes
+    on with more patience."""
+    from ganduel import record
+
+    found = iter([5.0, 4.0, 6.0, 7.0, 3.0, 3.5])
+
+    def fake_measurement(*_: object, **__: object) -> dict:
+        settings = {"features": "none", "note": "", "ema": True, "seed": 0, "versions": {}}
+        return {"fid": next(found), "generated": 1, "real": 1, "data": "", **settings}
+
+    monkeypatch.setattr(record, "evaluate", fake_measurement)
+    settings = ("metric.which=[fid]", "every.metric=1 steps", "duration=5 steps", "every.sample=5 steps")
+    assert train(*settings, "metric.patience=2", "every.checkpoint=5 steps") == 0
+    error = capsys.readouterr().err
+    assert "ended      early: 2 measurements without a better one: metric.patience=2" in error
+    from conftest import state
+
+    assert state("runs/tiny")["step"] == 3 and state("runs/tiny", "best")["step"] == 1
+    assert Path("runs/tiny/samples/000000kimg.png").exists()
+    assert train(*settings, "metric.patience=2") == 0  # at once, again
+    assert state("runs/tiny")["step"] == 3
+    assert train(*settings, "metric.patience=3") == 0
+    assert state("runs/tiny")["step"] == 5 and state("runs/tiny", "best")["step"] == 4
+
+
+def test_the_cost_of_measuring_is_told(train, capsys):
+    assert train("metric.which=[fid]", "metric.samples=20", "every.metric=2 steps") == 0
+    import re
+
+    log = Path("runs/tiny/train.log").read_text()
+    assert re.search(r"step 0: fid .*\(\d+\.\d s\)\n", log)
+    assert re.search(r"step 4: fid \S+ \(\d+\.\d s, measuring takes \d+\.\d% of the time\)\n", log)
+    lines = [json.loads(line) for line in Path("runs/tiny/stats.jsonl").read_text().splitlines()]
+    assert all(0 < line["speed/measuring"] < 1 for line in lines)

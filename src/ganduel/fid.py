@@ -14,7 +14,9 @@ from ganduel.data.streaming import place
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.fid import Folder, find_features, measure
+from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.fid import measure
+from ganduel.evaluation.folders import Folder
 from ganduel.sample import beside
 from ganduel.sampling import Sampler
 
@@ -23,6 +25,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Returns the values with their provenance."""
     if (config["ckpt"] is None) == (config["folders"] is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
+    counts(config["metric"]["samples"])
     return of_folders(config) if config["ckpt"] is None else of_checkpoint(config)
 
 
@@ -48,31 +51,41 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     cache = path.parent
     kind = settings["features"] or trained["metric"]["features"]
     features = find_features(kind, settings["weights"] or trained["metric"]["weights"], images, cache)
-    rows = [
-        evaluate(
-            sampler.game.comparisons(sampler.game.generators, images),
-            features,
-            which=settings["which"],
-            samples=settings["samples"],
-            seed=config["seed"] + repeat,
-            batch=config["batch"],
-            cache=cache,
-            ema=config["ema"],
-        )
-        for repeat in range(config["repeats"])
-    ]
-    row = {**rows[0], **spread(rows)}
-    row |= {
-        "text": describe(row),
-        "by": "gan-fid",
-        "ckpt": str(sampler.path),
-        "step": sampler.content["step"],
-    }
-    row |= {"images": sampler.content["images_seen"], "time": time.strftime("%FT%T")}
+    comparisons = sampler.game.comparisons(sampler.game.generators, images)
+    sizes = counts(settings["samples"])
+    found = []
+    for size in sizes:
+        repeats = [
+            evaluate(
+                comparisons,
+                features,
+                which=settings["which"],
+                samples=size,
+                seed=config["seed"] + repeat,
+                batch=config["batch"],
+                cache=cache,
+                ema=config["ema"],
+            )
+            for repeat in range(config["repeats"])
+        ]
+        row = {**repeats[0], **spread(repeats)}
+        row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
+        row |= {"images": sampler.content["images_seen"], "repeats": config["repeats"], "time": time.strftime("%FT%T")}
+        found.append(row)
     if (log := beside(sampler.path) / "metrics.jsonl").exists():
         with open(log, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-    return row
+            file.writelines(json.dumps(row) + "\n" for row in found)
+    return {"text": table(found), "rows": found} if len(found) > 1 else found[0]
+
+
+def counts(value: Any) -> list[int]:
+    """One number of images, or several. Raises UserError."""
+    found = value if isinstance(value, list) else [value]
+    if not found or not all(type(count) is int and count >= 2 for count in found):
+        raise UserError(
+            f"metric.samples={value} is not allowed; it takes a number of images, 2 or more, or a list of them"
+        )
+    return found
 
 
 def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -82,6 +95,25 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
     if len(rows) > 1:
         result |= {f"{name}_repeats_std": statistics.stdev(v) for name, v in values.items()}
     return result
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """What becomes of every value with the number of images, in Markdown: mean, and of several repeats the standard
+    deviation and how large that is beside the mean."""
+    repeated = rows[0]["repeats"] > 1
+    values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
+    kinds = ("mean", "std", "relative") if repeated else ("mean",)
+    heads = ["images", *(f"{name}, {kind}" if repeated else name for name in values for kind in kinds)]
+    lines = [heads, ["---:"] * len(heads)]
+    for row in rows:
+        cells = [f"{next(row[key] for key in row if key.startswith('generated')):,}"]
+        for name in values:
+            mean, std = row[name], row.get(f"{name}_repeats_std", 0.0)
+            relative = f"{abs(std / mean):.1%}" if mean else "-"
+            cells += [f"{mean:.4g}", f"{std:.2g}", relative] if repeated else [f"{mean:.4g}"]
+        lines.append(cells)
+    repeats = f"{rows[0]['repeats']} times, with other samples each time; " if repeated else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
 
 
 def packed_set(content: dict[str, Any], data: dict[str, Any], config: dict[str, Any]) -> Path:
@@ -112,10 +144,12 @@ def of_folders(config: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"folders={config['folders']} is not allowed; it takes two, as in folders=[real,fake]")
     real, fake = (Folder(path) for path in config["folders"])
     settings = config["metric"]
+    if "ppl" in settings["which"]:
+        raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
     features = find_features(settings["features"] or "inception", settings["weights"], None, Path())
     values = measure(
-        fake,
-        real,
+        fake.images,
+        real.images,
         features,
         settings["which"],
         reference=None,
@@ -125,8 +159,8 @@ def of_folders(config: dict[str, Any]) -> dict[str, Any]:
     )
     row = {
         **values,
-        "generated": len(fake),
-        "real": len(real),
+        "generated": fake.images.count,
+        "real": real.images.count,
         "features": features.identity,
         "note": features.note,
         "data": f"{config['folders'][0]} {real.identity}",

@@ -124,6 +124,9 @@ class Comparison(NamedTuple):
     most: int | None  # how many different ones can be made; None: any number
     images: ImageSet
     real: Tensor  # the numbers of the real ones among `images`
+    # The numbers of some walks through w, a seed and a share of the way -> images where they begin, and so far on; None
+    # without a w.
+    walk: Callable[[range, int, float], tuple[Tensor, Tensor]] | None = None
 
 
 class Game(nn.Module, ABC):
@@ -222,13 +225,28 @@ class NoiseGame(Game):
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
         """Samples against all training images."""
         assert isinstance(images, ImageSet)
+        generator = generators["G"]
+        assert isinstance(generator, Generator)
+
+        def seeds(numbers: range, seed: int, stream: str) -> Tensor:
+            return randomness.seeds(seed, stream, first=numbers.start, count=len(numbers), device=images.device)
 
         def make(numbers: range, seed: int) -> Tensor:
-            stream = (seed, "metric")
-            seeds = randomness.seeds(*stream, first=numbers.start, count=len(numbers), device=images.device)
-            return self.sample(generators, seeds)
+            return self.sample(generators, seeds(numbers, seed, "metric"))
 
-        return [Comparison("", make, None, images, images.train)]
+        @torch.no_grad()
+        def walk(numbers: range, seed: int, share: float) -> tuple[Tensor, Tensor]:
+            begin, end = seeds(numbers, seed, "metric"), seeds(numbers, seed, "far end of a walk")
+            label = self.label(begin)
+            start, goal = (generator.style(self.latent(some), some, label) for some in (begin, end))
+            near, far = (generator.synthesis(w, begin).float() for w in (start, torch.lerp(start, goal, share)))
+            return near, far
+
+        with torch.no_grad():
+            one = seeds(range(1), 0, "metric")
+            latent = self.latent(one)
+            mapped = generator.style(latent, one, self.label(one)) is not latent
+        return [Comparison("", make, None, images, images.train, walk if mapped else None)]
 
     def latent(self, seed: Tensor) -> Tensor:
         return randomness.normal(seed, (self.latents,), "latent")

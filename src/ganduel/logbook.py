@@ -33,14 +33,15 @@ class Logbook:
         """To the terminal and to train.log."""
         self.run.note(text)
 
-    def numbers(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
-        """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye."""
+    def numbers(self, row: dict[str, Any], metrics: dict[str, float], status: dict[str, str]) -> None:
+        """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye like `status`."""
         self.run.append("stats.jsonl", row)
         for name, value in row.items():
             if "/" in name:
                 self.writer.add_scalar(name, value, row["images"])
         shown = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
         shown |= {name: f"{value:.3g}" for name, value in metrics.items()}
+        shown |= status
         speed = row["speed/images_per_second"]
         shown["images/s"] = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
         self.bar.set_postfix(shown, refresh=False)

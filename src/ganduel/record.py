@@ -13,9 +13,10 @@ from ganduel import checkpoint, distributed
 from ganduel.data.loading import to_bytes
 from ganduel.device import memory
 from ganduel.errors import UserError
-from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.fid import find_features
+from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
+from ganduel.evaluation.extractors import find_features
 from ganduel.game import SHOWN
+from ganduel.health import Health
 from ganduel.logbook import Logbook
 from ganduel.run import RunFolder, differences
 from ganduel.sampling.grids import save_png, tile
@@ -43,11 +44,16 @@ class Recorder:
         self.main = distributed.is_main()
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
+        self.worse = 0  # measurements since the best
         self.measurable = True  # until a measurement fails
+        self.measuring = 0.0  # seconds
+        self.health = Health(**config["health"])
+        self.ended = ""  # why the run is to end before its time
         self.interrupted: Callable[[], bool] = lambda: False
         self.saved = 0  # the step of the newest checkpoint
         self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
         self.log: Logbook
+        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config["metric"]["which"])
 
     def open(self, total: int) -> bool:
         """Go on where the folder's newest checkpoint stands, if it has one; `total` is in iterations. Returns whether
@@ -62,6 +68,7 @@ class Recorder:
             self.run.record(self.config, self.overrides)
             self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
         self.watch = Stopwatch(self.trainer.iteration, self.trainer.device)
+        self.lose_patience()
         return resumed
 
     @property
@@ -75,19 +82,28 @@ class Recorder:
         return f"{round(self.trainer.images_seen / 1000):06d}kimg"
 
     def write_statistics(self) -> None:
-        """Means since the last time, validation, learning rates, speed and memory."""
+        """Means since the last time, validation, health, learning rates, speed and memory."""
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
         trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers |= self.watch.pausing(trainer.validate)() | trainer.readings()
+        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, numbers))()
+        status = self.health.status(numbers | seen)
+        numbers |= seen
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
         numbers["speed/images_per_second"] = speed
+        numbers["speed/measuring"] = self.measuring_share
         numbers["memory/gigabytes"] = memory(trainer.device)
         if self.main:
-            self.log.numbers({"step": self.step, "images": trainer.images_seen, **numbers}, self.metric)
+            row = {"step": self.step, "images": trainer.images_seen, **numbers}
+            self.log.numbers(row | ({"alarms": alarms} if alarms else {}), self.metric, status)
+            for name, text in alarms.items():
+                self.log.say(f"alarm ({name}) at step {self.step:,}: {text}")
+        if alarms and self.config["on_alarm"] == "stop":
+            self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
 
     def write_reals(self) -> None:
         """A grid of training images, to hold the samples against."""
@@ -107,44 +123,73 @@ class Recorder:
         save_png(picture, folder / f"{file}.png")
         self.log.picture(f"samples/{name}", picture, self.trainer.images_seen)
 
+    @property
+    def measuring_share(self) -> float:
+        """What measurements have taken of the time since this process began to train."""
+        return self.measuring / max(self.watch.running, 1e-9)
+
     def measure(self) -> None:
         """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
         training goes on."""
         self.check_finite()  # all processes, before the first goes its own way
-        settings = self.config["metric"]
-        if not self.main or not settings["which"] or not self.measurable:
-            return
-        folder = Path(self.config["data"]["packed"])
+        if self.main and self.config["metric"]["which"] and self.measurable:
+            start = time.perf_counter()
+            row = self._measured()
+            seconds = time.perf_counter() - start
+            self.measuring += seconds
+            if row is not None:
+                self._note(row, seconds)
+        self.lose_patience()
+
+    def _measured(self) -> dict[str, Any] | None:
+        """The values with all that they depend on; None where there are none."""
+        settings, folder = self.config["metric"], Path(self.config["data"]["packed"])
         try:
-            row = evaluate(
+            return evaluate(
                 self.trainer.game.comparisons(self.trainer.ema.generators, self.trainer.images),
                 find_features(settings["features"], settings["weights"], self.trainer.images, folder),
                 which=settings["which"],
                 samples=self.samples,
                 seed=0,
-                batch=self.trainer.micro_batch,
+                batch=settings["batch"],
                 cache=folder,
                 ema=True,
                 proceed=self.proceed,
             )
         except Abandoned:
             self.log.say(f"step {self.step:,}: a signal ended the measurement")
-            return
         except (UserError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             self.log.say(f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics")
             self.measurable = False
-            return
+        return None
+
+    def _note(self, row: dict[str, Any], seconds: float) -> None:
+        """Tell what was measured and what it cost, and keep the best networks."""
         self.metric = {name: value for name, value in row.items() if isinstance(value, float)}
+        first, began = not self.best, self.trainer.iteration == self.watch.began
         row = {"by": "gan-train", "step": self.step, "images": self.trainer.images_seen, **row}
-        self.log.metrics(row, self.metric)
-        values = ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
-        self.log.say(f"step {self.step:,}: {values}" if self.best else f"step {self.step:,}: {describe(row)}")
-        name, sign = METRICS[settings["which"][0]]
+        self.log.metrics(row | {"speed/seconds": seconds}, self.metric)
+        values = describe(row) if first else ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
+        share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
+        self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
+        name, sign = METRICS[self.config["metric"]["which"][0]]
         # Written so that a best that is not a number, or of another metric, gives way.
-        if not sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
-            self.best = {"step": self.step, **self.metric}
+        if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
+            self.worse += 1
+        else:
+            self.best, self.worse = {"step": self.step, **self.metric}, 0
             self.run.save_networks(self.content(), "best.pt")
+
+    def lose_patience(self) -> None:
+        """End the run once as many measurements as are set have brought nothing better."""
+        patience = self.config["metric"]["patience"]
+        if patience is not None and distributed.agree(int(self.worse >= patience)):
+            self.end(f"{patience} measurements without a better one: metric.patience={patience}")
+
+    def end(self, reason: str) -> None:
+        """Let the run end after this iteration; all processes do so alike."""
+        self.ended = self.ended or reason
 
     def proceed(self) -> None:
         """Raise Abandoned, in the middle of a measurement, once a signal asks the run to end."""
@@ -182,6 +227,8 @@ class Recorder:
             "images_seen": self.trainer.images_seen,
             "metric": self.metric,
             "best": self.best,
+            "worse": self.worse,
+            "health": self.health.state,
             "state": self.trainer.state_dict(),
         }
 
@@ -213,6 +260,8 @@ class Recorder:
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
+        self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.health.state |= content.get("health", {})
         return True
 
 
@@ -222,6 +271,7 @@ class Stopwatch:
     def __init__(self, iteration: int, device: torch.device):
         self.iteration, self.device = iteration, device
         self.start, self.paused = time.perf_counter(), 0.0
+        self.began, self.beginning = iteration, self.start
 
     def pausing(self, do: Callable[[], T]) -> Callable[[], T]:
         """The same task, not counted."""
@@ -236,6 +286,11 @@ class Stopwatch:
                 self.paused += time.perf_counter() - start
 
         return paused
+
+    @property
+    def running(self) -> float:
+        """Seconds since the beginning, pauses included."""
+        return time.perf_counter() - self.beginning
 
     def rate(self, iteration: int) -> float:
         """Since the last call."""

@@ -26,6 +26,20 @@ class Metric:
     samples: int | None
     features: str
     weights: str | None
+    batch: int
+    patience: int | None
+
+
+@dataclass
+class Health:
+    checks: int
+    lasting: int
+    spread: float | None
+    explosion: float | None
+    vanishing: float | None
+    overfitting: float | None
+    accuracy: float | None
+    ada: float | None
 
 
 @dataclass
@@ -78,8 +92,10 @@ class Train:
     init_from: str | None
     allow: list[str]
     json: bool
+    on_alarm: str
     every: Every
     metric: Metric
+    health: Health
     ema: Ema
     data: Data
     model: dict[str, Any]
@@ -133,7 +149,7 @@ class FidData:
 @dataclass
 class FidMetric:
     which: list[str]
-    samples: int
+    samples: Any  # a number, or a list of them
     features: str | None
     weights: str | None
 
@@ -180,6 +196,16 @@ RANGES = {
     "batch": (1, None),
     "repeats": (1, None),
     "metric.samples": (2, None),
+    "metric.batch": (1, None),
+    "metric.patience": (1, None),
+    "health.checks": (1, None),
+    "health.lasting": (1, None),
+    "health.spread": (0, None),
+    "health.overfitting": (0, None),
+    "health.accuracy": (0, 1),
+    "health.explosion": (1, None),
+    "health.vanishing": (0, None),
+    "health.ada": (0, 1),
     "data.resolution": (4, 1024),
     "data.crop": (4, None),
     "data.margin": (0, 1),
@@ -199,9 +225,18 @@ CHOICES = {
     "precision": (None, "fp32", "bf16", "fp16"),
     "data.channels": (1, 3),
     "data.resize": ("box", "bicubic", "lanczos", "pad"),
-    "metric.features": (None, "inception", "digits"),
+    "metric.features": (None, "inception", "digits", "clip", "dinov2"),
+    "on_alarm": ("warn", "stop"),
     "data.on_device": ("auto", True, False),
-    "data.features": ("inception", "digits"),
+    "data.features": ("inception", "digits", "clip", "dinov2"),
 }
 # Metrics; which of a metric's values decides what is best, and whether less (1) or more (-1) is better.
-METRICS = {"fid": ("fid", 1), "kid": ("kid", 1), "isc": ("isc", -1), "prc": ("recall", -1)}
+METRICS = {
+    "fid": ("fid", 1),
+    "kid": ("kid", 1),
+    "isc": ("isc", -1),
+    "prc": ("recall", -1),
+    "dc": ("coverage", -1),
+    "ppl": ("ppl", 1),
+    "successive": ("successive_fid", -1),
+}

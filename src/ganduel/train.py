@@ -73,8 +73,8 @@ class Training:
         pausing = recorder.watch.pausing
         tasks = [
             Task(self.every["every.log"], recorder.write_statistics),
-            Task(self.every["every.sample"], pausing(recorder.write_samples)),
             Task(self.every["every.metric"], pausing(recorder.measure)),
+            Task(self.every["every.sample"], pausing(recorder.write_samples)),
             Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: it vouches for the others
         ]
         try:
@@ -87,12 +87,13 @@ class Training:
                     for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
                         do()
                         self.heed(signals)
-                while trainer.iteration < self.total:
+                while trainer.iteration < self.total and not recorder.ended:
                     trainer.step()
                     if recorder.main:
                         recorder.log.bar.update(trainer.pace.n_generator)
                     for task in tasks:
-                        if trainer.iteration % task.every == 0 or trainer.iteration == self.total:
+                        # A task may end the run: those after it are then its last.
+                        if trainer.iteration % task.every == 0 or trainer.iteration == self.total or recorder.ended:
                             task.do()
                     self.heed(signals)
             return self.finish()
@@ -147,6 +148,7 @@ class Training:
             "step": recorder.step,
             "images_seen": self.trainer.images_seen,
             **recorder.metric,
+            **({"ended": recorder.ended} if recorder.ended else {}),
         }
         if not recorder.main:
             return result
@@ -156,6 +158,7 @@ class Training:
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
             f"finished   {self.clock.describe(self.trainer.iteration)}\n"
+            + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
             + (f"best       {best} at step {recorder.best['step']:,}\n" if best else "")
             + f"checkpoint {self.run.checkpoints / ('best.pt' if best else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"

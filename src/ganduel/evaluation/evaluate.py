@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from ganduel import __version__
-from ganduel.data.loading import ImageSet, to_bytes
-from ganduel.evaluation.fid import FIDELITY_VERSION, Batched, Features, measure
+from ganduel.data.loading import to_bytes
+from ganduel.errors import UserError
+from ganduel.evaluation.extractors import Features
+from ganduel.evaluation.fid import FIDELITY_VERSION, Images, measure
+from ganduel.evaluation.paths import path_length
 from ganduel.game import Comparison
+
+# The values that are said, in this order; of several comparisons, with their names at the end.
+SHOWN = "fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"
 
 
 def evaluate(
@@ -30,33 +36,13 @@ def evaluate(
     """The metrics of `samples` generated images, or of as many as there are, and all that they depend on.
 
     Of several comparisons every value has the name of its comparison at its end, and their means have none. `proceed`
-    is called now and then, and may raise to end a long measurement.
+    is called now and then, and may raise to end a long measurement. Raises UserError.
     """
+    check_walks(comparisons, which)
     row: dict[str, Any] = {}
-    for name, make, most, images, numbered in comparisons:
-
-        def generate(numbers: range, make: Callable = make) -> Tensor:
-            proceed()
-            return to_bytes(make(numbers, seed))
-
-        def real(numbers: range, images: ImageSet = images, numbered: Tensor = numbered) -> Tensor:
-            proceed()
-            return images.gather(numbered[numbers.start : numbers.stop])
-
-        count = samples if most is None else min(samples, most)
-        values = measure(
-            Batched(generate, count, batch),
-            Batched(real, len(numbered), batch),
-            features,
-            which,
-            reference=images.identity(numbered),
-            cache=cache,
-            device=images.device,
-            batch=batch,
-        )
-        data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {images.identity(numbered)}"
-        found = {**values, "generated": count, "real": len(numbered), "data": data}
-        row |= {f"{key}{name}": value for key, value in found.items()}
+    for comparison in comparisons:
+        values, counts = _one(comparison, features, which, samples, seed, batch, cache, proceed)
+        row |= {f"{key}{comparison.name}": value for key, value in {**values, **counts}.items()}
     return {
         **{key: statistics.mean(row[f"{key}{c.name}"] for c in comparisons) for key in values},
         **row,
@@ -66,6 +52,62 @@ def evaluate(
         "seed": seed,
         "versions": versions(),
     }
+
+
+def _one(
+    comparison: Comparison,
+    features: Features,
+    which: list[str],
+    samples: int,
+    seed: int,
+    batch: int,
+    cache: Path,
+    proceed: Callable[[], None],
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The values of one comparison, and what was compared."""
+    images, numbered = comparison.images, comparison.real
+
+    def generate(numbers: range) -> Tensor:
+        proceed()
+        return to_bytes(comparison.make(numbers, seed))
+
+    def real(numbers: range) -> Tensor:
+        proceed()
+        return images.gather(numbered[numbers.start : numbers.stop])
+
+    def walk(numbers: range, step: float) -> tuple[Tensor, Tensor]:
+        proceed()
+        assert comparison.walk is not None
+        return comparison.walk(numbers, seed, step)
+
+    count = samples if comparison.most is None else min(samples, comparison.most)
+    identity = images.identity(numbered)
+    compared = [name for name in which if name != "ppl"]
+    values: dict[str, float] = {}
+    if compared:
+        values = measure(
+            Images(generate, count),
+            Images(real, len(numbered)),
+            features,
+            compared,
+            reference=identity,
+            cache=cache,
+            device=images.device,
+            batch=batch,
+        )
+    if "ppl" in which:
+        values["ppl"] = path_length(walk, count, images.device, batch)
+    data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {identity}"
+    return values, {"generated": count, "real": len(numbered), "data": data}
+
+
+def check_walks(comparisons: list[Comparison], which: list[str]) -> None:
+    """Raise UserError for path lengths of generators without a w."""
+    if "ppl" in which and any(comparison.walk is None for comparison in comparisons):
+        raise UserError(
+            "metric.which: ppl is of walks through w and needs a model with a mapping network: stylegan2_ada, or dcgan "
+            "with model.generator.mapping; leave it out"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -96,5 +138,9 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def _values(row: dict[str, Any], name: str = "") -> str:
-    keys = [f"{metric}{name}" for metric in ("fid", "kid", "isc", "precision", "recall")]
-    return ", ".join(f"{key} {row[key]:.4g}" for key in keys if key in row)
+    """The values of a comparison, of several repeats with their standard deviation."""
+    texts = []
+    for key in (f"{metric}{name}" for metric in SHOWN if f"{metric}{name}" in row):
+        deviation = row.get(f"{key}_repeats_std")
+        texts.append(f"{key} {row[key]:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else ""))
+    return ", ".join(texts)

@@ -1,171 +1,65 @@
-"""FID and its relatives by torch-fidelity, with the provenance without which such a number means nothing.
+"""FID and its relatives from one pass over the features of torch-fidelity's extractors.
 
-The only importer of torch_fidelity.
+A number without its provenance means nothing: what statistics of real images were made of is in the file that keeps
+them, and is compared before they are used.
 """
 
-import functools
-import os
-import urllib.error
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch_fidelity
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
 from ganduel import checkpoint
-from ganduel.data.loading import ImageSet, Pair
-from ganduel.data.recipe import decode
-from ganduel.data.sources import folder as find_images
+from ganduel.device import out_of_memory
 from ganduel.errors import UserError
-from ganduel.evaluation.features import WIDTH, check_features, digit_weights, load_classifier
-from ganduel.files import file_hash
+from ganduel.evaluation.extractors import Features
+from ganduel.evaluation.neighbours import K_DENSITY, K_MANIFOLD, neighbourhoods
+from ganduel.terminal import say
 
-FIDELITY_VERSION = torch_fidelity.__version__
-INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_PAGE = "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0"
-EXTRACTORS = {"inception": "inception-v3-compat", "digits": "ganduel-digits"}
-# torch-fidelity's names of the results
-RESULTS = {
-    "fid": ["frechet_inception_distance"],
-    "kid": ["kernel_inception_distance_mean", "kernel_inception_distance_std"],
-    "isc": ["inception_score_mean", "inception_score_std"],
-    "prc": ["precision", "recall"],
-}
-
-
-class DigitExtractor(FeatureExtractorBase):
-    """The digit classifier as torch-fidelity wants it."""
-
-    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any):
-        super().__init__(name, features_list)
-        self.classifier = load_classifier(Path(feature_extractor_weights_path))
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return (str(WIDTH), "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else str(WIDTH)
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(self.get_provided_features_list(), self.classifier(images), strict=True))
-        return tuple(named[name] for name in self.features_list)
-
-
-torch_fidelity.register_feature_extractor(EXTRACTORS["digits"], DigitExtractor)
+NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # of every image; for FID moments will do
+LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4}  # images of each kind; of others 2
 
 
 @dataclass(frozen=True)
-class Features:
-    """A feature extractor with its weights. `note` says what is to be known of them."""
+class Images:
+    """Images that are made or read when they are asked for; nothing is kept."""
 
-    kind: str  # inception, digits
-    weights: Path
-    note: str = ""
-
-    @functools.cached_property
-    def identity(self) -> str:
-        return f"{self.kind}-{file_hash(self.weights)[:8]}"
+    make: Callable[[range], Tensor]  # their numbers to uint8 (N, C, H, W), on any device
+    count: int
 
 
-def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
-    """The extractor of this name, with the given file of weights; without one Inception's are downloaded and a digit
-    classifier is trained on the labels of `images` and kept in `folder`.
+class Moments(NamedTuple):
+    """Mean (F,) and covariance (F, F) of features, float64."""
 
-    Raises UserError where that cannot be.
-    """
-    check_features(kind, weights, images)
-    if weights is not None:
-        path = Path(weights)
-        if kind == "inception":
-            checkpoint.read(path, "file of weights")  # torch-fidelity would run what code it holds
-        return Features(kind, path)
-    if kind == "digits" and isinstance(images, ImageSet):
-        path, accuracy = digit_weights(images, folder)
-        return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                f"{INCEPTION_PAGE.replace('tag', 'download')}/{INCEPTION}", str(path), hash_prefix="6726825d"
-            )
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"metric.features=inception needs {INCEPTION} (96 MB), which cannot be downloaded ({error}): get it "
-                f"from {INCEPTION_PAGE} and put it into {path.parent}, or name it with metric.weights=FILE"
-            ) from error
-    return Features(kind, path)
+    mean: Tensor
+    covariance: Tensor
 
 
-class Batched(Dataset):
-    """Images as torch-fidelity wants them, uint8 (3, H, W), made a batch at a time and in order; nothing is kept."""
+class Summary(NamedTuple):
+    """What metrics need of images: moments and, where asked for, the features (N, F) and logits (N, K) of all."""
 
-    def __init__(self, make: Callable[[range], Tensor], count: int, batch: int):
-        """`make` takes the numbers of images to uint8 images (N, C, H, W)."""
-        self.make, self.count, self.batch = make, count, batch
-        self.current: tuple[int, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, i: int) -> Tensor:
-        first = i - i % self.batch
-        if self.current is None or self.current[0] != first:
-            self.current = first, self.make(range(first, min(first + self.batch, self.count))).cpu()
-        return as_rgb(self.current[1][i - first])
+    moments: Moments
+    features: Tensor | None
+    logits: Tensor | None
 
 
-class Folder(Dataset):
-    """The images of a folder, as they are."""
+class Reference(NamedTuple):
+    """What metrics need of real images: the mean (F,) and the root (F, F) of the covariance, float64; the features."""
 
-    def __init__(self, path: str):
-        if not Path(path).is_dir():
-            raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
-        source = find_images(path, None)
-        self.identity = source.stamp[:16]
-        self.originals = source.scan()
-        self.shape: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.originals.names)
-
-    def __getitem__(self, i: int) -> Tensor:
-        name = self.originals.names[i]
-        try:
-            encoded = self.originals.read(i)
-            assert isinstance(encoded, bytes)
-            pixels = decode(encoded, "RGB")
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise whatever a broken file leads them to
-            raise UserError(f"folders: {name} cannot be read ({error})") from error
-        self.shape = self.shape or pixels.shape
-        if pixels.shape != self.shape:
-            sizes = " and ".join(f"{width}x{height}" for _, height, width in (self.shape, pixels.shape))
-            raise UserError(f"folders: {name} differs in size ({sizes}); all images of a folder must be of one")
-        return torch.from_numpy(pixels)
-
-
-def as_rgb(image: Tensor) -> Tensor:
-    """(1 or 3, H, W) to (3, H, W)."""
-    return image.expand(3, -1, -1) if len(image) == 1 else image
+    mean: Tensor
+    root: Tensor
+    features: Tensor | None
 
 
 def measure(
-    fake: Dataset,
-    real: Dataset,
+    fake: Images,
+    real: Images,
     features: Features,
     which: list[str],
     *,
@@ -174,39 +68,176 @@ def measure(
     device: torch.device,
     batch: int,
 ) -> dict[str, float]:
-    """The metrics by their names in `RESULTS`' keys: fid, kid and kid_std, isc and isc_std, precision and recall.
+    """The metrics by name: fid; kid and kid_std; isc and isc_std; precision and recall (prc); density and coverage
+    (dc); successive_fid (successive), between the first and the second half of the generated images, which falls when
+    they become alike.
 
-    `reference` identifies the real images; their statistics are kept under `cache` with it and with the weights' hash
-    in their name, so that changed images or weights never meet old statistics.
+    `reference` identifies the real images; what is known of them is kept under `cache`. Raises UserError.
     """
-    counts = len(fake), len(real)  # type: ignore[arg-type]
-    least = 4 if "prc" in which else 2  # a third neighbour, a covariance
-    if min(counts) < least:
+    least = max(LEAST.get(name, 2) for name in which)
+    if min(fake.count, real.count) < least:
         raise UserError(
-            f"metric: {counts[0]} generated and {counts[1]} real images are too few; {least} or more of each"
+            f"metric: {fake.count} generated and {real.count} real images are too few for {', '.join(which)}; {least} "
+            "or more of each"
         )
-    name = f"{reference}-{counts[1]}-{features.identity}" if reference and cache else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results = torch_fidelity.calculate_metrics(
-            input1=fake,
-            input2=real,
-            **dict.fromkeys(which, True),
-            feature_extractor=EXTRACTORS[features.kind],
-            feature_extractor_weights_path=str(features.weights),
-            kid_subset_size=min(1000, *counts),
-            cuda=device.type == "cuda",
-            batch_size=batch,
-            save_cpu_ram=True,  # no worker processes: the images are in memory
-            cache=name is not None,
-            input2_cache_name=name,
-            cache_root=None if cache is None else os.fspath(cache),
-            verbose=False,
-        )
-    short = {
-        "kernel_inception_distance_std": "kid_std",
-        "inception_score_std": "isc_std",
-        "precision": "precision",
-        "recall": "recall",
+    if "isc" in which and not features.classifies:
+        raise UserError(f"metric.which: isc needs a classifier, which {features.kind} is not; leave it out")
+    keep = bool(NEED_FEATURES & {*which})
+    known = reference_of(real, features, keep, reference, cache, device, batch)
+    made = summarise(fake, features, device, batch, keep, logits="isc" in which)
+    values: dict[str, float] = {}
+    if "fid" in which:
+        values["fid"] = frechet(made.moments, known)
+    if "isc" in which:
+        assert made.logits is not None
+        score = isc_features_to_metric(made.logits)
+        values |= {"isc": score["inception_score_mean"], "isc_std": score["inception_score_std"]}
+    if not keep:
+        return values
+    assert made.features is not None and known.features is not None
+    if "kid" in which:
+        size = min(1000, fake.count, real.count)
+        distance = kid_features_to_metric(made.features, known.features, kid_subset_size=size, verbose=False)
+        values["kid"] = distance["kernel_inception_distance_mean"]
+        values["kid_std"] = distance["kernel_inception_distance_std"]
+    if {"prc", "dc"} & {*which}:
+        shares = neighbourhoods(made.features.to(device), known.features.to(device))
+        wanted = {"precision": "prc", "recall": "prc", "density": "dc", "coverage": "dc"}
+        values |= {name: value for name, value in shares.items() if wanted[name] in which}
+    if "successive" in which:
+        first, second = made.features.chunk(2)
+        known = reference_from(Summary(moments_of(second), None, None))
+        values["successive_fid"] = frechet(moments_of(first), known)
+    return values
+
+
+def reference_of(
+    real: Images,
+    features: Features,
+    keep: bool,
+    identity: str | None,
+    cache: Path | None,
+    device: torch.device,
+    batch: int,
+) -> Reference:
+    """What is known of real images, from the cache where it is there, else from a pass over them.
+
+    A file is found by the beginnings of the hashes in its name, but used only if its own account of what it was made of
+    agrees in full: the images, their number, the extractor, its weights, the code.
+    """
+    if identity is None or cache is None:
+        return reference_from(summarise(real, features, device, batch, keep))
+    key = f"{identity} {real.count} {features.kind} {features.digest} torch-fidelity {FIDELITY_VERSION}"
+    name = f"real-{identity}-{real.count}-{features.identity}"
+    paths = {part: cache / f"{name}-{part}.pt" for part in ("moments", *(["features"] if keep else []))}
+    found = {part: recall(path, key, part) for part, path in paths.items()}
+    if all(found.values()):
+        known = {what: tensor for content in found.values() for what, tensor in content.items()}
+        return Reference(known["mean"], known["root"], known.get("features"))
+    new = reference_from(summarise(real, features, device, batch, keep))
+    contents: dict[str, dict[str, Any]] = {
+        "moments": {"mean": new.mean, "root": new.root},
+        "features": {"features": new.features},
     }
-    return {short.get(long, metric): float(results[long]) for metric in which for long in RESULTS[metric]}
+    for part, path in paths.items():
+        try:
+            checkpoint.save(path, {"key": key, **contents[part]})
+        except UserError as error:
+            say(f"warning: what is known of the real images is not kept ({str(error).partition(';')[0]})")
+    return new
+
+
+def recall(path: Path, key: str, part: str) -> dict[str, Tensor]:
+    """What a file of the cache holds; {} if it is damaged, or was made of something else."""
+    needs = ("key", "mean", "root") if part == "moments" else ("key", "features")
+    try:
+        content = checkpoint.load(path, needs)
+    except UserError:  # not there, not whole, or not ours
+        return {}
+    return {name: content[name] for name in needs[1:]} if content["key"] == key else {}
+
+
+def summarise(
+    images: Images, features: Features, device: torch.device, batch: int, keep: bool, logits: bool = False
+) -> Summary:
+    """One pass: images go `batch` at a time to the extractor, and stay on the device."""
+    extractor = features.extractor.to(device)
+    sums, kept, scores = Sums(), [], []
+
+    def look(numbers: range) -> None:
+        found = extractor(images.make(numbers).to(device).expand(-1, 3, -1, -1))
+        sums.add(found[0])
+        if keep:
+            kept.append(found[0].cpu())
+        if logits:
+            scores.append(found[1].cpu())
+
+    with torch.no_grad():
+        in_batches(images.count, batch, look)
+    every = (torch.cat(parts) if parts else None for parts in (kept, scores))
+    return Summary(sums.moments(), *every)
+
+
+def in_batches(count: int, batch: int, do: Callable[[range], None]) -> None:
+    """Do something with the numbers below `count`, `batch` at a time: half as many whenever memory runs short."""
+    numbers = range(min(batch, count))
+    while numbers:
+        try:
+            do(numbers)
+            following = numbers.stop
+        except (RuntimeError, MemoryError) as error:
+            if len(numbers) == 1 or not out_of_memory(error):
+                raise
+            batch, following = len(numbers) // 2, numbers.start
+        if following == numbers.start and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # once nothing of the failure is held any more
+        numbers = range(following, min(following + batch, count))
+
+
+class Sums:
+    """Running sums of features and of their products, in float64: FID needs no more, however many images there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: Tensor | float = 0.0
+        self.products: Tensor | float = 0.0
+
+    def add(self, features: Tensor) -> None:
+        """`features` (N, F)."""
+        # Apple's GPUs have no float64.
+        exact = (features.cpu() if features.device.type == "mps" else features).double()
+        self.count += len(exact)
+        self.total = self.total + exact.sum(0)
+        self.products = self.products + exact.mT @ exact
+
+    def moments(self) -> Moments:
+        """Of what has been added, at least two."""
+        assert isinstance(self.total, Tensor) and isinstance(self.products, Tensor)
+        mean = self.total / self.count
+        return Moments(mean, (self.products - self.count * torch.outer(mean, mean)) / (self.count - 1))
+
+
+def moments_of(features: Tensor) -> Moments:
+    """Of features (N, F)."""
+    sums = Sums()
+    sums.add(features)
+    return sums.moments()
+
+
+def reference_from(summary: Summary) -> Reference:
+    """With the root of the covariance, which takes longer than all that follows and is the same every time."""
+    values, vectors = torch.linalg.eigh(summary.moments.covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    return Reference(summary.moments.mean.cpu(), root.cpu(), summary.features)
+
+
+def frechet(fake: Moments, real: Reference) -> float:
+    """The squared Frechet distance of two normal distributions (Heusel et al. 2017, equation 6).
+
+    The product of two covariances has the eigenvalues of root @ covariance @ root, which is symmetric: they are found
+    several times as fast, and are real.
+    """
+    mean, root = real.mean.to(fake.mean), real.root.to(fake.mean)
+    values = torch.linalg.eigvalsh(root @ fake.covariance @ root)
+    distance = (fake.mean - mean).square().sum() + fake.covariance.trace() + root.square().sum()
+    return float(distance - 2 * values.clamp(min=0).sqrt().sum())

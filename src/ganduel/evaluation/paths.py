@@ -1,0 +1,63 @@
+"""Perceptual path length: how fast images change along walks through w (Karras et al. 2019, section 4.1)."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_fidelity.utils import create_sample_similarity
+
+from ganduel.evaluation.extractors import hub, needed
+from ganduel.evaluation.fid import in_batches
+
+STEP = 1e-4  # of the way
+LARGEST = 256  # pixels a side that are compared
+LPIPS = (
+    "metric.which=[ppl]",
+    {  # what it needs, and where from
+        "weights-vgg16-lpips.pth": (
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth",
+            "6 kB",
+        ),
+        "vgg16-397923af.pth": ("https://download.pytorch.org/models/vgg16-397923af.pth", "528 MB"),
+    },
+)
+
+
+def path_length(
+    walk: Callable[[range, float], tuple[Tensor, Tensor]], count: int, device: torch.device, batch: int
+) -> float:
+    """The mean over `count` walks of the distance between the images at their beginning and `STEP` further, by `walk`
+    in [-1, 1], divided by the step's square; the smallest and the largest hundredth are left out.
+
+    As published, distances are LPIPS of VGG16's features. Raises UserError where their weights are not to be had.
+    """
+    similarity, distances = lpips().to(device), []
+
+    def look(numbers: range) -> None:
+        near, far = (prepared(images) for images in walk(numbers, STEP))
+        distances.append(similarity(near, far).reshape(len(numbers)).double().cpu() / STEP**2)
+
+    with torch.no_grad():
+        in_batches(count, batch, look)
+    every = torch.cat(distances).numpy()
+    low, high = np.percentile(every, 1, method="lower"), np.percentile(every, 99, method="higher")
+    return float(every[(every >= low) & (every <= high)].mean())
+
+
+def prepared(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to (N, 3, H, W) from 0 to 255, not rounded, as the distance takes them; no larger than
+    `LARGEST`."""
+    if images.shape[-1] > LARGEST:
+        images = nn.functional.interpolate(images, (LARGEST, LARGEST), mode="area")
+    return (images.float().expand(-1, 3, -1, -1) + 1) * 127.5
+
+
+@functools.cache
+def lpips() -> nn.Module:
+    """Pairs of images (N, 3, H, W) to distances (N, 1, 1)."""
+    why, files = LPIPS
+    for file, (url, size) in files.items():
+        needed(hub() / "checkpoints" / file, url, why, size)
+    return create_sample_similarity("lpips-vgg16", cuda=False, sample_similarity_dtype="float32", verbose=False)
