@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark_fid
 import pytest
 import torch
-from torch_fidelity import feature_extractor_inceptionv3
 
 from ganduel import cli
 from ganduel.data.loading import open_images, to_bytes
@@ -20,25 +20,7 @@ COUNT = 12  # images of each kind: Inception takes a tenth of a second for one
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of weights: random ones, made so that the activations neither vanish nor grow (Kaiming), with the
-    statistics of a few images in batch normalisation."""
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
-        patched.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-        make = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
-        network = make("inception-v3-compat", ["2048"])
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all that is seen
-    network.train()
-    blocks = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
-    network(torch.nn.functional.interpolate(blocks, (32, 32)))
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(network.state_dict(), path)
-    return path
+    return benchmark_fid.untrained(tmp_path_factory.mktemp("weights") / "inception.pth")
 
 
 def test_fid_kid_and_prc_are_torch_fidelitys_own(train, inception, capsys, tmp_path):

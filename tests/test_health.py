@@ -74,7 +74,7 @@ def test_a_healthy_run_raises_no_alarm(train, capsys):
     assert "alarm" not in capsys.readouterr().err
     found = rows("runs/tiny")
     assert len(found) == 12 and not any("alarms" in row for row in found)
-    for name in ("spread", "r_t", "gradient/D", "gradient/G", "growth/G", "right"):
+    for name in ("spread", "r_t", "gradient/D", "gradient/G", "right"):
         assert math.isfinite(found[-1][f"health/{name}"]), name
 
 

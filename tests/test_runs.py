@@ -382,7 +382,8 @@ def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
 
     monkeypatch.setattr(NoiseGame, "sample", interrupted)
     monkeypatch.setattr("ganduel.game.SHOWN", 4)
-    assert train("metric.which=[fid]", "metric.samples=100", "every.metric=4 steps", "every.log=1 steps") == 143
+    measured = ("metric.which=[fid]", "metric.samples=100", "metric.batch=8", "every.metric=4 steps")
+    assert train(*measured, "every.log=1 steps") == 143
     assert "a signal ended the measurement" in capsys.readouterr().err
     assert state(RUN)["step"] in (0, 4)
 

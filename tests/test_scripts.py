@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ganduel import config
+from ganduel import checkpoint, config
+from ganduel.evaluation.features import DigitClassifier
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -46,6 +47,28 @@ def test_benchmark_step_counts_every_phase(tmp_path):
     totals = [sum(w * first[name][i][0] for name, w in weights.items()) for i in range(2)]
     assert f"({1000 * min(totals):.1f} to {1000 * max(totals):.1f})" in rows[6][2]
     assert "times as fast as the first" in printed
+
+
+def test_benchmark_fid_times_every_part(tmp_path):
+    """Of a measurement of so many images, and what the real ones cost once."""
+    tiny = ("model=dcgan", "model.channels=4", "data.resolution=16", "batch_size=4")
+    kept = tmp_path / "times.json"
+    weights = tmp_path / "digits.pt"
+    checkpoint.save(weights, {"classifier": DigitClassifier(10).state_dict()})
+    settings = ("--features=digits", f"--weights={weights}", "--samples=100", "--batch=10", "--rounds=2")
+    printed = script("benchmark_fid", *settings, f"--json={kept}", *tiny)
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    assert [row[:2] for row in found[2:]] == [
+        ["making images", "10"],
+        ["features", "10"],
+        ["statistics", "10"],
+        ["distance", "1"],
+        ["reading reals", "6"],
+        ["root of the reals' covariance", "1"],
+    ]
+    times = json.loads(kept.read_text())
+    assert all(len(rounds) == 2 and min(map(min, rounds)) > 0 for rounds in times.values())
+    assert "a measurement takes " in printed and "the real images, once: " in printed
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))

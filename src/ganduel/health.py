@@ -92,8 +92,8 @@ class Health:
         }
         seen = dict(zip(looks, distributed.mean(torch.stack([*looks.values()])).tolist(), strict=True))
         found = {name: value for name, value in seen.items() if math.isfinite(value)}  # fp16 may skip a step
-        found |= self.growth(found) | judged(numbers) | overfitting(numbers)
-        return found, self.alarms(found)
+        found |= judged(numbers) | overfitting(numbers)
+        return found, self.alarms(found | self.growth(found))
 
     def growth(self, numbers: dict[str, float]) -> dict[str, float]:
         """Gradients as multiples of the median of those before."""
