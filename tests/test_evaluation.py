@@ -327,6 +327,21 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
     assert sum(seen) == 100 + digits.count
 
 
+def test_features_are_exact_where_training_is_not(digits, digit_features):
+    """TF32 is off for a measurement, and on again after it."""
+    settings, seen = (torch.backends.cuda.matmul, torch.backends.cudnn), []
+    digit_features.extractor.register_forward_hook(lambda *_: seen.extend(s.allow_tf32 for s in settings))
+    before = [s.allow_tf32 for s in settings]
+    try:
+        for s in settings:
+            s.allow_tf32 = True
+        score(digits.store.pixels[:20], digits, digit_features)
+        assert seen and not any(seen) and all(s.allow_tf32 for s in settings)
+    finally:
+        for s, was in zip(settings, before, strict=True):
+            s.allow_tf32 = was
+
+
 def test_path_length_of_a_linear_generator(monkeypatch):
     """With the mean squared difference as distance: that of the ends; the extremes do not count."""
     generator = torch.Generator().manual_seed(0)

@@ -4,7 +4,8 @@ A number without its provenance means nothing: what statistics of real images we
 them, and is compared before they are used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,21 @@ class Reference(NamedTuple):
     features: Tensor | None
 
 
+@contextmanager
+def exact() -> Iterator[None]:
+    """Without TF32, in which training may run: what is compared are small differences."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for setting, was in zip(settings, before, strict=True):
+            setting.allow_tf32 = was
+
+
+@exact()
 def measure(
     fake: Images,
     real: Images,
