@@ -1,11 +1,12 @@
 """The documentation's pages on configuration, made from configs/ whenever the documentation is built.
 
-    python scripts/config_reference.py loss         prints a page
-    mkdocs build                                    makes them all: this file is a hook of mkdocs.yml
+python scripts/config_reference.py loss         prints a page
+mkdocs build                                    makes them all: this file is a hook of mkdocs.yml
 """
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,34 +18,43 @@ LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*
 
 
 def pages() -> dict[str, str]:
-    """Name -> Markdown: one page a command, and one a group of options, recipes last."""
-    commands = {f"gan-{path.stem}": command_page(path) for path in sorted(TOP.glob("*.yaml"), key=lambda p: p.stem != "train")}
+    """Name -> Markdown: the recipes, one page a command, and one a group of options."""
+    commands = {
+        f"gan-{path.stem}": command_page(path) for path in sorted(TOP.glob("*.yaml"), key=lambda p: p.stem != "train")
+    }
     groups = sorted(path.name for path in TOP.iterdir() if any(path.glob("*.yaml")) and path.name != "experiment")
     options = {name: group_page(name) for name in groups}
-    return {**commands, **options, "experiment": recipes_page()}
+    return {"experiment": recipes_page(), **commands, **options}
 
 
 def command_page(path: Path) -> str:
-    return f"# gan-{path.stem}\n\n{lead(path)}\n\n{table(path, '')}"
+    return f"# gan-{path.stem}\n\n{lead(path)}\n\n{table(path)}"
 
 
 def group_page(group: str) -> str:
     """All options of a group, with their keys."""
     many = "any number: " if group in ("regularizer", "augment") else ""
-    text = f"# {group}\n\nOptions of the group `{group}`, {many}chosen as `{group}={'[NAME,...]' if many else 'NAME'}`.\n"
+    text = (
+        f"# {group}\n\nOptions of the group `{group}`, {many}chosen as `{group}={'[NAME,...]' if many else 'NAME'}`.\n"
+    )
     for path in sorted((TOP / group).glob("*.yaml")):
-        prefix = "" if "@package _global_" in path.read_text() else f"{group}."
-        text += f"\n## {path.stem}\n\n{lead(path)}\n\n{table(path, prefix)}"
+        text += f"\n## {path.stem}\n\n{lead(path)}\n\n{table(path)}"
     return text
 
 
 def recipes_page() -> str:
-    """Every experiment as it stands: its header says what it is, needs and takes."""
+    """Every experiment: what it is, needs and takes, as its header says, and its settings."""
     text = "# Recipes\n\n`gan-train experiment=NAME`. The tables that they belong to: [reports](../reports/index.md).\n"
     for path in sorted((TOP / "experiment").glob("*.yaml")):
-        body = path.read_text().removeprefix("# @package _global_\n")
-        text += f"\n## {path.stem}\n\n```yaml\n{body}```\n"
+        settings = path.read_text().partition("defaults:")[2]
+        text += f"\n## {path.stem}\n\n{spread(lead(path))}\n\n```yaml\ndefaults:{settings}```\n"
     return text
+
+
+def spread(text: str) -> str:
+    """A header's commands in a block, and its statements one a paragraph."""
+    text = re.sub(r"(?:^ {2}.*(?:\n|$))+", lambda m: f"\n```sh\n{textwrap.dedent(m[0])}```\n\n", text, flags=re.M)
+    return re.sub(r"^(Data:|Expected:|The report|Here:)", r"\n**\1**", text, flags=re.M)
 
 
 def lead(path: Path) -> str:
@@ -58,28 +68,28 @@ def lead(path: Path) -> str:
     return "\n".join(found)
 
 
-def table(path: Path, prefix: str) -> str:
+def table(path: Path) -> str:
     """The keys of a file with their defaults and comments; "" where there are none."""
-    rows = [
-        f"| `{key}` | {f'`{value}`' if value else ''} | {comment}{allowed(key)} |"
-        for key, value, comment in keys(path.read_text(), prefix)
-    ]
+    rows = [f"| `{key}` | `{value}` | {comment}{allowed(key)} |" for key, value, comment in keys_of(path)]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows, ""]) if rows else ""
 
 
-def keys(text: str, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default, comment) of every line that sets a value, as they stand in a YAML file."""
+def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, comment) of every line of a YAML file that sets a value."""
+    text = path.read_text()
+    prefix = "" if path.parent == TOP or "@package _global_" in text else f"{path.parent.relative_to(TOP)}."
     above: list[tuple[int, str]] = []  # indent and key of what the line is in
     for line in text.splitlines():
         if not (match := LINE.fullmatch(line)):
             continue
         indent, key = len(match["indent"]), match["key"]
         above = [(i, k) for i, k in above if i < indent]
-        path = [k for _, k in above] + [key]
+        names = [k for _, k in above] + [key]
         above.append((indent, key))
-        hidden = path[0] in ("defaults", "hydra") or key.startswith("_")
+        hidden = names[0] in ("defaults", "hydra") or key.startswith("_")
         if match["value"] and not match["value"].startswith("{_target_") and not hidden:
-            yield prefix + ".".join(path), match["value"].replace("|", "\\|"), re.sub(r"([|*])", r"\\\1", match["comment"] or "")
+            value = match["value"].replace("|", "\\|")
+            yield prefix + ".".join(names), value, re.sub(r"([|*])", r"\\\1", match["comment"] or "")
 
 
 def allowed(key: str) -> str:

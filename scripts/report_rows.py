@@ -53,7 +53,10 @@ def fault(command: str) -> str | None:
     name = program.removeprefix("gan-")
     overrides = [config.quote(argument) for argument in arguments if not argument.startswith("-")]
     try:
-        config.compose(name, config.listed("runs", overrides) if name == "report" else overrides)
+        if "-m" in arguments:
+            config.check_sweep(name, overrides)
+        else:
+            config.compose(name, config.listed("runs", overrides) if name == "report" else overrides)
     except UserError as error:
         return str(error)
     return None
