@@ -114,3 +114,12 @@ def test_it_builds_without_a_network(tmp_path):
     for page in pages:
         asked = re.findall(r'<(?:script|img|link)[^>]* (?:src|href)="?(https?:[^" >]+)', page.read_text())
         assert not asked, page
+
+
+def test_versions_agree():
+    """The package's own, the changelog's newest and that to be cited."""
+    root = DOCS.parent
+    newest = re.search(r"^## (\S+)", (root / "CHANGELOG.md").read_text(), re.M)
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert newest and newest[1] == cited["version"] == ganduel.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= cited.keys()
