@@ -106,7 +106,7 @@ def section(page: str, option: str, group: str) -> list[str]:
 
 def test_it_builds_without_a_network(tmp_path):
     """Strictly, and asks nothing of other servers when it is read."""
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     result = subprocess.run(build, cwd=DOCS.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + result.stdout
     pages = list(tmp_path.rglob("*.html"))
