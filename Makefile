@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all lint format docs wheel clean
 
 demo: .venv/installed  ## train a DCGAN on handwritten digits: a minute or two on two cores
 	$(BIN)/gan-train experiment=demo
@@ -23,8 +23,14 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-dev  ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: .venv/installed-dev  ## builds it, and tries it where no checkout is near
+	scripts/check_wheel.sh
+
 clean:  ## what was built, not what was trained
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:

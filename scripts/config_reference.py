@@ -1,0 +1,128 @@
+"""The documentation's pages on configuration, made from configs/ whenever the documentation is built.
+
+python scripts/config_reference.py loss         prints a page
+mkdocs build                                    makes them all: this file is a hook of mkdocs.yml
+"""
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ganduel import config, schema
+
+TOP = config.config_dir()
+LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*?))??(?: +# (?P<comment>.*))?")
+
+
+def pages() -> dict[str, str]:
+    """Name -> Markdown: the recipes, one page a command, and one a group of options."""
+    commands = {
+        f"gan-{path.stem}": command_page(path) for path in sorted(TOP.glob("*.yaml"), key=lambda p: p.stem != "train")
+    }
+    groups = sorted(path.name for path in TOP.iterdir() if any(path.glob("*.yaml")) and path.name != "experiment")
+    options = {name: group_page(name) for name in groups}
+    return {"experiment": recipes_page(), **commands, **options}
+
+
+def command_page(path: Path) -> str:
+    return f"# gan-{path.stem}\n\n{lead(path)}\n\n{table(path)}"
+
+
+def group_page(group: str) -> str:
+    """All options of a group, with their keys."""
+    many = "any number: " if group in ("regularizer", "augment") else ""
+    text = (
+        f"# {group}\n\nOptions of the group `{group}`, {many}chosen as `{group}={'[NAME,...]' if many else 'NAME'}`.\n"
+    )
+    for path in sorted((TOP / group).glob("*.yaml")):
+        text += f"\n## {path.stem}\n\n{lead(path)}\n\n{table(path)}"
+    return text
+
+
+def recipes_page() -> str:
+    """Every experiment: what it is, needs and takes, as its header says, and its settings."""
+    text = "# Recipes\n\n`gan-train experiment=NAME`. The tables that they belong to: [reports](../reports/index.md).\n"
+    for path in sorted((TOP / "experiment").glob("*.yaml")):
+        settings = path.read_text().partition("defaults:")[2]
+        text += f"\n## {path.stem}\n\n{spread(lead(path))}\n\n```yaml\ndefaults:{settings}```\n"
+    return text
+
+
+def spread(text: str) -> str:
+    """A header's commands in a block, and its statements one a paragraph."""
+    text = re.sub(r"(?:^ {2}.*(?:\n|$))+", lambda m: f"\n```sh\n{textwrap.dedent(m[0])}```\n\n", text, flags=re.M)
+    return re.sub(r"^(Data:|Expected:|The report|Here:)", r"\n**\1**", text, flags=re.M)
+
+
+def lead(path: Path) -> str:
+    """The comment that a file begins with; indented lines of it are commands."""
+    found = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            found.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(found)
+
+
+def table(path: Path) -> str:
+    """The keys of a file with their defaults and comments; "" where there are none."""
+    rows = [f"| `{key}` | `{value}` | {comment}{allowed(key)} |" for key, value, comment in keys_of(path)]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows, ""]) if rows else ""
+
+
+def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(dotted key, default, comment) of every line of a YAML file that sets a value."""
+    text = path.read_text()
+    prefix = "" if path.parent == TOP or "@package _global_" in text else f"{path.parent.relative_to(TOP)}."
+    above: list[tuple[int, str]] = []  # indent and key of what the line is in
+    for line in text.splitlines():
+        if not (match := LINE.fullmatch(line)):
+            continue
+        indent, key = len(match["indent"]), match["key"]
+        above = [(i, k) for i, k in above if i < indent]
+        names = [k for _, k in above] + [key]
+        above.append((indent, key))
+        hidden = names[0] in ("defaults", "hydra") or key.startswith("_")
+        if match["value"] and not match["value"].startswith("{_target_") and not hidden:
+            value = match["value"].replace("|", "\\|")
+            yield prefix + ".".join(names), value, re.sub(r"([|*])", r"\\\1", match["comment"] or "")
+
+
+def allowed(key: str) -> str:
+    """What a key takes, where `schema` says it and its comment may not."""
+    if key in schema.RANGES:
+        low, high = schema.RANGES[key]
+        return f" ({low} or more)" if high is None else f" ({low} to {high})"
+    return ""
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs asks before it looks for files: the pages join the navigation."""
+    for section in config.nav:
+        if "Configuration" in section:
+            section["Configuration"] = [f"reference/{name}.md" for name in pages()]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """MkDocs asks for more files than lie in docs/."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = pages()
+    parser.add_argument("page", choices=list(made), help="which")
+    print(made[parser.parse_args().page])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The reports' tables in docs/reports: every row has its recipe, and recipes say truly how long they take."""
+
+import expected_times
+import pytest
+import report_rows
+from test_recipes import NAMES, file
+
+ROWS = list(report_rows.rows(report_rows.PAGES))
+PAGE = "| recipe | what it is | the report saw | here |\n|---|---|---|---|\n"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.report} {row.what[:40]}")
+def test_every_row_has_its_recipe(row):
+    assert report_rows.faults(row) == []
+
+
+def test_all_reports_and_recipes_are_there():
+    """A recipe that no row names would be found by nobody who reads the reports."""
+    assert [sum(row.report == f"r{i}" and row.kind == "recipe" for row in ROWS) for i in range(5)] == [16, 6, 17, 13, 7]
+    commands = " ".join(command for row in ROWS for command in row.commands) + " "
+    assert [name for name in NAMES if f"experiment={name} " not in commands] == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("| `gan-train experiment=mnist_dcgam` | networks | digits | - |", "unknown experiment 'mnist_dcgam'"),
+        ("| `gan-train experiment=mnist_dcgan optimizer.G.rl=1` | networks | digits | - |", "unknown option"),
+        ("| `gan-sample ckpt=x mode=gird` | networks | digits | - |", "unknown mode 'gird'"),
+        ("| | networks | digits | - |", "no command"),
+    ],
+)
+def test_a_row_without_its_recipe_is_named(row, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "r9.md").write_text(f"{PAGE}{row}\n| `gan-train experiment=demo` | another | | - |\n")
+    monkeypatch.setattr("sys.argv", ["report_rows.py", str(tmp_path)])
+    assert report_rows.main() == 1
+    printed = capsys.readouterr()
+    assert said in printed.err and "r9: networks: " in printed.err
+    assert printed.out.splitlines()[-1] == "2 rows, 1 without a recipe"
+    (tmp_path / "r9.md").write_text(PAGE.splitlines()[0])
+    assert report_rows.main() == 1  # no rows at all are no good sign
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
+def test_expected_times_are_those_of_the_networks(name):
+    header = " ".join(line[1:].strip() for line in file(name).splitlines())
+    assert f"Expected: {expected_times.readable(expected_times.expected(name))}" in header
