@@ -1,7 +1,7 @@
 """Training loops as textbooks write them, to measure ours against (`scripts/benchmark_plain.py`).
 
-Everything is PyTorch's default: float32, contiguous tensors, Adam without further arguments than its rates, one backward
-pass for each loss. Networks and losses are those of our configurations of the same name, so the work is the same; a loop
+Everything is PyTorch's default: float32, contiguous tensors, Adam with nothing but its rates, one backward
+pass for each loss. Networks and losses are those of our configurations of the same name, so the work is the same; it
 is given its images for nothing and keeps no averages. Each function returns what an iteration is made of: names and
 callables.
 """

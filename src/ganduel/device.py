@@ -34,9 +34,9 @@ def keep_memory() -> None:
     and costs up to a tenth of the next one to get again, page by page."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3
+        trim_threshold, mmap_max = -1, -4
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
+        mallopt(mmap_max, 0)  # large tensors too; a threshold would end at 32 MB
 
 
 def precision(name: str | None, device: torch.device) -> torch.dtype:

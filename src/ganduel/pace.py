@@ -47,8 +47,8 @@ class Pace:
     """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
 
     Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see
-    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`. If they `share` fakes, D
-    meets those of the turn that G just had instead of new ones.
+    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`. If they `share` fakes, who
+    moves second meets those of the turn before instead of new ones.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Pace:
             raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
         if accuracy_ceiling is not None and not 0 < accuracy_ceiling < 1:
             raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
-        if share and (first, n_critic, n_generator) != ("G", 1, 1):
-            raise ValueError("share=true is for one turn each, G first: set first=G, n_critic=1 and n_generator=1")
-        self.share = share
+        if share and (n_critic, n_generator) != (1, 1):
+            raise ValueError("share=true is for one turn each: set n_critic=1 and n_generator=1")
+        self.maker = first if share else None  # of the fakes that both meet
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
         self.n_critic, self.n_generator = n_critic, n_generator

@@ -42,6 +42,7 @@ class Phase(NamedTuple):
     terms: list[Term]
     every: int = 1
     gate: Gate | None = None  # may refuse the step, and with it the turn's later phases
+    keeps: bool = False  # the graph of its fakes, for G's turn after it
     adapts: tuple[Adapt, ...] = ()  # what follows its statistics
 
 
@@ -105,7 +106,9 @@ class Trainer:
         self.iteration = 0
         self.stats = Stats()
         main = {
-            "D": Phase([Term(self.discriminator_loss, mixed=True)], gate=pace.gate, adapts=self.augmentations()),
+            "D": Phase(
+                [Term(self.discriminator_loss, mixed=True)], 1, pace.gate, pace.maker == "D", self.augmentations()
+            ),
             "G": Phase([Term(self.generator_loss, mixed=True)]),
         }
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
@@ -144,8 +147,8 @@ class Trainer:
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
-        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of new ones: none, but
-        where players share them."""
+        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of making them: none,
+        but where players share them."""
         player, batch = self.players[turn.player], self.draw(turn, fakes)
         player.set_rate(self.images_seen)
         nth = self.iteration * player.turns + turn.nth
@@ -154,17 +157,20 @@ class Trainer:
         for phase in lazy:
             if met and nth % phase.every == 0:
                 self.run(phase, player, batch)
-        return fakes_of(met) if self.pace.share and turn.player == "G" else {}
+        return fakes_of(met) if turn.player == self.pace.maker and (turn.player == "G" or len(met) == 1) else {}
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
         """This process's share of the turn's global batch: every so many-th image, as for micro batches. With it go
-        what the game makes of the `fakes` that the turn before left."""
+        the `fakes` that the turn before left: to D what the game makes of them, to G with their graph."""
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
-        stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
+        player = "D" if self.pace.maker == "D" else turn.player  # whose fakes G's turn meets, made again or not
+        stream = (self.seed, "turn", self.iteration, player, turn.nth)
         seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
-        shared = self.game.replay(fakes, seed) if fakes else {}
+        shared = fakes or {}
+        if shared and turn.player == "D":
+            shared = self.game.replay({name: images.detach() for name, images in shared.items()}, seed)
         return {
             **self.images.batch(position, share, stride=world),
             **{f"fake{name}": images for name, images in shared.items()},
@@ -176,7 +182,8 @@ class Trainer:
         if the gate was closed."""
         player.optimizer.zero_grad(set_to_none=True)
         parts, met, stats = split(batch, self.micro_batch), [], Stats()
-        with only_trainable(player.networks, among=self.game):
+        kept = phase.keeps and len(parts) == 1  # of several, nothing would be saved by keeping all in memory
+        with only_trainable(self.game if kept else player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
                 met.append(duels)
@@ -213,7 +220,7 @@ class Trainer:
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         numbers = {}
         for duel in duels:
-            real, fake = duel.critic.both(duel.real, duel.fake)
+            real, fake = duel.critic.both(duel.real, duel.fake.detach())
             # Like dropout, what disturbs labels is for training alone.
             seed = duel.seed if self.game.discriminators.training else None
             numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
@@ -349,10 +356,12 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 def fakes_of(met: list[list[Duel]]) -> Batch:
     """The fakes of all micro batches, in the order of the whole batch, by the names of their duels."""
-    return {
-        duels[0].name: torch.stack([duel.fake.detach().float() for duel in duels], dim=1).flatten(0, 1)
-        for duels in zip(*met, strict=True)
-    }
+    return {duels[0].name: _whole([duel.fake.float() for duel in duels]) for duels in zip(*met, strict=True)}
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    """The inverse of `split`."""
+    return torch.stack(parts, dim=1).flatten(0, 1) if len(parts) > 1 else parts[0]
 
 
 @contextmanager
