@@ -52,12 +52,12 @@ class Play:
         self.batch: Batch = {}
 
     def prepare(self) -> None:
-        if self.batch and self.trainer.pace.maker != "D":  # G alone wants them new, with their graph
-            return
-        self.batch = self.trainer.draw(self.turn, fakes_of(self.maker()) if self.maker else {})
+        if not self.batch or self.turn.like:  # which wants them new, for their graph
+            self.batch = self.trainer.draw(self.turn, fakes_of(self.maker()) if self.maker else {})
 
     def __call__(self) -> list[list[Duel]]:
-        return self.trainer.run(self.phase, self.trainer.players[self.turn.player], self.batch)
+        keep = self.turn.leaves and self.turn.player == "D"
+        return self.trainer.run(self.phase, self.trainer.players[self.turn.player], self.batch, keep)
 
 
 def noise(folder: Path, size: int, count: int) -> None:
@@ -98,7 +98,7 @@ def parts(trainer: Trainer) -> list[Part]:
             play()
             losses = [name.removeprefix("loss/") for name in trainer.stats.sums if name.startswith("loss/")]
             found.append(Part(" + ".join(losses), 1 / play.phase.every, play, play.prepare))
-        maker = plays[0] if turn.player == trainer.pace.maker else None
+        maker = plays[0] if turn.leaves else None
 
     def rest() -> None:
         for turn in trainer.pace.turns:

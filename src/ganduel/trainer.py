@@ -42,7 +42,6 @@ class Phase(NamedTuple):
     terms: list[Term]
     every: int = 1
     gate: Gate | None = None  # may refuse the step, and with it the turn's later phases
-    keeps: bool = False  # the graph of its fakes, for G's turn after it
     adapts: tuple[Adapt, ...] = ()  # what follows its statistics
 
 
@@ -106,9 +105,7 @@ class Trainer:
         self.iteration = 0
         self.stats = Stats()
         main = {
-            "D": Phase(
-                [Term(self.discriminator_loss, mixed=True)], 1, pace.gate, pace.maker == "D", self.augmentations()
-            ),
+            "D": Phase([Term(self.discriminator_loss, mixed=True)], gate=pace.gate, adapts=self.augmentations()),
             "G": Phase([Term(self.generator_loss, mixed=True)]),
         }
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
@@ -153,11 +150,13 @@ class Trainer:
         player.set_rate(self.images_seen)
         nth = self.iteration * player.turns + turn.nth
         main, *lazy = player.phases
-        met = self.run(main, player, batch)
+        # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
+        keep = turn.leaves and turn.player == "D" and len(batch["seed"]) <= self.micro_batch
+        met = self.run(main, player, batch, keep)
         for phase in lazy:
             if met and nth % phase.every == 0:
                 self.run(phase, player, batch)
-        return fakes_of(met) if turn.player == self.pace.maker and (turn.player == "G" or len(met) == 1) else {}
+        return fakes_of(met) if turn.leaves and (keep or turn.player == "G") else {}
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
         """This process's share of the turn's global batch: every so many-th image, as for micro batches. With it go
@@ -165,8 +164,7 @@ class Trainer:
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
-        player = "D" if self.pace.maker == "D" else turn.player  # whose fakes G's turn meets, made again or not
-        stream = (self.seed, "turn", self.iteration, player, turn.nth)
+        stream = (self.seed, "turn", self.iteration, *(turn.like or (turn.player, turn.nth)))
         seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
         shared = fakes or {}
         if shared and turn.player == "D":
@@ -177,13 +175,12 @@ class Trainer:
             "seed": seed,
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch) -> list[list[Duel]]:
+    def run(self, phase: Phase, player: Player, batch: Batch, keep: bool = False) -> list[list[Duel]]:
         """One optimizer step of a phase, over the micro batches of a batch. Returns the duels of each micro batch; none
-        if the gate was closed."""
+        if the gate was closed. Their fakes `keep` their graph for a turn of G, if told so."""
         player.optimizer.zero_grad(set_to_none=True)
         parts, met, stats = split(batch, self.micro_batch), [], Stats()
-        kept = phase.keeps and len(parts) == 1  # of several, nothing would be saved by keeping all in memory
-        with only_trainable(self.game if kept else player.networks, among=self.game):
+        with only_trainable(self.game if keep else player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
                 met.append(duels)
