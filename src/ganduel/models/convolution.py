@@ -30,11 +30,11 @@ class Conv2d(nn.Conv2d):
     """PyTorch's layer, whose derivatives are ours: for the discriminators that penalties differentiate twice."""
 
     def forward(self, x: Tensor) -> Tensor:
-        (stride, _), (padding, _), kernel = self.stride, self.padding, self.kernel_size[0]
-        even = all((size + 2 * int(padding) - kernel) % stride == 0 for size in x.shape[2:])
+        stride, padding, kernel = (int(both[0]) for both in (self.stride, self.padding, self.kernel_size))
+        even = all((size + 2 * padding - kernel) % stride == 0 for size in x.shape[2:])
         if not even or torch.is_autocast_enabled(x.device.type):  # penalties run outside autocast
             return super().forward(x)
-        y = convolve(x, self.weight, stride=stride, padding=int(padding))
+        y = convolve(x, self.weight, stride=stride, padding=padding)
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
