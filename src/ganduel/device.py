@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -78,6 +79,34 @@ def memory(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def available(device: torch.device) -> float:
+    """Gigabytes that may still be taken: nine tenths of what is free on the device or, on CPUs, in the system or in the
+    part of it that this process may have. Raises UserError where the system does not say."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return 0.9 * (torch.cuda.mem_get_info(device)[0] + unused) / 1e9
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        raise UserError(
+            f"micro_batch=auto: this system does not say how much memory of {device} is free; set a number"
+        ) from None
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    try:  # the limit of a container
+        own = Path("/sys/fs/cgroup")
+        limit, used = ((own / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        free = min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # none, or "max"
+        pass
+    return 0.9 * free / 1e9
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ FREE = (
     "device",
     "duration",
     "every",
+    "forecast",
     "json",
     "keep",
     "loss_ema",

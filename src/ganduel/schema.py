@@ -67,7 +67,8 @@ class Train:
     duration: str
     seed: int
     batch_size: int
-    micro_batch: int | None
+    micro_batch: Any  # a number, auto, null
+    forecast: bool
     device: str
     precision: str | None
     workers: int | None

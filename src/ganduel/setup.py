@@ -191,11 +191,13 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer])
 
 def micro_batch(config: dict[str, Any]) -> int:
     """Images that one process holds at once. Raises UserError where the batch cannot be divided evenly."""
-    batch, world = config["batch_size"], distributed.world()
+    batch, micro, world = config["batch_size"], config["micro_batch"], distributed.world()
+    if micro not in (None, "auto") and (not isinstance(micro, int) or isinstance(micro, bool)):
+        raise UserError(f"micro_batch={micro} is not allowed; it takes a number, auto or null")
     if batch % world:
         raise UserError(f"batch_size={batch} cannot be shared by {world} processes; set a multiple of {world}")
     share = batch // world
-    micro = config["micro_batch"] or share
+    micro = share if micro in (None, "auto") else micro  # auto: tried out before training
     if share % micro:
         divisors = ", ".join(str(m) for m in range(1, share + 1) if share % m == 0)
         raise UserError(f"micro_batch={micro} does not divide the {share} images of a process; it takes {divisors}")
