@@ -50,6 +50,12 @@ def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
     return x if parameter.is_contiguous() else x.permute(0, 2, 3, 1)
 
 
+def configure(*, tf32: bool, cudnn_benchmark: bool) -> None:
+    """How CUDA computes in float32, and whether it tries its convolutions to take the fastest; nothing elsewhere."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+
+
 def precision(name: str | None, device: torch.device) -> torch.dtype:
     """The type of mixed precision; float32 means none.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ganduel import distributed
 from ganduel.device import available, memory, out_of_memory, synchronise
 from ganduel.errors import UserError
-from ganduel.trainer import Phase, Trainer
+from ganduel.trainer import Phase, Trainer, assign_rate
 
 
 class Forecast(NamedTuple):
@@ -84,14 +84,14 @@ def unchanged(trainer: Trainer) -> Iterator[None]:
     cuda = trainer.device.type == "cuda"
     state = _copy(trainer.state_dict())
     groups = [group for player in trainer.players.values() for group in player.optimizer.param_groups]
-    rates = [group["lr"] for group in groups]
+    rates = [float(group["lr"]) for group in groups]
     with torch.random.fork_rng(devices=[trainer.device] if cuda else []):
         try:
             yield
         finally:
             trainer.game.zero_grad(set_to_none=True)
             for group, rate in zip(groups, rates, strict=True):  # which a state brings, but a trainer does not take
-                group["lr"] = rate
+                assign_rate(group, rate)
             trainer.load_state_dict(state)
             if cuda:  # what was tried is not what will be needed
                 torch.cuda.empty_cache()

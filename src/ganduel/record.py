@@ -83,7 +83,7 @@ class Recorder:
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers |= self.watch.pausing(trainer.validate)() | trainer.readings()
         for name, player in trainer.players.items():
-            numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
+            numbers[f"learning_rate/{name}"] = float(player.optimizer.param_groups[0]["lr"])
         numbers["speed/images_per_second"] = speed
         numbers["memory/gigabytes"] = memory(trainer.device)
         if self.main:

@@ -19,6 +19,9 @@ from ganduel.terminal import say
 FREE = (
     "accept_changes",
     "allow",
+    "compile",
+    "cuda_graphs",
+    "cudnn_benchmark",
     "data.cache_gb",
     "data.features",
     "data.max_rejected",
@@ -39,6 +42,7 @@ FREE = (
     "name",
     "overwrite",
     "runs_dir",
+    "tf32",
     "workers",
 )
 

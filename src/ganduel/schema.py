@@ -69,6 +69,10 @@ class Train:
     batch_size: int
     micro_batch: Any  # a number, auto, null
     forecast: bool
+    compile: bool
+    cuda_graphs: bool
+    tf32: bool
+    cudnn_benchmark: bool
     device: str
     precision: str | None
     workers: int | None

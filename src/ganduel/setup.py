@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganduel import build, checkpoint, distributed, randomness
+from ganduel import build, checkpoint, distributed, randomness, speed
 from ganduel.augment import Chain
 from ganduel.data import doctor
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
-from ganduel.device import precision
+from ganduel.device import configure, precision
 from ganduel.ema import EMA
 from ganduel.errors import UserError
 from ganduel.evaluation.features import check_features
@@ -35,6 +35,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     """
     allow, seed, batch_size = config["allow"], config["seed"], config["batch_size"]
     dtype = precision(config["precision"], device)
+    configure(tf32=config["tf32"], cudnn_benchmark=config["cudnn_benchmark"])
     micro = micro_batch(config)
     half_life = Duration.parse(config["ema"]["half_life"], "ema.half_life")
     loss = build.part(config["loss"], "loss", allow)
@@ -108,6 +109,10 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         dtype=dtype,
         device=device,
     )
+    if config["compile"]:
+        speed.compile_networks(trainer)
+    if config["cuda_graphs"]:
+        speed.record_phases(trainer)
     if distributed.is_main():
         for warning in doubts(game, loss, penalties):
             say(f"warning: {warning}")

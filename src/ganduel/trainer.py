@@ -65,7 +65,7 @@ class Player:
     def set_rate(self, images_seen: int) -> None:
         """Follow the schedule."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = self.schedule(images_seen, rate)
+            assign_rate(group, self.schedule(images_seen, rate))
 
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
@@ -181,8 +181,21 @@ class Trainer:
         }
 
     def run(self, phase: Phase, player: Player, batch: Batch, keep: bool = False) -> list[list[Duel]]:
-        """One optimizer step of a phase, over the micro batches of a batch. Returns the duels of each micro batch; none
-        if the gate was closed. Their fakes `keep` their graph for a turn of G, if told so."""
+        """One optimizer step of a phase, with all that follows from it. Returns the duels of each micro batch; none if
+        the gate was closed. Their fakes `keep` their graph for a turn of G, if told so."""
+        met, stats = self.advance(phase, player, batch, keep)
+        self.stats.merge(stats.sums)
+        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
+        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
+        self.stats.average(stats.sums, kept=decay(images, half_life))
+        if phase.adapts:
+            means = stats.tensors()
+            for adapt in phase.adapts:
+                adapt(means)
+        return met
+
+    def advance(self, phase: Phase, player: Player, batch: Batch, keep: bool) -> tuple[list[list[Duel]], Stats]:
+        """The step itself, over the micro batches of a batch. But for the learning rate it knows no time."""
         player.networks.zero_grad(set_to_none=True)
         parts, met, stats = split(batch, self.micro_batch), [], Stats()
         with only_trainable(self.game if keep else player.networks, among=self.game):
@@ -199,15 +212,7 @@ class Trainer:
         closed = phase.gate is not None and self.ask(phase.gate, stats)
         if not closed:
             player.step()
-        self.stats.merge(stats.sums)
-        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
-        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
-        self.stats.average(stats.sums, kept=decay(images, half_life))
-        if phase.adapts:
-            means = stats.tensors()
-            for adapt in phase.adapts:
-                adapt(means)
-        return [] if closed else met
+        return [] if closed else met, stats
 
     def ask(self, gate: Gate, stats: Stats) -> bool:
         """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
@@ -317,6 +322,14 @@ class Trainer:
                 group.update(own)  # the settings of today, the moments of then
             if scale := state["scalers"][name]:  # {} of a run that needed none
                 player.scaler.load_state_dict(scale)
+
+
+def assign_rate(group: dict[str, Any], rate: float) -> None:
+    """Give an optimizer's parameters a learning rate; in place where it lies on the device, for graphs that read it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
