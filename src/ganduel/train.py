@@ -17,6 +17,7 @@ from ganduel.forecast import forecast, largest_micro_batch
 from ganduel.pace import Duration
 from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
+from ganduel.schema import METRICS
 from ganduel.setup import assemble
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
@@ -164,16 +165,19 @@ class Training:
             "images_seen": self.trainer.images_seen,
             **recorder.metric,
         }
+        which = self.config["metric"]["which"]
+        if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
+            result["best"] = best  # what sweepers go by
         if not recorder.main:
             return result
-        best = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
+        values = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
         recorder.log.hyperparameters({k: v for k, v in leaves(self.config) if v is not None}, recorder.metric)
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
             f"finished   {self.clock.describe(self.trainer.iteration)}\n"
-            + (f"best       {best} at step {recorder.best['step']:,}\n" if best else "")
-            + f"checkpoint {self.run.checkpoints / ('best.pt' if best else 'latest.pt')}\n"
+            + (f"best       {values} at step {recorder.best['step']:,}\n" if values else "")
+            + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"
             "next, type one of\n"
             f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"
