@@ -220,11 +220,11 @@ def ours(trainer: Trainer) -> Loop:
     }
 
 
-def plain(model: str, trainer: Trainer) -> Loop:
-    """The textbook's loop, on images of the same sizes."""
+def plain(model: str, trainer: Trainer, **sizes: int) -> Loop:
+    """The textbook's loop, on images of the same sizes; its networks have those of ours unless told otherwise."""
     batch = trainer.images.batch(0, trainer.batch_size)
     images = [batch[name].contiguous() for name in trainer.game.domains]
-    return TEXTBOOK[model](*images)
+    return TEXTBOOK[model](*images, **sizes)
 
 
 def bare(trainer: Trainer) -> Loop:
