@@ -28,7 +28,9 @@ from torch.nn.functional import conv2d
 
 from ganduel import build, config, randomness, setup
 from ganduel.device import choose, label, memory
-from ganduel.trainer import Trainer, fakes_of
+from ganduel.game import Batch, Duel
+from ganduel.pace import Turn
+from ganduel.trainer import Phase, Trainer, fakes_of
 
 IMAGES = 64  # of noise, or as many as a batch
 
@@ -39,6 +41,23 @@ class Part(NamedTuple):
     name: str
     times: float
     do: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None  # what it goes on from, not timed
+
+
+class Play:
+    """One phase of a turn, again and again, with the fakes that `maker` leaves, if there is one."""
+
+    def __init__(self, trainer: Trainer, turn: Turn, phase: Phase, maker: "Play | None"):
+        self.trainer, self.turn, self.phase, self.maker = trainer, turn, phase, maker
+        self.batch: Batch = {}
+
+    def prepare(self) -> None:
+        if not self.batch or self.turn.like:  # which wants them new, for their graph
+            self.batch = self.trainer.draw(self.turn, fakes_of(self.maker()) if self.maker else {})
+
+    def __call__(self) -> list[list[Duel]]:
+        keep = self.turn.leaves and self.turn.player == "D"
+        return self.trainer.run(self.phase, self.trainer.players[self.turn.player], self.batch, keep)
 
 
 def noise(folder: Path, size: int, count: int) -> None:
@@ -69,26 +88,20 @@ def assemble(overrides: list[str], folder: Path) -> Trainer:
 
 def parts(trainer: Trainer) -> list[Part]:
     """An iteration, phase by phase."""
-    found, drawn, fakes = [], [], {}
+    found: list[Part] = []
+    maker: Play | None = None
     for turn in trainer.pace.turns:
-        player, batch = trainer.players[turn.player], trainer.draw(turn, fakes)
-        drawn.append(turn)
-        for phase in player.phases:
+        plays = [Play(trainer, turn, phase, maker) for phase in trainer.players[turn.player].phases]
+        for play in plays:
+            play.prepare()
             trainer.stats.reset()
-            met = trainer.run(phase, player, batch)
+            play()
             losses = [name.removeprefix("loss/") for name in trainer.stats.sums if name.startswith("loss/")]
-            found.append(
-                Part(
-                    " + ".join(losses),
-                    1 / phase.every,
-                    lambda phase=phase, player=player, batch=batch: trainer.run(phase, player, batch),
-                )
-            )
-            if trainer.pace.share and turn.player == "G" and not fakes:
-                fakes = fakes_of(met)
+            found.append(Part(" + ".join(losses), 1 / play.phase.every, play, play.prepare))
+        maker = plays[0] if turn.leaves else None
 
     def rest() -> None:
-        for turn in drawn:
+        for turn in trainer.pace.turns:
             trainer.draw(turn)
         with torch.no_grad():
             seeds = randomness.seeds(0, first=0, count=trainer.batch_size, device=trainer.device)
@@ -127,13 +140,15 @@ Times = dict[str, list[tuple[float, float]]]
 def measure(settings: list[list[Part]], device: torch.device, rounds: int) -> list[Times]:
     """Every part once a round, each beside a kernel."""
     unit = kernel(device)
-    for do in (unit, *(part.do for parts in settings for part in parts)):
-        for _ in range(2):
-            do()
+    for _ in range(2):
+        for part in (Part("", 1, unit), *(part for parts in settings for part in parts)):
+            part.prepare()
+            part.do()
     times: list[Times] = [{part.name: [] for part in parts} for parts in settings]
     for _ in range(rounds):
         for parts, record in zip(settings, times, strict=True):
             for part in parts:
+                part.prepare()
                 before, taken, after = (seconds(do, device) for do in (unit, part.do, unit))
                 record[part.name].append((taken, 2 * taken / (before + after)))
     return times

@@ -22,6 +22,7 @@ def options(group: str) -> list[str]:
 
 def test_all_files_are_accounted_for():
     tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode", "augment"}
+    tested |= {"hydra/launcher"}  # in test_sweeps.py
     assert {str(p.parent) for p in FILES} - {"."} == tested
     assert {p.stem for p in FILES if p.parent == Path()} == set(COMMANDS)
     for path in FILES:
@@ -79,6 +80,8 @@ def test_optimizers(name):
             built = build.optimizer(node, f"optimizer.{player}", [], network, penalties, torch.device("cpu"))
             assert isinstance(built, torch.optim.Optimizer)
             network(torch.ones(1, 2)).sum().backward()
+            for view, parameter in zip(built.param_groups[0]["params"], network.parameters(), strict=True):
+                view.grad = parameter.grad  # as the trainer does
             before = network.weight.detach().clone()
             built.step()
             assert not torch.equal(before, network.weight)  # fused or not, it works on a CPU

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
 
-from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
+from ganduel.models.convolution import Conv2d, Resample, activate, convolve, convolve_transposed, with_squares
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,28 @@ def test_weights_get_the_gradient_that_pytorch_gives_them(dtype, stride, transpo
     gradients = [torch.autograd.grad(f(x, weight, stride=stride), weight, upstream)[0].float() for f in (own, theirs)]
     assert (gradients[0] - gradients[1]).abs().max() <= 1e-2 * gradients[1].abs().max()
     assert gradients[0].std() > 1
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [6, 7])
+def test_layers_for_penalties(size, bias):
+    """PyTorch's values and gradients; where the size fits the stride without its second derivative of convolutions."""
+    own, theirs = (kind(3, 4, 4, 2, 1, bias=bias, dtype=torch.float64) for kind in (Conv2d, torch.nn.Conv2d))
+    theirs.load_state_dict(own.state_dict())
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
+    gradients = []
+    for layer in (own, theirs):
+        y, pull_back = torch.func.vjp(layer, x)
+        penalty = pull_back(y.cos())[0].square().sum()
+        with torch.profiler.profile() as profile:
+            gradients.append(torch.autograd.grad(penalty, [*layer.parameters()]))
+        theirs_alone = "aten::_convolution_double_backward" in {event.name for event in profile.events()}
+        assert theirs_alone == (layer is theirs or size == 7)
+    assert torch.allclose(own(x), theirs(x))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other) and one.abs().max() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert own.float()(x.float()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("size", [5, 6])

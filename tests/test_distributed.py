@@ -1,11 +1,14 @@
 """Many processes end where one does. Started by torchrun, on gloo."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from conftest import MODELS, NO_BATCH_NORM, largest_difference, rows, state
+from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, largest_difference, rows, state
 
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
@@ -60,3 +63,70 @@ def test_two_processes_equal_one_in_stylegan2(tiny):
     for part in ("game", "ema", "regularizers"):
         assert largest_difference(one[part], two[part]) < 1e-5, part
     assert one["regularizers"]["path_length.mean"] > 0
+
+
+@pytest.mark.parametrize("model", ["dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"])
+def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
+    """Some with ADA, path lengths, mixing and groups of four images, or with the pool of older fakes."""
+    monkeypatch.chdir(tmp_path)
+    chosen = {
+        "dcgan": (*NO_BATCH_NORM, "regularizer=[r1]", "regularizer.r1.every=2"),
+        "wgan_gp": ("model.generator.norm=layer", "pace.n_critic=2"),
+        "stylegan2_ada": (
+            "batch_size=16",
+            "regularizer.r1_stylegan.every=2",
+            "regularizer.path_length.every=2",
+            "augment.ada.p=0.5",
+        ),
+        "cyclegan": (),
+    }
+    rates = {"cyclegan": (1e-5, 1e-4), "stylegan2_ada": (0.05, 0.05)}.get(model, (0.01, 0.01))
+    plain = ("optimizer=sgd", *(f"optimizer.{p}.lr={rate}" for p, rate in zip("GD", rates, strict=True)))
+    arguments = [*TINY, packed, *MODELS[model], *chosen[model], *plain, "data.validation=0", "every.log=2 steps"]
+    results = [torchrun(n, *arguments, f"name={n}") for n in (1, 4)]
+    assert [result.returncode for result in results] == [0, 0], results[1].stderr
+    one, four = state("runs/1")["state"], state("runs/4")["state"]
+    for part in ("game", "ema", "regularizers"):
+        if one[part]:
+            assert largest_difference(one[part], four[part]) < 1e-5, part
+    assert one["iteration"] == four["iteration"] == 4
+    for a, b in zip(rows("runs/1"), rows("runs/4"), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_one_of_two_processes_is_killed(train, tiny):
+    """torchrun starts both again, they go on from latest.pt, and the end is that of an undisturbed run."""
+    common = (*NO_BATCH_NORM, "duration=150 steps", "every.log=10 steps", "every.checkpoint=10 steps")
+    common += (
+        "every.sample=150 steps",
+        "forecast=false",
+        "optimizer=sgd",
+        "optimizer.G.lr=0.001",
+        "optimizer.D.lr=0.001",
+    )
+    assert torchrun(2, *tiny, "name=whole", *common).returncode == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
+    process = subprocess.Popen(
+        [*command, "-m", "ganduel.train", *tiny, "name=killed", *common],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    latest = Path("runs/killed/checkpoints/latest.pt")
+    while process.poll() is None and not (latest.exists() and state("runs/killed")["step"] >= 10):
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    workers = [pid for pid in children(process.pid) if "RANK=1" in Path(f"/proc/{pid}/environ").read_text().split("\0")]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "(resumed at step" in errors
+    assert_equal(state("runs/whole")["state"], state("runs/killed")["state"])
+    assert rows("runs/whole") == rows("runs/killed")
+
+
+def children(pid: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

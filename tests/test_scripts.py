@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ganduel import checkpoint, config
 from ganduel.evaluation.features import DigitClassifier
@@ -69,6 +70,62 @@ def test_benchmark_fid_times_every_part(tmp_path):
     times = json.loads(kept.read_text())
     assert all(len(rounds) == 2 and min(map(min, rounds)) > 0 for rounds in times.values())
     assert "a measurement takes " in printed and "the real images, once: " in printed
+
+
+def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
+    """Parts in processes of their own; rows of what ends badly are kept, and the rest goes on."""
+    out = tmp_path / "check"
+    script("gpu_check", "--device=cpu", "--seconds=200", f"--out={out}", "--parts", "waiting", "graphs")
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["machine"]["device"] == "cpu"
+    assert [row["part"] for row in found["rows"]] == ["waiting"] * 8 + ["graphs"]
+    assert not any(row["ok"] is False for row in found["rows"])
+    assert out.with_suffix(".md").read_text().count("| waiting |") == 8
+
+    import gpu_check
+
+    def broken(bench):
+        bench.tell("first", 1.0, "times", ok=True)
+        bench.guarded("second", lambda: 1 / 0)
+        bench.guarded("third", lambda: bench.tell("third", ok=True))
+
+    monkeypatch.setitem(gpu_check.PARTS, "waiting", broken)
+    rows = tmp_path / "rows.jsonl"
+    gpu_check.run_part("waiting", "cpu", 60.0, rows)
+    told = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [(row["what"], row["ok"]) for row in told] == [("first", True), ("second", False), ("third", True)]
+    assert "ZeroDivisionError" in told[1]["note"]
+
+
+def test_gpu_check_measures_gradients_and_ratios(tmp_path):
+    import gpu_check
+
+    told = []
+    bench = gpu_check.Bench("cpu", 600.0, tmp_path, lambda what, *rest, **more: told.append((what, *rest, more)))
+    gpu_check._numerics(bench, "dcgan")
+    assert [row[0] for row in told] == [f"dcgan {precision}: {name}" for precision in ("fp32", "bf16") for name in "DG"]
+    assert told[0][1] == 0 and 0 < told[2][1] < 0.4 and all(row[3]["ok"] for row in told)
+    told.clear()
+    gpu_check.against_default(bench, "dcgan", "precision=bf16", 0.5)
+    assert told[0][0] == "dcgan: precision=bf16" and told[0][1] > 0 and "after 6 iterations" in told[0][3]["note"]
+
+
+def test_the_textbook_does_the_work_that_ours_does():
+    """The same parameters, and every network moves."""
+    import benchmark_plain as plain
+
+    def count(network):
+        return sum(p.numel() for p in network.parameters())
+
+    sizes = {"dcgan": (3_576_704, 2_765_568), "cyclegan": (11_378_179, 2_764_737)}
+    assert (count(plain.dcgan_generator(100, 64)), count(plain.dcgan_discriminator(64, torch.nn.BatchNorm2d))) == (
+        sizes["dcgan"]
+    )
+    assert (count(plain.resnet(64, 9)), count(plain.patch_discriminator(64))) == sizes["cyclegan"]
+    for model, loop in plain.TEXTBOOK.items():
+        images = [torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2 if model == "cyclegan" else 1)]
+        for do in loop(*images, width=2).values():
+            do()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))

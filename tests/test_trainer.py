@@ -93,7 +93,7 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
     assert one.players["G"].optimizer.param_groups[0]["lr"] == 2e-4
     ran = []
     run = one.run
-    one.run = lambda phase, player, batch: (ran.append(phase.every), run(phase, player, batch))[1]
+    one.run = lambda phase, *rest: (ran.append(phase.every), run(phase, *rest))[1]
     for _ in range(5):
         one.step()
     assert ran == [1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1]  # D, its penalty, G, D, G, ...
@@ -101,7 +101,7 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
 
 def test_turns_see_the_images_they_should(trainer):
     """New reals in every turn of D; G meets the last of them; latents are new in every turn."""
-    one = trainer("pace.n_critic=2")
+    one = trainer("pace=alternating", "pace.n_critic=2")
     batches = [one.draw(turn) for turn in one.pace.turns]
     assert torch.equal(batches[0]["real"], one.images.batch(0, 8)["real"])
     assert torch.equal(batches[1]["real"], one.images.batch(8, 8)["real"])
@@ -230,7 +230,7 @@ def test_a_closed_gate_holds_d_alone(trainer):
 
 
 def test_an_open_gate_changes_nothing(trainer):
-    gated, plain = trainer("pace=gated", "pace.loss_floor=-1"), trainer()
+    gated, plain = trainer("pace=gated", "pace.loss_floor=-1"), trainer("pace=alternating")
     for one in (gated, plain):
         for _ in range(2):
             one.step()
@@ -452,10 +452,29 @@ def test_shared_fakes_are_made_once(trainer):
         assert met[0][1].shape == (8,)
         ends.append(one.game.state_dict())
     assert largest_difference(*ends) < 1e-5
-    alone = trainer(*NO_BATCH_NORM, "pace.first=G")
+    alone = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=false")
     for _ in range(2):
         alone.step()
     assert largest_difference(ends[0], alone.game.state_dict()) > 0
+
+
+def test_g_goes_on_from_the_fakes_that_d_met(trainer):
+    """They are made once, or in micro batches again: the same ends, and not those of new ones in every turn."""
+    ends, forwards = [], []
+    for micro in (8, 2):
+        one = trainer(*NO_BATCH_NORM, "pace=reuse", "regularizer=[r2,path_length]", f"micro_batch={micro}")
+        made = []
+        one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
+        for _ in range(2):
+            one.step()
+        forwards.append(len(made))
+        ends.append(one.game.state_dict())
+    assert forwards == [2, 2 * 2 * 4]
+    assert largest_difference(*ends) < 1e-5
+    alone = trainer(*NO_BATCH_NORM, "pace=alternating", "regularizer=[r2,path_length]")
+    for _ in range(2):
+        alone.step()
+    assert largest_difference(ends[0], alone.game.state_dict()) > 1e-4
 
 
 class ByClass(Generator):

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__, config
 from ganduel.errors import Interrupted, UserError
+from ganduel.schema import METRICS
 
 # command -> (module whose main(config, overrides) does it, what it prints as its result)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -118,6 +119,8 @@ def _read(arguments: Sequence[str]) -> Namespace:
 def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
     """Leave --help, --cfg and the like to Hydra and, in a sweep, run the jobs one after another."""
 
+    finished: list[tuple[float, float, str]] = []  # (rank, best value, run folder) of the jobs in this process
+
     def job(composed: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
@@ -135,7 +138,10 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
             sys.exit(_fail(str(error)))
         except Interrupted as error:
             sys.exit(error.code)
-        return next((value for value in result.values() if isinstance(value, float)), None)
+        if "best" in result:
+            sign = METRICS[composed.metric.which[0]][1]
+            finished.append((sign * result["best"], result["best"], result["run"]))
+        return result.get("best", next((value for value in result.values() if isinstance(value, float)), None))
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is raised here is raised whole
     with tempfile.TemporaryDirectory() as scratch:  # for Hydra's record of a sweep that has no folder of its own
@@ -147,6 +153,9 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
             return end.code if isinstance(end.code, int) else 2 if end.code else 0
         except (HydraException, OmegaConfBaseException) as error:
             return _fail(config.explain(name, overrides, error))
+    if len(finished) > 1:
+        _, value, folder = min(finished)
+        print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
     return 0
 
 

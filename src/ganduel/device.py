@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,9 +36,9 @@ def keep_memory() -> None:
     and costs up to a tenth of the next one to get again, page by page."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3
+        trim_threshold, mmap_max = -1, -4
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
+        mallopt(mmap_max, 0)  # large tensors too; a threshold would end at 32 MB
 
 
 def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
@@ -47,6 +48,12 @@ def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
     PyTorch's fused optimizers copy any other gradient on CPUs, which takes as long as the step itself.
     """
     return x if parameter.is_contiguous() else x.permute(0, 2, 3, 1)
+
+
+def configure(*, tf32: bool, cudnn_benchmark: bool) -> None:
+    """How CUDA computes in float32, and whether it tries its convolutions to take the fastest; nothing elsewhere."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = cudnn_benchmark
 
 
 def precision(name: str | None, device: torch.device) -> torch.dtype:
@@ -78,6 +85,34 @@ def memory(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def available(device: torch.device) -> float:
+    """Gigabytes that may still be taken: nine tenths of what is free on the device or, on CPUs, in the system or in the
+    part of it that this process may have. Raises UserError where the system does not say."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return 0.9 * (torch.cuda.mem_get_info(device)[0] + unused) / 1e9
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        raise UserError(
+            f"micro_batch=auto: this system does not say how much memory of {device} is free; set a number"
+        ) from None
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    try:  # the limit of a container
+        own = Path("/sys/fs/cgroup")
+        limit, used = ((own / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        free = min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # none, or "max"
+        pass
+    return 0.9 * free / 1e9
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def out_of_memory(error: BaseException) -> bool:

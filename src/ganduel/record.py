@@ -93,7 +93,7 @@ class Recorder:
         status = self.health.status(numbers | seen)
         numbers |= seen
         for name, player in trainer.players.items():
-            numbers[f"learning_rate/{name}"] = player.optimizer.param_groups[0]["lr"]
+            numbers[f"learning_rate/{name}"] = float(player.optimizer.param_groups[0]["lr"])
         numbers["speed/images_per_second"] = speed
         numbers["speed/measuring"] = self.measuring_share
         numbers["memory/gigabytes"] = memory(trainer.device)

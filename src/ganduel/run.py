@@ -19,6 +19,9 @@ from ganduel.terminal import say
 FREE = (
     "accept_changes",
     "allow",
+    "compile",
+    "cuda_graphs",
+    "cudnn_benchmark",
     "data.cache_gb",
     "data.features",
     "data.max_rejected",
@@ -30,6 +33,7 @@ FREE = (
     "device",
     "duration",
     "every",
+    "forecast",
     "health",
     "json",
     "keep",
@@ -40,6 +44,7 @@ FREE = (
     "on_alarm",
     "overwrite",
     "runs_dir",
+    "tf32",
     "workers",
 )
 

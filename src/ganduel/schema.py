@@ -81,7 +81,12 @@ class Train:
     duration: str
     seed: int
     batch_size: int
-    micro_batch: int | None
+    micro_batch: Any  # a number, auto, null
+    forecast: bool
+    compile: bool
+    cuda_graphs: bool
+    tf32: bool
+    cudnn_benchmark: bool
     device: str
     precision: str | None
     workers: int | None

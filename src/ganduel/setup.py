@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganduel import build, checkpoint, distributed, randomness
+from ganduel import build, checkpoint, distributed, randomness, speed
 from ganduel.augment import Chain
 from ganduel.data import doctor
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
-from ganduel.device import precision
+from ganduel.device import configure, precision
 from ganduel.ema import EMA
 from ganduel.errors import UserError
 from ganduel.evaluation.features import check_features
@@ -35,6 +35,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     """
     allow, seed, batch_size = config["allow"], config["seed"], config["batch_size"]
     dtype = precision(config["precision"], device)
+    configure(tf32=config["tf32"], cudnn_benchmark=config["cudnn_benchmark"])
     micro = micro_batch(config)
     half_life = Duration.parse(config["ema"]["half_life"], "ema.half_life")
     loss = build.part(config["loss"], "loss", allow)
@@ -108,6 +109,10 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         dtype=dtype,
         device=device,
     )
+    if config["compile"]:
+        speed.compile_networks(trainer)
+    if config["cuda_graphs"]:
+        speed.record_phases(trainer)
     if distributed.is_main():
         for warning in doubts(game, loss, penalties):
             say(f"warning: {warning}")
@@ -191,11 +196,13 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer])
 
 def micro_batch(config: dict[str, Any]) -> int:
     """Images that one process holds at once. Raises UserError where the batch cannot be divided evenly."""
-    batch, world = config["batch_size"], distributed.world()
+    batch, micro, world = config["batch_size"], config["micro_batch"], distributed.world()
+    if micro not in (None, "auto") and (not isinstance(micro, int) or isinstance(micro, bool)):
+        raise UserError(f"micro_batch={micro} is not allowed; it takes a number, auto or null")
     if batch % world:
         raise UserError(f"batch_size={batch} cannot be shared by {world} processes; set a multiple of {world}")
     share = batch // world
-    micro = config["micro_batch"] or share
+    micro = share if micro in (None, "auto") else micro  # auto: tried out before training
     if share % micro:
         divisors = ", ".join(str(m) for m in range(1, share + 1) if share % m == 0)
         raise UserError(f"micro_batch={micro} does not divide the {share} images of a process; it takes {divisors}")

@@ -13,9 +13,11 @@ import torch
 from ganduel import distributed, summary
 from ganduel.device import choose, label, out_of_memory
 from ganduel.errors import Interrupted, UserError
+from ganduel.forecast import forecast, largest_micro_batch
 from ganduel.pace import Duration
 from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
+from ganduel.schema import METRICS
 from ganduel.setup import assemble
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
@@ -37,6 +39,9 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             return training.fit()
     finally:
         distributed.stop()
+
+
+WORTH = 50  # iterations from which a forecast is worth its two steps
 
 
 class Task(NamedTuple):
@@ -82,7 +87,7 @@ class Training:
                 recorder.interrupted = lambda: bool({signal.SIGINT, signal.SIGTERM} & {*signals})
                 if recorder.main and not resumed:
                     recorder.log.say(f"{summary.describe(trainer)}\n")
-                self.banner(resumed)
+                self.banner(resumed, pausing(self.look_ahead)())
                 if trainer.iteration == 0:
                     for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
                         do()
@@ -114,7 +119,16 @@ class Training:
                 self.recorder.log.say(f"stopped and saved at step {self.recorder.step:,}; go on with: {self.command()}")
             raise Interrupted(128 + number)
 
-    def banner(self, resumed: bool) -> None:
+    def look_ahead(self) -> str:
+        """What the run is going to take; nothing to say about short ones. Settles how many images fit at once."""
+        trainer, rest = self.trainer, self.total - self.trainer.iteration
+        if self.config["micro_batch"] == "auto":
+            trainer.micro_batch = largest_micro_batch(trainer)
+        if not self.config["forecast"] or rest < WORTH:
+            return ""
+        return f"forecast   {forecast(trainer).describe(rest)}\n"
+
+    def banner(self, resumed: bool, forecast: str) -> None:
         """What is about to happen."""
         if not self.recorder.main:
             return
@@ -127,6 +141,8 @@ class Training:
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
+        divided = trainer.micro_batch < trainer.batch_size // distributed.world()
+        parts = f" in parts of {trainer.micro_batch}" if divided else ""
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
@@ -134,7 +150,8 @@ class Training:
             f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"
-            f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}\n"
+            f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}{parts}\n"
+            f"{forecast}"
             f"every      {every} steps\n"
             f"metrics    {measured}\n"
             f"resume     {self.command()}"
@@ -150,17 +167,20 @@ class Training:
             **recorder.metric,
             **({"ended": recorder.ended} if recorder.ended else {}),
         }
+        which = self.config["metric"]["which"]
+        if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
+            result["best"] = best  # what sweepers go by
         if not recorder.main:
             return result
-        best = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
+        values = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
         recorder.log.hyperparameters({k: v for k, v in leaves(self.config) if v is not None}, recorder.metric)
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
             f"finished   {self.clock.describe(self.trainer.iteration)}\n"
             + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
-            + (f"best       {best} at step {recorder.best['step']:,}\n" if best else "")
-            + f"checkpoint {self.run.checkpoints / ('best.pt' if best else 'latest.pt')}\n"
+            + (f"best       {values} at step {recorder.best['step']:,}\n" if values else "")
+            + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"
             "next, type one of\n"
             f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"

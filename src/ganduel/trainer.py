@@ -65,7 +65,7 @@ class Player:
     def set_rate(self, images_seen: int) -> None:
         """Follow the schedule."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = self.schedule(images_seen, rate)
+            assign_rate(group, self.schedule(images_seen, rate))
 
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
@@ -74,6 +74,7 @@ class Player:
             view.grad = None if parameter.grad is None else as_it_lies(parameter.grad, parameter)
         self.scaler.step(self.optimizer)  # divides by its scale first
         self.scaler.update()
+        self.optimizer.zero_grad()  # the views'; the parameters' go before the next phase
         with torch.no_grad():
             for projection in self.projections:
                 projection.fn(list(self.networks.parameters()))
@@ -148,39 +149,56 @@ class Trainer:
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
-        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of new ones: none, but
-        where players share them."""
+        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of making them: none,
+        but where players share them."""
         player, batch = self.players[turn.player], self.draw(turn, fakes)
         player.set_rate(self.images_seen)
         nth = self.iteration * player.turns + turn.nth
         main, *lazy = player.phases
-        met = self.run(main, player, batch)
+        # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
+        keep = turn.leaves and turn.player == "D" and len(batch["seed"]) <= self.micro_batch
+        met = self.run(main, player, batch, keep)
         for phase in lazy:
             if met and nth % phase.every == 0:
                 self.run(phase, player, batch)
-        return fakes_of(met) if self.pace.share and turn.player == "G" else {}
+        return fakes_of(met) if turn.leaves and (keep or turn.player == "G") else {}
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
         """This process's share of the turn's global batch: every so many-th image, as for micro batches. With it go
-        what the game makes of the `fakes` that the turn before left."""
+        the `fakes` that the turn before left: to D what the game makes of them, to G with their graph."""
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
-        stream = (self.seed, "turn", self.iteration, turn.player, turn.nth)
+        stream = (self.seed, "turn", self.iteration, *(turn.like or (turn.player, turn.nth)))
         seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
-        shared = self.game.replay(fakes, seed) if fakes else {}
+        shared = fakes or {}
+        if shared and turn.player == "D":
+            shared = self.game.replay({name: images.detach() for name, images in shared.items()}, seed)
         return {
             **self.images.batch(position, share, stride=world),
             **{f"fake{name}": images for name, images in shared.items()},
             "seed": seed,
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch) -> list[list[Duel]]:
-        """One optimizer step of a phase, over the micro batches of a batch. Returns the duels of each micro batch; none
-        if the gate was closed."""
+    def run(self, phase: Phase, player: Player, batch: Batch, keep: bool = False) -> list[list[Duel]]:
+        """One optimizer step of a phase, with all that follows from it. Returns the duels of each micro batch; none if
+        the gate was closed. Their fakes `keep` their graph for a turn of G, if told so."""
+        met, stats = self.advance(phase, player, batch, keep)
+        self.stats.merge(stats.sums)
+        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
+        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
+        self.stats.average(stats.sums, kept=decay(images, half_life))
+        if phase.adapts:
+            means = stats.tensors()
+            for adapt in phase.adapts:
+                adapt(means)
+        return met
+
+    def advance(self, phase: Phase, player: Player, batch: Batch, keep: bool) -> tuple[list[list[Duel]], Stats]:
+        """The step itself, over the micro batches of a batch. But for the learning rate it knows no time."""
         player.networks.zero_grad(set_to_none=True)
         parts, met, stats = split(batch, self.micro_batch), [], Stats()
-        with only_trainable(player.networks, among=self.game):
+        with only_trainable(self.game if keep else player.networks, among=self.game):
             for part in parts:
                 duels = self.game.duels(part)
                 met.append(duels)
@@ -194,15 +212,7 @@ class Trainer:
         closed = phase.gate is not None and self.ask(phase.gate, stats)
         if not closed:
             player.step()
-        self.stats.merge(stats.sums)
-        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
-        half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
-        self.stats.average(stats.sums, kept=decay(images, half_life))
-        if phase.adapts:
-            means = stats.tensors()
-            for adapt in phase.adapts:
-                adapt(means)
-        return [] if closed else met
+        return [] if closed else met, stats
 
     def ask(self, gate: Gate, stats: Stats) -> bool:
         """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
@@ -217,7 +227,7 @@ class Trainer:
     def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         numbers = {}
         for duel in duels:
-            real, fake = duel.critic.both(duel.real, duel.fake)
+            real, fake = duel.critic.both(duel.real, duel.fake.detach())
             # Like dropout, what disturbs labels is for training alone.
             seed = duel.seed if self.game.discriminators.training else None
             numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
@@ -314,6 +324,14 @@ class Trainer:
                 player.scaler.load_state_dict(scale)
 
 
+def assign_rate(group: dict[str, Any], rate: float) -> None:
+    """Give an optimizer's parameters a learning rate; in place where it lies on the device, for graphs that read it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
     """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
 
@@ -353,10 +371,12 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 def fakes_of(met: list[list[Duel]]) -> Batch:
     """The fakes of all micro batches, in the order of the whole batch, by the names of their duels."""
-    return {
-        duels[0].name: torch.stack([duel.fake.detach().float() for duel in duels], dim=1).flatten(0, 1)
-        for duels in zip(*met, strict=True)
-    }
+    return {duels[0].name: _whole([duel.fake.float() for duel in duels]) for duels in zip(*met, strict=True)}
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    """The inverse of `split`."""
+    return torch.stack(parts, dim=1).flatten(0, 1) if len(parts) > 1 else parts[0]
 
 
 @contextmanager

@@ -57,7 +57,9 @@ class Raw:
         return len(self.pixels)
 
     def gather(self, index: Tensor) -> Tensor:
-        return self.pixels.index_select(0, index.to(self.pixels.device))
+        if self.pixels.is_cuda:  # pinned, so that nobody waits
+            index = index.pin_memory().to(self.pixels.device, non_blocking=True)
+        return self.pixels.index_select(0, index)
 
     def stored(self) -> Iterator[bytes]:
         for image in self.pixels:

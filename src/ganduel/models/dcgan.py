@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganduel import game
+from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import (
     Norm,
     Output,
@@ -60,7 +61,7 @@ def plan(
 def convolution(before: int, after: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
     """Halves the size, at stride 1 keeps it, for which an even kernel is made one smaller."""
     kernel -= stride == 1 and kernel % 2 == 0
-    return nn.Conv2d(before, after, kernel, stride, (kernel - 1) // 2, bias=bias)
+    return Conv2d(before, after, kernel, stride, (kernel - 1) // 2, bias=bias)
 
 
 def upconvolution(
@@ -218,6 +219,8 @@ class Discriminator(nn.Module):
         if padding < 0:
             raise ValueError(f"padding={padding} must be at least 0")
         self.output = output
+        # A batch is judged image by image, unless its statistics or a power iteration of each pass say otherwise.
+        self.together = 0 if norm == "batch" or spectral_norm else 1
         widths, strides = plan(resolution, channels, depth, strides)
         size, sizes = resolution + 2 * padding, []
         for stride in strides:

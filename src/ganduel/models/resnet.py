@@ -11,6 +11,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ganduel import game
+from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, norm2d, normalise_spectrally
 
 SIZES = (16, 32, 64, 128, 256)
@@ -37,7 +38,7 @@ class Block(nn.Module):
         super().__init__()
         inner = after if up else before
         resize = nn.Upsample(scale_factor=2) if up else nn.AvgPool2d(2)
-        first, second = nn.Conv2d(before, inner, 3, padding=1, bias=False), nn.Conv2d(inner, after, 3, padding=1)
+        first, second = Conv2d(before, inner, 3, padding=1, bias=False), Conv2d(inner, after, 3, padding=1)
         self.branch = nn.Sequential(
             norm2d(norm, before, running=up),
             nn.ReLU(),  # not in place: without a norm, the shortcut needs what it would overwrite
@@ -46,7 +47,7 @@ class Block(nn.Module):
             nn.ReLU(inplace=True),
             *([second] if up else [second, resize]),
         )
-        self.shortcut = nn.Sequential(resize, nn.Conv2d(before, after, 1))
+        self.shortcut = nn.Sequential(resize, Conv2d(before, after, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.branch(x) + self.shortcut(x)
@@ -92,9 +93,10 @@ class Discriminator(nn.Module):
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, spectral_norm: bool):
         super().__init__()
+        self.together = 0 if norm == "batch" or spectral_norm else 1  # else images are judged apart
         sizes = widths(resolution, channels)
         self.layers = nn.Sequential(
-            nn.Conv2d(image_channels, channels, 3, padding=1),
+            Conv2d(image_channels, channels, 3, padding=1),
             *(Block(before, after, norm, up=False) for before, after in pairwise(sizes)),
             nn.Flatten(),
             nn.Linear(sizes[-1] * 16, 1),

@@ -1,0 +1,421 @@
+"""Whether all is right and how fast it is on a CUDA device: one command, under eight minutes.
+
+    python scripts/gpu_check.py --out gpu_check
+    python scripts/gpu_check.py --out smoke --device cpu --seconds 60
+
+Writes OUT.json and OUT.md, after every part, so that what was measured is there however it ends. Each part runs in a
+process of its own within its share of the time; what fails in one is told in the table, and the next goes on.
+
+    numerics   gradients of every family's phases against those on the CPU in float32: fp32, bf16, fp16
+    waiting    steps in which nothing may wait for the device
+    train      every family for some seconds: finite, moving, images a second, memory
+    plain      our default and float32 against textbooks' loops in float32 (see benchmark_plain.py)
+    speed      every setting against the default, in turn in one process
+    graphs     cuda_graphs=true: the same losses, and the ratio
+    compile    compile=true, likewise
+
+It needs PyTorch, torchvision and the wheels of the pure-Python dependencies; ganduel itself may be just the checkout.
+On a CPU all sizes are tiny: a test of this script.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent / "src")]
+
+# family -> (what gan-train is told, the same at toy size)
+TOY = ["data.resolution=16", "batch_size=4"]
+FAMILIES = {
+    "vanilla": (["model=vanilla"], ["model=vanilla", "model.generator.widths=[8]", *TOY]),
+    "dcgan": (["model=dcgan"], ["model=dcgan", "model.channels=4", *TOY]),
+    "wgan": (["model=wgan"], ["model=wgan", "model.channels=4", *TOY]),
+    "wgan_gp": (["model=wgan_gp"], ["model=wgan_gp", "model.channels=4", *TOY]),
+    "resnet": (["model=resnet"], ["model=resnet", "model.channels=2", *TOY]),
+    "stylegan2_ada": (
+        ["model=stylegan2_ada"],
+        ["model=stylegan2_ada", "model.channel_base=64", "model.channel_max=8", "model.generator.width=8", *TOY],
+    ),
+    "cyclegan": (
+        ["model=cyclegan", "data.resolution=256"],
+        ["model=cyclegan", "model.channels=2", "model.generator.blocks=1", "data.resolution=24", "batch_size=2"],
+    ),
+    "cyclegan_unet": (
+        ["model=cyclegan_unet", "data.resolution=256"],
+        ["model=cyclegan_unet", "model.channels=2", "data.resolution=32", "batch_size=2"],
+    ),
+}
+TIMED = "dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"  # whose settings are measured
+SETTINGS = {
+    "precision=fp32": TIMED,
+    "precision=fp32 tf32=true": TIMED,
+    "precision=fp16": TIMED,
+    "cudnn_benchmark=false": TIMED,
+    "optimizer.G.fused=false optimizer.D.fused=false": ("dcgan",),
+    "pace=alternating": ("dcgan",),
+    "data.on_device=false": ("dcgan",),
+}
+LIMITS = {
+    "fp32": 2e-3,
+    "bf16": 0.4,
+    "fp16": 0.1,
+}  # of differences of gradients, relative to their length; L1 flips signs
+# part -> its share of the time
+SHARES = {
+    "numerics": 0.16,
+    "waiting": 0.07,
+    "train": 0.22,
+    "plain": 0.11,
+    **{f"speed {family}": 0.07 for family in TIMED},
+    "graphs": 0.08,
+    "compile": 0.08,
+}
+
+Row = dict[str, Any]
+Tell = Callable[..., None]
+
+
+class Bench:
+    """What a part works with: trainers on images of noise, and the time that it has."""
+
+    def __init__(self, device: str, seconds: float, folder: Path, tell: Tell):
+        self.device, self.folder, self.tell = device, folder, tell
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def trainer(self, family: str, *overrides: str, device: str | None = None, toy: bool = False) -> Any:
+        from benchmark_step import assemble
+
+        toy = toy or self.device == "cpu"
+        return assemble([*FAMILIES[family][toy], f"device={device or self.device}", *overrides], self.folder)
+
+    def guarded(self, what: str, do: Callable[[], None]) -> None:
+        """What goes wrong in one measurement is told, and costs no other."""
+        if self.left() <= 0:
+            self.tell(what, note="no time left")
+            return
+        try:
+            do()
+        except Exception as error:
+            traceback.print_exc()
+            self.tell(what, ok=False, note=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def numerics(bench: Bench) -> None:
+    for family in FAMILIES:
+        bench.guarded(family, lambda family=family: _numerics(bench, family))
+
+
+def _numerics(bench: Bench, family: str) -> None:
+    """SGD, so that a gradient near 0 moves no weight by a whole step of Adam's."""
+    common = ["optimizer=sgd", "optimizer.G.lr=1e-4", "optimizer.D.lr=1e-4", "data.mirror=false"]
+    reference = gradients(bench.trainer(family, *common, "precision=fp32", device="cpu", toy=True))
+    for precision, limit in LIMITS.items():
+        if precision == "fp16" and bench.device == "cpu":
+            continue
+        own = gradients(bench.trainer(family, *common, f"precision={precision}", toy=True))
+        for name, gradient in reference.items():
+            difference = ((own[name] - gradient).norm() / gradient.norm().clamp_min(1e-12)).item()
+            bench.tell(f"{family} {precision}: {name}", difference, "relative difference", ok=difference <= limit)
+
+
+def gradients(trainer: Any) -> dict[str, Any]:
+    """Of every phase of the first iteration, on the CPU, each after the steps before it."""
+    import torch
+
+    from ganduel.trainer import Trainer
+
+    found: dict[str, Any] = {}
+
+    def advance(phase: Any, player: Any, batch: Any, keep: bool) -> Any:
+        met, stats = Trainer.advance(trainer, phase, player, batch, keep)
+        name = " + ".join(key.removeprefix("loss/") for key in stats.sums if key.startswith("loss/"))
+        given = [p.grad.detach().double().cpu().flatten() for p in player.networks.parameters() if p.grad is not None]
+        found.setdefault(name, torch.cat(given))
+        return met, stats
+
+    vars(trainer)["advance"] = advance
+    trainer.step()
+    return found
+
+
+def waiting(bench: Bench) -> None:
+    import torch
+
+    def check(family: str) -> None:
+        trainer = bench.trainer(family)
+        for _ in range(2):
+            trainer.step()
+        if bench.device != "cuda":
+            bench.tell(family, note="only CUDA tells who waits")
+            return
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        bench.tell(family, ok=True, note="nothing waited")
+
+    for family in FAMILIES:
+        bench.guarded(family, lambda family=family: check(family))
+
+
+def train(bench: Bench) -> None:
+    """All get the same time; what one leaves, the others have."""
+    import torch
+
+    from ganduel.device import memory, synchronise
+    from ganduel.forecast import forecast
+
+    def check(family: str, seconds: float) -> None:
+        start = time.monotonic()
+        trainer = bench.trainer(family)
+        expected = forecast(trainer)
+        before = [p.detach().clone() for p in trainer.game.parameters()]
+        iterations, begun = 0, time.monotonic()
+        while iterations < 3 or time.monotonic() - start < seconds:
+            trainer.step()
+            iterations += 1
+            if iterations % 10 == 0:
+                synchronise(trainer.device)  # the host would run ahead of the clock
+        synchronise(trainer.device)
+        each = (time.monotonic() - begun) / iterations
+        moved = [not torch.equal(a, b) for a, b in zip(before, trainer.game.parameters(), strict=True)]
+        bad = trainer.not_finite()
+        note = f"{iterations} iterations of {1000 * each:.1f} ms (forecast {1000 * expected.seconds:.1f}), "
+        note += f"{memory(trainer.device):.2f} GB, {sum(moved)} of {len(moved)} tensors moved"
+        note += f", not finite: {', '.join(bad)}" if bad else ""
+        speed = trainer.images_per_iteration / each
+        bench.tell(family, speed, "images/s", ok=not bad and sum(moved) > 0.9 * len(moved), note=note)
+
+    for i, family in enumerate(FAMILIES):
+        share = min(60.0, bench.left() / (len(FAMILIES) - i))
+        bench.guarded(family, lambda family=family, share=share: check(family, share))
+
+
+def plain(bench: Bench) -> None:
+    from benchmark_plain import TEXTBOOK, ours
+    from benchmark_plain import plain as textbook
+
+    def check(family: str, overrides: list[str], seconds: float) -> None:
+        sizes = {"dcgan": ["batch_size=64"], "wgan_gp": ["batch_size=64"], "cyclegan": ["data.resolution=128"]}
+        toy = bench.device == "cpu"  # the textbook's networks know 64 pixels alone
+        trainer = bench.trainer(family, *(["data.resolution=64"] if toy else sizes[family]), *overrides)
+        theirs, own = textbook(family, trainer, **({"width": 4} if toy else {})), ours(trainer)
+        for name in own:
+            ratio(
+                bench, f"{family} {' '.join(overrides)}: {name}", theirs[name], own[name], trainer, seconds / len(own)
+            )
+
+    todo = [(family, overrides) for family in TEXTBOOK for overrides in ([], ["precision=fp32"])]
+    for i, (family, overrides) in enumerate(todo):
+        share = bench.left() / (len(todo) - i) / 2
+        bench.guarded(family, lambda f=family, o=overrides, share=share: check(f, o, share))
+
+
+def speed(bench: Bench, family: str) -> None:
+    todo = [setting for setting, families in SETTINGS.items() if family in families]
+    if bench.device == "cpu":
+        todo = [setting for setting in todo if setting != "precision=fp16"]
+    for i, setting in enumerate(todo):
+        share = bench.left() / (len(todo) - i)
+        bench.guarded(setting, lambda setting=setting, share=share: against_default(bench, family, setting, share))
+
+
+def graphs(bench: Bench) -> None:
+    recorded(bench, "cuda_graphs=true")
+
+
+def compiled(bench: Bench) -> None:
+    recorded(bench, "compile=true")
+
+
+def recorded(bench: Bench, setting: str) -> None:
+    if bench.device != "cuda":
+        bench.tell(setting, note="on CUDA only")
+        return
+    for i, family in enumerate(TIMED):
+        share = bench.left() / (len(TIMED) - i)
+        bench.guarded(family, lambda family=family, share=share: against_default(bench, family, setting, share))
+
+
+def against_default(bench: Bench, family: str, setting: str, seconds: float) -> None:
+    """How many times as fast a setting is, and how far the losses are apart after the same few steps."""
+    end = time.monotonic() + seconds
+    default, other = bench.trainer(family), bench.trainer(family, *setting.split())
+    use = {id(default): flags([]), id(other): flags(setting.split())}
+    for trainer in (default, other):
+        use[id(trainer)]()
+        for _ in range(6):  # more than are run before a phase is recorded
+            trainer.step()
+    losses = [trainer.stats.means() for trainer in (default, other)]
+    apart = max(abs(losses[0][n] - losses[1][n]) for n in losses[0] if n.startswith("loss/"))
+
+    left = max(end - time.monotonic(), 0.0)
+    name, note = f"{family}: {setting}", f"losses apart by at most {apart:.3g} after 6 iterations"
+    ratio(bench, name, default.step, other.step, default, left, before=(use[id(default)], use[id(other)]), note=note)
+
+
+def flags(overrides: list[str]) -> Callable[[], None]:
+    """Sets what is PyTorch's for the whole process, which the other side has otherwise."""
+    from ganduel import config
+    from ganduel.device import configure
+
+    composed = config.compose("train", overrides)
+    return lambda: configure(tf32=composed["tf32"], cudnn_benchmark=composed["cudnn_benchmark"])
+
+
+def ratio(
+    bench: Bench,
+    what: str,
+    one: Callable[[], object],
+    two: Callable[[], object],
+    trainer: Any,
+    seconds: float,
+    before: tuple[Callable[[], None], ...] = (lambda: None, lambda: None),
+    note: str = "",
+) -> None:
+    """How many times as fast the second is, in rounds of several calls each."""
+    from benchmark_step import seconds as timed
+
+    for prepare, do in zip(before, (one, two), strict=True):
+        prepare()
+        for _ in range(2):
+            do()
+    calls = max(1, int(0.15 / max(timed(one, trainer.device), 1e-6)))
+
+    def several(do: Callable[[], object]) -> Callable[[], None]:
+        def repeat() -> None:
+            for _ in range(calls):
+                do()
+
+        return repeat
+
+    rounds: list[tuple[float, float]] = []
+    end = time.monotonic() + seconds
+    while len(rounds) < 3 or (time.monotonic() < end and len(rounds) < 15):
+        taken = []
+        for prepare, do in zip(before, (one, two), strict=True):
+            prepare()
+            taken.append(timed(several(do), trainer.device) / calls)
+        rounds.append((taken[0], taken[1]))
+    ratios = [a / b for a, b in rounds]
+    first, second = (1000 * statistics.median(values) for values in zip(*rounds, strict=True))
+    note = f"{first:.2f} and {second:.2f} ms; {min(ratios):.2f} to {max(ratios):.2f}{'; ' if note else ''}{note}"
+    bench.tell(what, statistics.median(ratios), "times as fast", note=note)
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "numerics": numerics,
+    "waiting": waiting,
+    "train": train,
+    "plain": plain,
+    **{f"speed {family}": (lambda bench, family=family: speed(bench, family)) for family in TIMED},
+    "graphs": graphs,
+    "compile": compiled,
+}
+
+
+def run_part(part: str, device: str, seconds: float, rows: Path) -> None:
+    """In a process of its own: rows go to a file one by one."""
+
+    def tell(what: str, value: float | None = None, unit: str = "", ok: bool | None = None, note: str = "") -> None:
+        row = {"part": part, "what": what, "value": value, "unit": unit, "ok": ok, "note": note}
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(device, seconds, Path(folder), tell)
+        bench.guarded(part, lambda: PARTS[part](bench))
+
+
+def machine(device: str) -> Row:
+    import platform
+
+    import torch
+
+    about: Row = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        about |= {
+            "device": properties.name,
+            "memory_gb": round(properties.total_memory / 1e9, 1),
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    else:
+        about |= {"device": "cpu", "threads": torch.get_num_threads()}
+    return about
+
+
+def write(out: Path, about: Row, rows: list[Row], started: float) -> None:
+    about = {**about, "seconds": round(time.monotonic() - started, 1)}
+    out.with_suffix(".json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1))
+    lines = [f"{', '.join(f'{key} {value}' for key, value in about.items())}", ""]
+    lines += ["| part | what | value | ok | note |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        value = "" if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
+        ok = {True: "yes", False: "NO", None: ""}[row["ok"]]
+        cells = (row["part"], row["what"], value, ok, row["note"])
+        lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |")
+    wrong = sum(row["ok"] is False for row in rows)
+    lines += ["", f"{len(rows)} rows, {wrong} not as they should be."]
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="without an ending")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--seconds", type=float, default=440.0, help="for all parts together")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    typed = parser.parse_args()
+    if typed.part:
+        run_part(typed.part, typed.device, typed.seconds, typed.rows)
+        return
+    started = time.monotonic()
+    try:
+        about = machine(typed.device)
+    except (RuntimeError, AssertionError) as error:
+        sys.exit(f"error: --device={typed.device}: {error}; --device cpu tests this script")
+    typed.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, part in enumerate(typed.parts):
+            left = typed.seconds - (time.monotonic() - started)
+            rest = sum(SHARES[later] for later in typed.parts[i:])
+            seconds = max(5.0, left * SHARES[part] / rest)  # what earlier parts left is shared by the later ones
+            file = Path(folder) / f"{i}.jsonl"
+            command = [sys.executable, __file__, "--part", part, "--rows", str(file)]
+            command += ["--device", typed.device, "--seconds", str(0.75 * seconds)]  # beside PyTorch's start
+            print(f"{part}: {seconds:.0f} s", file=sys.stderr, flush=True)
+            failure = ""
+            try:
+                done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=1.2 * seconds + 20)
+                failure = f"ended with {done.returncode}" if done.returncode else ""
+            except subprocess.TimeoutExpired:
+                failure = "took too long"
+            if file.exists():
+                rows += [json.loads(line) for line in file.read_text().splitlines()]
+            if failure:
+                rows.append({"part": part, "what": "", "value": None, "unit": "", "ok": False, "note": failure})
+            write(typed.out, about, rows, started)
+    print(typed.out.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()

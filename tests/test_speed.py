@@ -1,0 +1,145 @@
+"""What makes phases faster leaves them what they are; and no step waits for the device."""
+
+from itertools import chain
+
+import pytest
+import torch
+from conftest import MODELS, NO_BATCH_NORM, largest_difference
+
+from ganduel import setup, speed
+from ganduel.errors import UserError
+from ganduel.forecast import unchanged
+
+LAZY = ("regularizer=[r1]", "regularizer.r1.every=2")
+
+
+def recorder(trainer):
+    """A recording as CUDA makes one: nothing is done meanwhile, and replays write over what it has returned."""
+
+    def record(do):
+        with unchanged(trainer):
+            met, stats = do()
+
+        def replay():
+            again, now = do()
+            for name, pair in stats.sums.items():
+                pair.copy_(now.sums[name])
+            for before, after in zip(chain(*met), chain(*again), strict=True):
+                if "fake" in vars(before):
+                    before.fake.data.copy_(after.fake.data)
+
+        return replay, (met, stats)
+
+    return record
+
+
+@pytest.mark.parametrize("model", ["dcgan", "cyclegan", "stylegan2_ada"])
+def test_recorded_phases_train_the_same(trainer, model):
+    """Over learning rates that fall, lazy phases, fakes that are shared, ADA and statistics."""
+    chosen = {"dcgan": (*NO_BATCH_NORM, *LAZY, "scheduler=linear_decay", "duration=8 steps"), "cyclegan": ()}
+    one, other = (trainer(*chosen.get(model, ()), model=model) for _ in range(2))
+    vars(one)["advance"] = recorded = speed.Recorded(one, recorder(one))
+    for i in range(8):
+        for each in (one, other):
+            each.step()
+            if i == 4:
+                each.stats.reset()  # as for a line of the logs
+    assert any(graph.runs > speed.WARM_UP + 2 for graph in recorded.graphs.values())
+    assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
+    assert one.stats.means() == pytest.approx(other.stats.means(), abs=1e-5)
+    rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert isinstance(one.players["G"].optimizer.param_groups[0]["lr"], torch.Tensor)
+
+
+def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
+    def reason(*overrides, **how):
+        one = trainer(*overrides, **how)
+        one.device = torch.device("cuda")
+        return speed.unrecordable(one)
+
+    assert reason() is None and reason("augment=[ada]") is None
+    assert "the gate decides on the host" in reason("pace=gated")
+    assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
+    assert "InstanceNoise is another in every step" in reason("augment=[instance_noise]")
+    half = trainer()
+    half.device, half.dtype = torch.device("cuda"), torch.float16
+    assert "precision=fp16" in speed.unrecordable(half)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "one process" in speed.unrecordable(half)
+
+
+def test_cuda_graphs_need_cuda(train, capsys):
+    assert train("cuda_graphs=true", "device=cpu") == 1
+    expected = "error: cuda_graphs=true: device=cpu has none; set cuda_graphs=false\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
+def test_a_recording_that_fails_says_so(trainer):
+    def record(do):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    one = trainer()
+    vars(one)["advance"] = speed.Recorded(one, record)
+    with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be recorded .*; set cuda_graphs=false"):
+        for _ in range(4):
+            one.step()
+
+
+@pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])
+def test_compiled_networks_train_the_same(trainer, model):
+    """In the main losses only; penalties differentiate the networks as they are."""
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    one, other = (trainer(*(LAZY if model == "dcgan" else ()), model=model) for _ in range(2))
+    torch._dynamo.reset()
+    speed.compile_networks(one, backend)
+    for _ in range(2):
+        one.step()
+        other.step()
+    assert seen
+    assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
+    assert not any("forward" in vars(network) for network in one.game.discriminators.values())
+
+
+def test_what_cannot_be_compiled_says_so(trainer):
+    def backend(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    one = trainer()
+    torch._dynamo.reset()
+    speed.compile_networks(one, backend)
+    with pytest.raises(UserError, match=r"compile=true: .*no compiler here.*set compile=false"):
+        one.step()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_step_waits_for_the_device(trainer, model):
+    """No number is read on the host, but for what lies there: the order of the images, and on CPUs Adam's count."""
+    one = trainer("augment=[ada]" if model == "dcgan" else "seed=0", model=model)
+    one.step()
+    batch = one.images.batch(0, 8)
+    one.images.batch = lambda *where, **how: batch
+    with torch.profiler.profile() as profile:
+        one.step()
+    events = profile.events()
+    reads = [
+        e for e in events if e.name in ("aten::item", "aten::nonzero") and e.cpu_parent.name != "aten::_fused_adam_"
+    ]
+    assert len(events) > 100 and not reads
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("model", MODELS)
+def test_no_step_waits_for_cuda(compose, model):
+    one = setup.assemble(compose("data.on_device=true", model=model), torch.device("cuda"))[0]
+    one.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        one.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
