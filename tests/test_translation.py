@@ -13,7 +13,8 @@ from torch import nn
 import ganduel
 from ganduel import cli
 from ganduel.data.loading import normalise, to_bytes
-from ganduel.sampling.translation import placed, translated
+from ganduel.sampling import translated
+from ganduel.sampling.translation import placed
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_edges_are_cut_back(multiple, size):
 
     generator = Same()
     generator.multiple, generator.least = multiple, 8
-    images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    images = torch.rand(1, 3, *size)
     assert torch.equal(translated(generator, images), images)
 
 

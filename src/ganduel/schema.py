@@ -157,14 +157,27 @@ class Fid:
 
 
 @dataclass
+class Export:
+    """The keys of gan-export."""
+
+    ckpt: str
+    format: dict[str, Any]
+    out: str | None
+    ema: bool
+    json: bool
+    allow: list[str]
+
+
+@dataclass
 class Report:
     """The keys of gan-report."""
 
     runs: list[str]
+    out: str | None
     json: bool
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "report": Report}
+SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "export": Export, "report": Report}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 

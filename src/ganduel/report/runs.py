@@ -1,10 +1,9 @@
-"""gan-report: what several runs were set to, and what came of them, side by side.
-
-From the text files of their folders alone (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), without PyTorch.
-"""
+"""What run folders say: config.yaml, overrides.txt, stats.jsonl, metrics.jsonl, alarms.jsonl; and the rows and the
+Markdown table made of them."""
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,13 +37,6 @@ ASIDE = (
 )
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns one row a run, and all as a Markdown table."""
-    runs = [read(path) for path in find([Path(folder) for folder in config["runs"]])]
-    rows = [{"run": str(run.path), **set_to, **results(run)} for run, set_to in zip(runs, settings(runs), strict=True)]
-    return {"text": markdown(rows), "runs": rows}
-
-
 @dataclass
 class Run:
     """What a run folder says."""
@@ -54,6 +46,7 @@ class Run:
     typed: dict[str, str]  # key -> value, as on the command line
     stats: list[Row]  # one a log interval
     metrics: list[Row]  # one a measurement during training
+    alarms: list[Row]  # what went wrong: alarm, message, step, images
 
 
 def find(folders: list[Path]) -> list[Path]:
@@ -84,6 +77,7 @@ def read(path: Path) -> Run:
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
         _lines(path / "stats.jsonl"),
         [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
+        _lines(path / "alarms.jsonl"),
     )
 
 
@@ -125,6 +119,7 @@ def results(run: Run) -> Row:
     return row | {
         "steps": run.stats[-1]["step"] if run.stats else 0,
         "images/s": statistics.median(speeds) if speeds else None,
+        "alarms": len(run.alarms) or None,
         "time": sum((b - a) / speed for a, b, speed in zip(seen, seen[1:], speeds, strict=False)),
     }
 
@@ -135,23 +130,23 @@ def held_out(run: Run, prefix: str) -> list[float]:
     return [statistics.mean(values) for values in found if values]
 
 
-def markdown(rows: list[Row]) -> str:
-    """A table with a line a run, without the columns that are empty in all."""
-    columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+def shown(rows: Sequence[Row]) -> list[str]:
+    """The columns that are not empty in all rows."""
+    return [name for name in rows[0] if any(row[name] is not None for row in rows)]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table with a line a run."""
+    columns = shown(rows)
     sides = ["---:" if isinstance(rows[0][name], int | float | None) else "---" for name in columns]
-    lines = [columns, sides, *([_cell(name, row[name]) for name in columns] for row in rows)]
+    lines = [columns, sides, *([cell(name, row[name]).replace("|", "\\|") for name in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(name: str, value: Any) -> str:
+def cell(name: str, value: Any) -> str:
+    """A value as one reads it."""
     if name == "time":
         return str(timedelta(seconds=round(value)))
     if value is None:
         return ""
-    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    from ganduel import cli
-
-    cli.report()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
