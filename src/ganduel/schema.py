@@ -102,6 +102,15 @@ class Pack:
 
 
 @dataclass
+class Where:
+    """Where the images that a checkpoint was trained on lie now."""
+
+    root: str | None
+    packed: str | None
+    stream: str | None
+
+
+@dataclass
 class Sample:
     """The keys of gan-sample."""
 
@@ -116,18 +125,12 @@ class Sample:
     cutoff: int | None
     noise: Any  # null, random, constant, none, or a list of them
     label: int | None
+    data: Where
     ema: bool
     batch: int
     device: str
     json: bool
     allow: list[str]
-
-
-@dataclass
-class FidData:
-    root: str | None
-    packed: str | None
-    stream: str | None
 
 
 @dataclass
@@ -145,7 +148,7 @@ class Fid:
     ckpt: str | None
     folders: list[str] | None
     metric: FidMetric
-    data: FidData
+    data: Where
     repeats: int
     seed: int
     ema: bool

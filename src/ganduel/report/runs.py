@@ -1,4 +1,4 @@
-"""What run folders say: config.yaml, overrides.txt, stats.jsonl, metrics.jsonl, alarms.jsonl; and the rows and the
+"""What run folders say: config.yaml, overrides.txt, stats.jsonl and metrics.jsonl; and the rows and the
 Markdown table made of them."""
 
 import json
@@ -44,7 +44,7 @@ class Run:
     path: Path
     config: dict[str, Any]  # dotted key -> value
     typed: dict[str, str]  # key -> value, as on the command line
-    stats: list[Row]  # one a log interval
+    stats: list[Row]  # one a log interval; with alarms, by name, where there were any
     metrics: list[Row]  # one a measurement during training
     alarms: list[Row]  # what went wrong: alarm, message, step, images
 
@@ -69,15 +69,21 @@ def _naturally(path: Path) -> list[tuple[str, int]]:
 
 def read(path: Path) -> Run:
     """Whatever a run has written so far."""
+    stats = _lines(path / "stats.jsonl")
+    alarms = [
+        {"alarm": name, "message": text, "step": row["step"], "images": row["images"]}
+        for row in stats
+        for name, text in row.get("alarms", {}).items()
+    ]
     config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
     typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
     return Run(
         path,
         dict(leaves(config)),
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
-        _lines(path / "stats.jsonl"),
+        stats,
         [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
-        _lines(path / "alarms.jsonl"),
+        alarms,
     )
 
 
