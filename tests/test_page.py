@@ -73,7 +73,7 @@ def test_a_browser_opens_it(report, tmp_path):
         assert column(window, "run") == ["2", "0", "1"]
         assert window.run(f"return document.querySelectorAll('thead th')[{nth}].ariaSort") == "descending"
         loaded = window.run("return [...document.images].map(i => i.complete && i.naturalWidth > 0)")
-        assert len(loaded) == 3 * (1 + 8) and all(loaded)
+        assert len(loaded) == 3 * (1 + 7) and all(loaded)
         curves = "[...document.querySelectorAll('path.curve')]"
         drawn = f"return {curves}.map(p => p.getTotalLength() > 0 && p.checkVisibility())"
         assert all(shown := window.run(drawn)) and len(shown) >= 3 * 6
@@ -147,7 +147,7 @@ def test_large_pictures_are_made_to_fit(tmp_path):
             picture(run / "samples" / f"{kimg:06d}kimg.png", kimg, size=(700, 700))
     assert cli.command("report", [str(tmp_path / "runs")]) == 0
     text = (tmp_path / "runs" / "report.html").read_bytes()
-    assert 3_000_000 < len(text) < 5_000_000 and text.count(b"<img") == 2 * 8
+    assert 3_000_000 < len(text) < 5_000_000 and text.count(b"<img") == 2 * 7
 
 
 def test_many_runs_fit(tmp_path):
@@ -195,7 +195,8 @@ def test_curves():
     found = curves.curves(rows, 3, "a", most=50)
     assert list(found) == ["loss/G"] and [curve.kind for curve in found["loss/G"]] == ["faint", "plain", "held"]
     points = found["loss/G"][0].points
-    assert len(points) == 50 and points[0] == (0, 0.0) and points[-1] == (2990, 299.0)
+    assert len(points) == 50 and points[0] == (50, 2.5) and points[-1] == (2990, 296.5)  # means of six
+    assert curves.thinned([(0, 1.0), (1, 2.0), (2, 4.0)], 2) == [(0, 1.0), (2, 3.0)]
     svg = curves.chart("loss/G", found["loss/G"])
     assert svg.count('<path class="curve') == 3 and 'data-run="3"' in svg and "nan" not in svg
     first = re.search(r'class="curve faint c3"[^>]* d="M([\d.]+) ([\d.]+)L[^"]* ([\d.]+)"', svg)
@@ -203,13 +204,16 @@ def test_curves():
     assert list(curves.ticks(0, 299)) == [0, 100, 200] and list(curves.ticks(0.1, 0.35)) == pytest.approx(
         [0.1, 0.2, 0.3]
     )
+    assert [round(10**v) for v in curves.decades(1.2, 2.4)] == [20, 50, 100, 200]
+    assert [round(v) for v in curves.decades(-1, 2.5)] == [-1, 0, 1, 2]
     assert [curves.number(v) for v in (1_250_000, 35_000, 0.0025, -2)] == ["1.25M", "35k", "0.0025", "-2"]
 
 
 def test_wide_ranges_are_logarithmic():
-    def chart(*values: float) -> str:
-        return curves.chart("fid", [curves.Curve(0, "a", "plain", list(zip(range(9), values, strict=False)))])
+    def chart(*values: float, name: str = "fid") -> str:
+        return curves.chart(name, [curves.Curve(0, "a", "plain", list(zip(range(9), values, strict=False)))])
 
+    assert "logarithmic" not in chart(1, 0.001, name="accuracy/fake")
     assert "logarithmic" in chart(1000, 100, 10) and "logarithmic" not in chart(30, 20, 10)
     middle = re.search(r"L([\d.]+) ([\d.]+)L", chart(1000, 100, 10))
     assert float(middle[2]) == pytest.approx((curves.TOP + curves.HEIGHT - curves.BOTTOM) / 2)

@@ -1,6 +1,7 @@
 """Curves of several runs as SVG."""
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26  # what is around the curves
 DECADES = 1.5  # of positive values, from which on their scale is logarithmic
+LINEAR = ("accuracy",)  # what has a scale of its own
 COLOURS = 8  # that page.css has
 
 Point = tuple[float, float]
@@ -39,17 +41,16 @@ def curves(rows: Sequence[dict[str, Any]], run: int, label: str, most: int) -> d
 
 
 def thinned(points: list[Point], most: int) -> list[Point]:
-    """At most so many points, evenly chosen, the last one among them."""
-    if len(points) <= most:
-        return points
-    step = (len(points) - 1) / (most - 1)
-    return [points[round(i * step)] for i in range(most)]
+    """At most so many points: means of as many neighbours as that takes, each where its neighbours end."""
+    size = -(-len(points) // most)
+    groups = [points[max(0, end - size) : end] for end in range(len(points), 0, -size)]
+    return [(group[-1][0], statistics.fmean(value for _, value in group)) for group in reversed(groups)]
 
 
 def chart(name: str, shown: Sequence[Curve]) -> str:
     """An SVG of curves over images seen."""
     xs, ys = ([point[axis] for curve in shown for point in curve.points] for axis in (0, 1))
-    logarithmic = min(ys) > 0 and max(ys) / min(ys) > 10**DECADES
+    logarithmic = not name.startswith(LINEAR) and min(ys) > 0 and max(ys) / min(ys) > 10**DECADES
     scale = math.log10 if logarithmic else float
     low, high = scale(min(ys)), scale(max(ys))
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # a flat line lies in the middle
@@ -63,7 +64,7 @@ def chart(name: str, shown: Sequence[Curve]) -> str:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
-    for tick in ticks(low, high):
+    for tick in decades(low, high) if logarithmic else ticks(low, high):
         text = number(10**tick if logarithmic else tick)
         parts.append(
             f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>'
@@ -89,6 +90,13 @@ def ticks(low: float, high: float) -> Iterable[float]:
     step = 10 ** math.floor(math.log10((high - low) / 2))
     step = next(step * factor for factor in (5, 2, 1, 0.5) if (high - low) / (step * factor) >= 2)
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def decades(low: float, high: float) -> Iterable[float]:
+    """Logarithms of 1, 10, 100, ... within a range and, where these are few, of 2 and 5 times them."""
+    steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0)
+    found = (i + math.log10(step) for i in range(math.floor(low), math.floor(high) + 1) for step in steps)
+    return [tick for tick in found if low <= tick <= high]
 
 
 def number(value: float) -> str:

@@ -13,30 +13,34 @@ from PIL import Image
 
 from ganduel import __version__
 from ganduel.report.curves import COLOURS, chart, curves
-from ganduel.report.runs import Row, Run, cell, shown
+from ganduel.report.runs import RESULTS, Row, Run, cell, shown
 
 LIMIT = 5_000_000  # bytes of the whole page
 CURVES = 1_500_000  # of these at most, about, for curves
 POINT = 12  # bytes of one point of a curve
 SIDE = 1024  # pixels that no picture needs more of
-PICTURES = 8  # of one run, where there are few runs
+PICTURES = 7  # of one run, where there are few runs
 FIRST = ("fid", "kid", "isc", "precision", "recall", "loss", "total", "accuracy", "logits")  # curves that come first
 
 
 def page(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """HTML of less than 5 MB."""
-    labels = names(runs)
+    labels, keys = names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
+    told = [
+        f"{label}: {', '.join(f'{key}={row[key]}' for key in keys)}" if keys else label
+        for label, row in zip(labels, rows, strict=True)
+    ]
     title = f"Report of {labels[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"
     parts = [
         alarms(runs, labels),
         f'<section id="table"><h2>Results</h2>{table(rows, labels)}</section>',
-        f'<section id="curves"><h2>Curves</h2>{legend(labels)}{charts(runs, labels)}</section>',
+        f'<section id="curves"><h2>Curves</h2>{legend(told)}{charts(runs, told)}</section>',
     ]
     here = Path(__file__)
     style, script = (here.with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     head = HEAD.format(title=escape(title), style=style, made=f"{time.strftime('%F %H:%M')}, ganduel {__version__}")
     foot = f"<script>{script}</script></main></body></html>\n"
-    articles = [article(i, run, label) for i, (run, label) in enumerate(zip(runs, labels, strict=True))]
+    articles = [article(i, run, label) for i, (run, label) in enumerate(zip(runs, told, strict=True))]
     left = LIMIT - sum(len(text.encode()) for text in (head, foot, *parts, *articles)) - 10_000
     chosen = [pictures(run, max(2, min(PICTURES, 40 // len(runs)))) for run in runs]
     share = left // max(1, sum(map(len, chosen)))
@@ -94,14 +98,17 @@ def legend(labels: Sequence[str]) -> str:
         f'<button aria-pressed="true" data-run="{i}"><i class="swatch c{i % COLOURS}"></i>{escape(label)}</button>'
         for i, label in enumerate(labels)
     )
-    note = "Over images seen. Dashed: on held-out images. Faint: as measured, where the line is an average over time."
+    note = (
+        "Over images seen. Points are means of the time around them. Dashed: on held-out images. Faint: where the line "
+        "is an average over a longer time."
+    )
     return f'<p>{note}</p><div class="legend" role="group" aria-label="Runs shown">{buttons}</div>'
 
 
 def charts(runs: Sequence[Run], labels: Sequence[str]) -> str:
     """One for every quantity that any run has written down."""
     quantities = sum(len(rows[-1]) for run in runs for rows in (run.metrics, run.stats) if rows)
-    most = max(20, min(200, CURVES // (POINT * max(1, quantities))))
+    most = max(20, min(60, CURVES // (POINT * max(1, quantities))))
     found: dict[str, list] = {}
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
         for name, some in [*curves(run.metrics, i, label, most).items(), *curves(run.stats, i, label, most).items()]:

@@ -108,6 +108,9 @@ def settings(runs: list[Run]) -> list[Row]:
     return [{key: value(run, key) for key in columns} for run in runs]
 
 
+RESULTS = "fid, best"  # the first column of results, behind the settings
+
+
 def results(run: Run) -> Row:
     """Metrics; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for what
     it does not have."""
