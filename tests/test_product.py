@@ -88,11 +88,15 @@ def pairs_of(cell: Cell, groups: dict[str, list[str]]) -> Iterator[tuple]:
 
 
 def product() -> list[Cell]:
-    """The whole product of WHOLE; the options of the others take turns."""
+    """The whole product of WHOLE; the options of the others take turns, those that the cell could not work with
+    excepted."""
     cells = []
     for i, chosen in enumerate(itertools.product(*(GROUPS[group] for group in WHOLE))):
-        turns = {group: names[i % len(names)] for group, names in GROUPS.items() if group not in WHOLE}
-        cells.append(dict(zip(WHOLE, chosen, strict=True)) | turns)
+        cell = dict(zip(WHOLE, chosen, strict=True))
+        for group in [group for group in GROUPS if group not in WHOLE]:
+            turns = [GROUPS[group][(i + k) % len(GROUPS[group])] for k in range(len(GROUPS[group]))]
+            cell[group] = next((option for option in turns if not refusal(cell | {group: option})), turns[0])
+        cells.append(cell)
     return cells
 
 

@@ -379,8 +379,10 @@ def test_micro_batches_equal_the_whole_batch(trainer):
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(trainer):
-    lazy = ("augment=[]", "regularizer.r1_stylegan.every=3", "regularizer.path_length.every=2")
-    one, other = (trainer(*lazy, model="stylegan2_ada") for _ in range(2))
+    """With ADA that moves, path lengths and mixing."""
+    lazy = ("regularizer.r1_stylegan.every=3", "regularizer.path_length.every=2")
+    ada = ("augment.ada.p=0.5", "augment.ada.speed=1", "augment.ada.interval=2")
+    one, other = (trainer(*lazy, *ada, model="stylegan2_ada") for _ in range(2))
     for _ in range(3):
         one.step()
     other.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -388,6 +390,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(trainer):
         one.step()
         other.step()
     assert_equal(one.state_dict(), other.state_dict())
+    assert one.readings()["ada/p"] not in (0, 0.5) and one.regularizers["path_length"].mean > 0
 
 
 class Linear(Generator):

@@ -19,6 +19,7 @@ from torch import nn
 
 from ganduel import lazy
 from ganduel.augment import Chain
+from ganduel.device import as_it_lies
 from ganduel.errors import UserError, describe, suggest
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
@@ -202,10 +203,13 @@ def optimizer(
     penalties: dict[str, Regularizer],
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    """A player's optimizer, corrected for the extra steps of its lazy `penalties`, which have a name each."""
+    """A player's optimizer, corrected for the extra steps of its lazy `penalties`, which have a name each.
+
+    It moves the parameters through views of their memory, which the trainer hands the gradients of.
+    """
     _check_part(node, key, allow, ("params",))
     if every := {name: r.every for name, r in penalties.items() if r.every > 1}:
         node = {**node, **lazy.correct(locate(node["_target_"], key, allow), node, every)}
     if device.type not in ("cpu", "cuda"):
         node = {name: value for name, value in node.items() if name != "fused"}
-    return part(node, key, allow, params=networks.parameters())
+    return part(node, key, allow, params=[as_it_lies(p.detach(), p) for p in networks.parameters()])

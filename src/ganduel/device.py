@@ -5,6 +5,7 @@ import os
 import sys
 
 import torch
+from torch import Tensor
 
 from ganduel import distributed
 from ganduel.errors import UserError
@@ -37,6 +38,15 @@ def keep_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
+
+
+def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
+    """A parameter or its gradient, (out, in, k, k), with the dimensions in the order in which they lie in memory:
+    (out, k, k, in) in channels_last.
+
+    PyTorch's fused optimizers copy any other gradient on CPUs, which takes as long as the step itself.
+    """
+    return x if parameter.is_contiguous() else x.permute(0, 2, 3, 1)
 
 
 def precision(name: str | None, device: torch.device) -> torch.dtype:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ganduel import distributed, randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair
+from ganduel.device import as_it_lies
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
@@ -59,6 +60,7 @@ class Player:
 
     def __post_init__(self) -> None:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
 
     def set_rate(self, images_seen: int) -> None:
         """Follow the schedule."""
@@ -68,6 +70,8 @@ class Player:
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
         distributed.average_gradients(self.networks.parameters())
+        for parameter, view in zip(self.networks.parameters(), self.views, strict=True):
+            view.grad = None if parameter.grad is None else as_it_lies(parameter.grad, parameter)
         self.scaler.step(self.optimizer)  # divides by its scale first
         self.scaler.update()
         with torch.no_grad():
@@ -174,7 +178,7 @@ class Trainer:
     def run(self, phase: Phase, player: Player, batch: Batch) -> list[list[Duel]]:
         """One optimizer step of a phase, over the micro batches of a batch. Returns the duels of each micro batch; none
         if the gate was closed."""
-        player.optimizer.zero_grad(set_to_none=True)
+        player.networks.zero_grad(set_to_none=True)
         parts, met, stats = split(batch, self.micro_batch), [], Stats()
         with only_trainable(player.networks, among=self.game):
             for part in parts:

@@ -211,7 +211,7 @@ class ResNetGenerator(nn.Module):
             return nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
 
         self.layers = nn.Sequential(
-            *stage(Convolution(image_channels, channels, 7, padding), channels),
+            *stage(WideConvolution(image_channels, channels, 7, padding), channels),
             *stage(halving(channels, 2 * channels), 2 * channels),
             *stage(halving(2 * channels, inner), inner),
             *(layer for _ in range(neck) for layer in stage(Convolution(inner, inner, 3, padding), inner)),
@@ -254,19 +254,25 @@ class Convolution(nn.Conv2d):
 
 
 class WideConvolution(Convolution):
-    """The same, computed as a convolution along the rows, of which the columns are then summed up: with few feature
-    maps to compute twice as quick."""
+    """The same with a large kernel, computed as a convolution along the rows beside one along the columns that only
+    shifts and adds: on whichever side there are few feature maps, several times as quick to compute or to
+    differentiate."""
 
     columns: Tensor
 
     def __init__(self, before: int, after: int, kernel: int, beyond: Literal["reflect", "zeros"]):
         super().__init__(before, after, kernel, beyond)
-        rows = torch.eye(after * kernel).view(after, kernel, after * kernel, 1)
-        self.register_buffer("columns", rows.transpose(1, 2).contiguous(), persistent=False)
+        self.gathers = before < after
+        few = min(before, after)
+        shifts = torch.eye(few * kernel).view(few * kernel, few, kernel, 1)
+        self.register_buffer("columns", shifts if self.gathers else shifts.transpose(0, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, self.kernel_size[1])
-        return conv2d(conv2d(self.padded(x), rows), self.columns, self.bias)
+        x, width = self.padded(x), self.kernel_size[1]
+        if self.gathers:
+            return conv2d(conv2d(x, self.columns), self.weight.reshape(self.out_channels, -1, 1, width), self.bias)
+        rows = self.weight.transpose(1, 2).reshape(-1, self.in_channels, 1, width)
+        return conv2d(conv2d(x, rows), self.columns, self.bias)
 
 
 class Residual(nn.Sequential):
