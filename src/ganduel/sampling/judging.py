@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import build
-from ganduel.data.loading import ImageSet, Pair, to_bytes
-from ganduel.data.trained import trained_on
+from ganduel.data.loading import to_bytes
 from ganduel.errors import UserError
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
 from ganduel.sampling import Sampler
 from ganduel.sampling.figures import Panel, compose, grid, histograms
 from ganduel.sampling.grids import save_picture
+from ganduel.sampling.trained import trained_on
 
 
 class Face(NamedTuple):
@@ -89,17 +89,10 @@ def in_training(game: Game, generators: nn.ModuleDict, batch: Batch, size: int) 
         game.discriminators.train(training)
 
 
-def images_of(sampler: Sampler, data: dict[str, Any]) -> ImageSet | Pair:
-    """What a sampler's generators were trained on; `data` says where it lies now."""
-    return trained_on(
-        sampler.content, data, sampler.game.domains, device=sampler.device, workers=None, allow=[*sampler.allow]
-    )[0]
-
-
 def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
     """As many training images as seeds against the seeds' images or, where images are translated, against as many
     translations."""
-    images = images_of(sampler, data)
+    images, _ = trained_on(sampler, data, allow=sampler.allow)
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
     if isinstance(sampler.game, NoiseGame):

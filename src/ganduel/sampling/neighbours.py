@@ -11,7 +11,7 @@ from ganduel.errors import UserError
 from ganduel.sampling import Sampler
 from ganduel.sampling.figures import compose, grid
 from ganduel.sampling.grids import check_size, save_picture
-from ganduel.sampling.judging import images_of
+from ganduel.sampling.trained import trained_on
 from ganduel.terminal import progress, say
 
 HELD = 2**26  # numbers of pixels that are compared at once
@@ -24,7 +24,7 @@ def neighbours(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: 
     Says how near they are, and how near held-out images come to the same training images.
     """
     samples = sampler.bytes(seeds, batch=batch)
-    images = images_of(sampler, data)
+    images, _ = trained_on(sampler, data, allow=sampler.allow)
     assert isinstance(images, ImageSet)
     if not 1 <= count <= images.count:
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")

@@ -1,9 +1,8 @@
-"""The images that a checkpoint was trained on, found again."""
+"""The images that a sampler's generators were trained on, found again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
@@ -11,41 +10,38 @@ from ganduel.data.prepare import prepare
 from ganduel.data.sources import PACKED
 from ganduel.data.streaming import place
 from ganduel.errors import UserError
+from ganduel.sampling import Sampler
 
 
 def trained_on(
-    content: dict[str, Any],
-    where: dict[str, Any],
-    domains: tuple[str, ...],
-    *,
-    device: torch.device,
-    workers: int | None,
-    allow: list[str],
+    sampler: Sampler, where: dict[str, Any], workers: int | None = None, allow: Sequence[str] = ()
 ) -> tuple[ImageSet | Pair, Path]:
-    """The images of what a checkpoint holds, and the folder of their packed copy. `where` has the keys root, packed and
-    stream of data, null for where they lay.
+    """The images, and the folder of their packed copy. `where` has the keys root, packed and stream of data, null for
+    where they lay.
 
     Raises UserError where they are not found, or are others.
     """
-    trained = content["config"]["data"]
+    trained = sampler.config["data"]
     data = trained | {"stream": where["stream"]}
     if trained["stream"] is not None and data["stream"] is None:
         raise UserError(
-            f"data.stream: this was trained on shards in {trained['stream']}; a stranger's checkpoint may name any, so "
-            "they are opened only when you name them: give data.stream=PLACE"
+            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; a stranger's checkpoint may "
+            "name any, so they are opened only when you name them: give data.stream=PLACE"
         )
-    path = packed_set(content["data"]["recipe"], data, where, workers, allow)
-    images = suited(open_images(path, data, seed=0, device=device), domains)
-    expected = content["data"]["fingerprint"]
+    path = packed_set(sampler.content["data"]["recipe"], data, where, workers, allow)
+    images = suited(open_images(path, data, seed=0, device=sampler.device), sampler.game.domains)
+    expected = sampler.content["data"]["fingerprint"]
     if images.fingerprint != expected:
         raise UserError(
-            f"{path}: these are not the images that this was trained on (fingerprint {images.fingerprint}, expected "
-            f"{expected}); name their folder with data.root=FOLDER"
+            f"{path}: these are not the images that {sampler.path} was trained on "
+            f"(fingerprint {images.fingerprint}, expected {expected}); name their folder with data.root=FOLDER"
         )
     return images, path.parent
 
 
-def packed_set(recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: list[str]) -> Path:
+def packed_set(
+    recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: Sequence[str]
+) -> Path:
     """The JSON of the packed images of a recipe, with `data` as the checkpoint's configuration of them.
 
     Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
@@ -63,4 +59,4 @@ def packed_set(recipe: Any, data: dict[str, Any], where: dict[str, Any], workers
             "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
     moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
-    return prepare({**data, **moved}, workers, allow)
+    return prepare({**data, **moved}, workers, [*allow])
