@@ -81,7 +81,9 @@ def browser(profile: Path, *flags: str) -> Iterator[Browser]:
             wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
             session = Browser(address).ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
             opened = Browser(f"{address}/{session}")
-            yield opened
-            opened.ask("DELETE", "")
+            try:
+                yield opened
+            finally:
+                opened.ask("DELETE", "")
         finally:
             process.terminate()

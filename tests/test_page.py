@@ -15,6 +15,7 @@ from test_report import line, write_run
 from ganduel import cli
 from ganduel.report import curves, page, runs
 
+RATES = 0.0001, 0.00001, 0.5
 EVIL = '<img src=x onerror="alert(1)">'
 
 
@@ -37,8 +38,8 @@ def sweep(folder: Path, count: int = 3) -> Path:
             if i == 1
             else [{"by": "gan-train", "step": s, "images": 10 * s, "fid": (9.5, 0, 10.25)[i] + s} for s in (10, 20)]
         )
-        typed = f"seed={i} model=dcgan loss={EVIL.replace(' ', '')}"
-        run = write_run(folder / str(i), typed, {"seed": i, "model": {"name": EVIL}}, stats, fids)
+        typed = f"rate={RATES[i % 3]} seed={i} model=dcgan loss={EVIL.replace(' ', '')}"
+        run = write_run(folder / str(i), typed, {"seed": i, "rate": RATES[i % 3], "model": {"name": EVIL}}, stats, fids)
         picture(run / "samples" / "reals.png", size=(64, 64))
         for kimg in range(12):
             picture(run / "samples" / f"{kimg:06d}kimg.png", kimg, size=(64, 64))
@@ -65,10 +66,13 @@ def test_a_browser_opens_it(report, tmp_path):
         window.open(report)
         heads = window.run("return [...document.querySelectorAll('#results thead th')].map(th => th.textContent)")
         assert heads[0] == "run" and "seed" in heads and "alarms" in heads
+        window.click("#results thead button", heads.index("rate"))
+        assert column(window, "run") == ["1", "0", "2"]  # 1e-05 before 0.0001
+        window.click("#results thead button")
         nth = heads.index("fid, best")
         assert column(window, "run") == ["0", "1", "2"] and column(window, "fid, best") == ["19.5", "", "20.25"]
         window.click("#results thead button", nth)
-        assert column(window, "run") == ["0", "2", "1"]  # 9 before 10, as numbers; what is empty comes last
+        assert column(window, "run") == ["0", "2", "1"]  # what is empty comes last
         window.click("#results thead button", nth)
         assert column(window, "run") == ["2", "0", "1"]
         assert window.run(f"return document.querySelectorAll('thead th')[{nth}].ariaSort") == "descending"
