@@ -13,6 +13,7 @@ from torch import Tensor
 import ganduel
 from ganduel import checkpoint, cli
 from ganduel.export import onnx
+from ganduel.models.cyclegan import UNetGenerator
 
 TURNED = {  # what else changes a network's layers
     "mapped": (*MODELS["dcgan"], "model.generator.mapping=2", "model.generator.norm=demodulation"),
@@ -97,6 +98,15 @@ def test_onnx_translates_as_we_do(trained, tmp_path):
         for made, way in zip(both, ("A2B", "B2A"), strict=True):
             assert (made - model.translate(images, way)).abs().max() < 1e-4
         assert (both[0] - both[1]).abs().max() > 1e-3
+
+
+def test_onnx_of_a_u_net(tmp_path):
+    network = UNetGenerator(resolution=16, image_channels=1, channels=4, norm="instance", dropout=0.5)
+    network.eval().requires_grad_(False)
+    onnx.write(network, {"images": torch.zeros(2, 1, 16, 16)}, tmp_path / "u.onnx", 18)
+    for shape in ((1, 1, 16, 16), (3, 1, 32, 48)):
+        images = torch.rand(*shape)
+        assert (infer(tmp_path / "u.onnx", images=images) - network(images)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["dcgan", "spectral", "classes", "cyclegan"])

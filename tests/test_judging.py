@@ -112,7 +112,7 @@ def bars(panel: figures.Panel, name: str) -> list[int]:
 
 def test_histograms_count():
     values = {"real": torch.tensor([0.0] * 3 + [1.0]), "fake": torch.tensor([0.5, 0.5])}
-    panel = figures.histograms("x", values, (0.0, 1.0), None)
+    panel = figures.plot("x", values, (0.0, 1.0), None)
     real, fake = bars(panel, "real"), bars(panel, "fake")
     full = figures.PANEL - 26 - figures.LINE - 6
     assert [i for i, height in enumerate(real) if height] == [0, figures.BINS - 1]
@@ -137,7 +137,7 @@ def test_histograms_count():
 def test_what_the_output_means_is_the_loss_to_say(trainer, monkeypatch, arguments, seen, span, mark):
     made = trainer(*arguments, model="vanilla")
     asked = []
-    monkeypatch.setattr(judging, "histograms", lambda *given: asked.append(given) or figures.histograms(*given))
+    monkeypatch.setattr(judging, "plot", lambda *given: asked.append(given) or figures.plot(*given))
     values = torch.tensor([0.25, 0.5])
     face = judging.Face("", torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8), values, values)
     judging.figure([face], made.loss, made.game.discriminators)
@@ -149,10 +149,10 @@ def test_what_the_output_means_is_the_loss_to_say(trainer, monkeypatch, argument
 def test_histograms_of_a_checkpoint(trained, capsys):
     run = trained("dcgan")
     assert cli.command("sample", [f"ckpt={run}", "mode=histograms", "seeds=0-15"]) == 0
-    picture = pixels(run / "judge.png")
+    picture = pixels(run / "histograms.png")
     assert shown(picture, ganduel.load(run).bytes(16), 2)
     assert cli.command("sample", [f"ckpt={trained('cyclegan')}", "mode=histograms", "seeds=0-4"]) == 0
-    assert pixels(trained("cyclegan") / "judge.png").shape[1] > 1.7 * picture.shape[1]  # two rows
+    assert pixels(trained("cyclegan") / "histograms.png").shape[1] > 1.7 * picture.shape[1]  # two rows
 
 
 def test_training_shows_them_and_is_not_disturbed(trainer, trained):

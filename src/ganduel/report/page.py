@@ -14,13 +14,14 @@ from PIL import Image
 from ganduel import __version__
 from ganduel.report.curves import COLOURS, chart, curves
 from ganduel.report.runs import RESULTS, Row, Run, cell, shown
+from ganduel.schema import METRICS
 
 LIMIT = 5_000_000  # bytes of the whole page
 CURVES = 1_500_000  # of these at most, about, for curves
 POINT = 12  # bytes of one point of a curve
 SIDE = 1024  # pixels that no picture needs more of
 PICTURES = 7  # of one run, where there are few runs
-FIRST = ("fid", "kid", "isc", "precision", "recall", "loss", "total", "accuracy", "logits")  # curves that come first
+FIRST = (*(name for name, _ in METRICS.values()), "loss", "total", "accuracy", "logits")  # curves that come first
 
 
 def page(runs: Sequence[Run], rows: Sequence[Row]) -> str:
@@ -121,8 +122,7 @@ def charts(runs: Sequence[Run], labels: Sequence[str]) -> str:
 
 
 def _place(name: str) -> tuple[int, str]:
-    family = name.partition("/")[0].partition("_")[0]
-    return (FIRST.index(family) if family in FIRST else len(FIRST)), name
+    return next((i for i, first in enumerate(FIRST) if name.startswith(first)), len(FIRST)), name
 
 
 HERE = "<!-- pictures -->"

@@ -31,7 +31,7 @@ def grid(title: str, images: Tensor, columns: int | None = None, times: int | No
     return Panel(title, picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
 
 
-def histograms(title: str, values: dict[str, Tensor], span: tuple[float, float] | None, mark: float | None) -> Panel:
+def plot(title: str, values: dict[str, Tensor], span: tuple[float, float] | None, mark: float | None) -> Panel:
     """How often values (N,) lie where: one histogram a name, as shares, one over the other. `span` is what is shown,
     None for all; at `mark` stands a line."""
     arrays = {name: value.cpu().double().numpy() for name, value in values.items()}

@@ -14,7 +14,7 @@ from ganduel.errors import UserError
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
 from ganduel.sampling import Sampler
-from ganduel.sampling.figures import Panel, compose, grid, histograms
+from ganduel.sampling.figures import Panel, compose, grid, plot
 from ganduel.sampling.grids import save_picture
 from ganduel.sampling.trained import trained_on
 
@@ -63,7 +63,7 @@ def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDi
         elif loss.logits and not loss.relativistic:
             of_real, of_fake, span, mark = of_real.sigmoid(), of_fake.sigmoid(), (0.0, 1.0), 0.5
             title = "D's output, the probability of being real"
-        judged = histograms(f"{title}{_of(face)}", {"real": of_real, "fake": of_fake}, span, mark)
+        judged = plot(f"{title}{_of(face)}", {"real": of_real, "fake": of_fake}, span, mark)
         rows.append([*_pair(face), judged])
     return compose(rows)
 
@@ -107,7 +107,7 @@ def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dic
     return save_picture(compose([_pair(face) for face in met(sampler, seeds, batch, data)]), out)
 
 
-def judge(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
+def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """One PNG: reals, fakes, and the histograms of D's output on all of both; returns its path."""
     if "game" not in sampler.content["state"]:
         raise UserError(f"{sampler.path}: holds generators alone, and mode=histograms needs D: give a checkpoint")
