@@ -159,8 +159,9 @@ def gallery(chosen: Sequence[tuple[str, Path]], share: int) -> str:
     for caption, path in chosen:
         if encoded := embedded(path, share - 300):
             address, width, height = encoded
+            broad = ' class="broad"' if width > 2 * height else ""
             figures.append(
-                f'<figure><img src="{address}" width="{width}" height="{height}" alt="{escape(caption)}">'
+                f'<figure><img{broad} src="{address}" width="{width}" height="{height}" alt="{escape(caption)}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
     return f'<div class="gallery">{"".join(figures)}</div>' if figures else "<p>No pictures yet.</p>"
