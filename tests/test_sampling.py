@@ -289,6 +289,10 @@ def test_styles_are_truncated_and_walked_between(styled):
     arguments = ["ckpt=runs/tiny", "mode=interpolate", "mode.space=w", "mode.method=lerp", "mode.steps=3"]
     assert cli.command("sample", [*arguments, "seeds=[4,9]"]) == 0  # of two classes
     (row,) = cells(styled / "interpolate.png", 16)
+    assert cli.command("sample", [*arguments[:3], "mode.steps=3", "seeds=[4,9]", "out=usual.png"]) == 0
+    assert torch.equal(row, cells(Path("usual.png"), 16)[0])
+    assert cli.command("sample", [*arguments[:3], "mode.method=slerp", "mode.steps=3", "seeds=[4,9]", "out=x.png"]) == 0
+    assert not torch.equal(row, cells(Path("x.png"), 16)[0])
     assert torch.equal(row[[0, -1], 0], ganduel.load(styled).bytes([4, 9])[:, 0])
 
 

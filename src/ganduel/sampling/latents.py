@@ -14,6 +14,8 @@ from ganduel.sampling.films import save_gif, save_mp4
 from ganduel.sampling.grids import check_size, save_picture, tile
 from ganduel.terminal import progress
 
+METHODS = {"z": "slerp", "w": "lerp"}  # styles lie on no sphere
+
 
 def interpolate(
     sampler: Sampler,
@@ -21,7 +23,7 @@ def interpolate(
     out: Path,
     batch: int,
     space: Literal["z", "w"],
-    method: Literal["lerp", "slerp"],
+    method: Literal["lerp", "slerp"] | None,
     steps: int,
     video: Literal["none", "gif", "mp4"],
     fps: int,
@@ -35,7 +37,7 @@ def interpolate(
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
     if scale is not None and scale < 1:
         raise UserError(f"mode.scale={scale} must be 1 or more, or null")
-    frames = walk(sampler, seeds[0::2], seeds[1::2], space, method, steps, batch)
+    frames = walk(sampler, seeds[0::2], seeds[1::2], space, method or METHODS[space], steps, batch)
     if video == "none":
         first = next(frames)
         check_size(len(first), steps + 2, first.shape[2:])
