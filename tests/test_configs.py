@@ -13,7 +13,7 @@ from ganduel.game import Game, NoiseGame
 
 TOP = config.config_dir()
 FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
-COMMANDS = ("train", "sample", "fid", "data", "report")
+COMMANDS = ("train", "sample", "fid", "data", "export", "report")
 
 
 def options(group: str) -> list[str]:
@@ -21,7 +21,19 @@ def options(group: str) -> list[str]:
 
 
 def test_all_files_are_accounted_for():
-    tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode", "augment"}
+    tested = {
+    tested |= {"format", "hydra/launcher"}  # in test_export.py and test_sweeps.py
+        "loss",
+        "regularizer",
+        "optimizer",
+        "scheduler",
+        "pace",
+        "data",
+        "experiment",
+        "mode",
+        "augment",
+        "format",
+    }
     tested |= {"hydra/launcher"}  # in test_sweeps.py
     assert {str(p.parent) for p in FILES} - {"."} == tested
     assert {p.stem for p in FILES if p.parent == Path()} == set(COMMANDS)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ganduel import cli, report
+from ganduel import cli
+from ganduel.report import __main__ as report
+from ganduel.report.runs import markdown, read, settings
 
 
 def write_run(path: Path, typed: str, config: dict, stats: list[dict] = (), metrics: list[dict] = ()) -> Path:
@@ -37,13 +39,13 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
     """A sweep of two runs: the rows of its report."""
     monkeypatch.chdir(tmp_path)
     stats = [line(1, 0.5, 0.7, 2.0, 5.0), line(3, 1.0, 0.8, 1.0, 10.0)]
-    measured = [{"by": "gan-train", "fid": fid, "recall": fid / 10} for fid in (9.0, 2.0, 4.0)]
+    measured = [{"by": "gan-train", "images": 10, "fid": fid, "recall": fid / 10} for fid in (9.0, 2.0, 4.0)]
     by_hand = {"by": "gan-fid", "fid": 1.0}
     write_run(
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )
     write_run(Path("sweep/9"), "optimizer.D.lr=0.2 name=a", {"optimizer": {"D": {"lr": 0.2}}})
-    return report.main({"runs": ["sweep"]}, [])["runs"]
+    return report.main({"runs": ["sweep"], "out": None}, [])["runs"]
 
 
 def test_the_columns_of_the_report(pair):
@@ -66,6 +68,7 @@ def test_the_columns_of_the_report(pair):
         "loss of G, best": 1.0,
         "steps": 3,
         "images/s": 7.5,
+        "alarms": None,
         "time": pytest.approx(10 / 5 + 20 / 10),
     }
 
@@ -81,7 +84,7 @@ def test_markdown():
         {"run": "a|b", "lr": 0.00012346, "kid": None, "time": 3725.6},
         {"run": "c", "lr": 7, "kid": None, "time": 0},
     ]
-    assert report.markdown(rows).splitlines() == [
+    assert markdown(rows).splitlines() == [
         "| run | lr | time |",
         "| --- | ---: | ---: |",
         r"| a\|b | 0.0001235 | 1:02:06 |",
@@ -92,7 +95,7 @@ def test_markdown():
 def columns(tmp_path: Path, *runs: tuple[str, dict]) -> list[dict]:
     """The settings that differ between runs of these (command lines, configurations)."""
     folders = [write_run(tmp_path / str(i), *run) for i, run in enumerate(runs)]
-    return report.settings([report.read(folder) for folder in folders])
+    return settings([read(folder) for folder in folders])
 
 
 def test_settings_that_were_typed_differently(tmp_path):
@@ -121,7 +124,7 @@ def test_the_line_being_written_is_left_out(tmp_path):
     run = write_run(tmp_path / "a", "", {}, [line(1, 0.5, 0.5, 1.0, 1.0)])
     with open(run / "stats.jsonl", "a") as file:
         file.write('{"step": 2, "ima')
-    assert [row["step"] for row in report.read(run).stats] == [1]
+    assert [row["step"] for row in read(run).stats] == [1]
 
 
 def test_command(train, capsys):
@@ -153,5 +156,5 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, arguments, words):
 
 def test_no_pytorch():
     """A table of text files must not take seconds."""
-    code = "import sys, ganduel.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, ganduel.report.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

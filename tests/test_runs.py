@@ -52,6 +52,7 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "metrics.jsonl",
         "samples/reals.png",
         "samples/000000kimg.png",
+        "samples/histograms/000000kimg.png",
         "checkpoints/latest.pt",
         "checkpoints/previous.pt",
         "checkpoints/best.pt",
@@ -75,7 +76,7 @@ def test_tensorboard_has_every_curve_over_images_seen(train):
     assert names <= scalars
     assert [e.step for e in events.Scalars("loss/D")] == [16, 32]
     assert [e.step for e in events.Scalars("metric/fid")][-1] == 32
-    assert {"samples/reals", "samples/fakes"} <= set(events.Tags()["images"])
+    assert {"samples/reals", "samples/fakes", "samples/histograms"} <= set(events.Tags()["images"])
     assert any("hparams" in name for name in events.summary_metadata)
 
 

@@ -1,6 +1,9 @@
 """gan-sample, and `ganduel.load`."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ from PIL import Image, ImageSequence
 import ganduel
 from ganduel import checkpoint, cli
 from ganduel.data.loading import to_bytes
-from ganduel.sampling import latents, parse_seeds
+from ganduel.errors import UserError
+from ganduel.sampling import films, latents, parse_seeds
 
 
 @pytest.fixture
@@ -29,6 +33,35 @@ def test_one_seed_is_one_image_whatever_the_batch(run):
     assert torch.allclose(whole, sampler.sample(range(10), batch=3), atol=1e-6)
     assert torch.allclose(whole[[7, 2]], sampler.sample([7, 2]), atol=1e-6)
     assert not torch.allclose(whole[0], whole[1])
+
+
+def test_so_many_images(run):
+    """Those that gan-sample draws first or, with another seed, others."""
+    model = ganduel.load(run)
+    assert torch.equal(model.sample(3), model.sample(range(3)))
+    others = model.sample(3, seed=7)
+    assert torch.equal(others, model.sample([7 * 2**32 + i for i in range(3)]))
+    assert not any(torch.equal(a, b) for a in model.sample(8) for b in others)
+    assert torch.equal(model.bytes(3, seed=7), to_bytes(others)) and model.bytes([5]).dtype == torch.uint8
+    with pytest.raises(UserError, match="take a number of images from 1 on"):
+        model.sample(0)
+
+
+def test_what_is_loaded(run):
+    model = ganduel.load(str(run))
+    assert (model.resolution, model.channels, model.step) == (32, 1, 6) and model.images_seen == 6 * 8
+    assert model.config["model"]["name"] == "dcgan" and model.path == run / "checkpoints" / "latest.pt"
+    assert repr(model) == f"Sampler('{model.path}': dcgan, 32 pixels, 48 images seen)"
+    with pytest.raises(UserError, match="draws images from seeds"):
+        model.translate(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(UserError, match="does not exist"):
+        ganduel.load("runs/none")
+
+
+def test_the_package_is_light():
+    """PyTorch comes with the first model."""
+    code = "import sys, ganduel; ganduel.load; sys.exit('torch' in sys.modules or 'hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_ema_and_trained_weights_differ(run):
@@ -113,15 +146,95 @@ def film(path: Path) -> tuple[list[torch.Tensor], int]:
 
 
 def test_a_film_goes_there_and_back(run, tmp_path):
-    arguments = ["ckpt=runs/tiny", "mode=interpolate", "seeds=[3,8]", "mode.steps=5", "mode.video=gif"]
+    arguments = [
+        "ckpt=runs/tiny",
+        "mode=interpolate",
+        "seeds=[3,8]",
+        "mode.steps=5",
+        "mode.video=gif",
+        "mode.back=true",
+    ]
     assert cli.command("sample", [*arguments, "mode.method=lerp"]) == 0
     frames, duration = film(run / "interpolate.gif")
     assert duration == (7 + 5) * 40  # what looks alike is one frame that stays
     ends = ganduel.load(run).bytes([3, 8])[:, 0].int()
     assert (frames[0][..., 0].int() - ends[0]).abs().max() <= 2  # 256 colours
     colours = [torch.full((3, 8, 8), 60 * i, dtype=torch.uint8) for i in range(4)]
-    frames, duration = film(latents.save_gif(colours, tmp_path / "x", fps=10))
-    assert [frame[0, 0, 0].item() for frame in frames] == [0, 60, 120, 180, 120, 60] and duration == 600
+    frames, duration = film(films.save_gif(colours, tmp_path / "x", fps=10, scale=None))
+    assert [frame[0, 0, 0].item() for frame in frames] == [0, 60, 120, 180] and duration == 400
+
+
+def played(path: Path) -> list[torch.Tensor]:
+    """Frames (H, W, 3) of an MP4."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="the extra [video] is not installed").get_ffmpeg_exe()
+    command = [ffmpeg, "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    played = subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    width, height = map(int, re.search(rb"Video: .* (\d+)x(\d+)", played.stderr).groups())
+    return [*torch.frombuffer(bytearray(played.stdout), dtype=torch.uint8).view(-1, height, width, 3)]
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_a_film_of_a_hundred_steps(packed, tmp_path, monkeypatch, space):
+    """Every frame is there, as GIF and as MP4; the first and the last are the two ends themselves, as near as colours
+    are kept, and all between lie between."""
+    pytest.importorskip("imageio_ffmpeg", reason="the extra [video] is not installed")
+    monkeypatch.chdir(tmp_path)
+    arguments = [*TINY, packed, *MODELS["dcgan"], "model.generator.mapping=2", "duration=1 steps", "name=walk"]
+    assert cli.command("train", arguments) == 0
+    strengthen(Path("runs/walk/checkpoints/latest.pt"))
+    arguments = ["ckpt=runs/walk", "mode=interpolate", "seeds=[3,8]", "mode.steps=98", f"mode.space={space}", "batch=7"]
+    for kind in ("gif", "mp4"):
+        assert cli.command("sample", [*arguments, f"mode.video={kind}", f"out=walk.{kind}"]) == 0
+    ends = ganduel.load("runs/walk").bytes([3, 8])[:, 0].int()
+    assert (ends[0] - ends[1]).abs().float().mean() > 20
+    frames, duration = film(Path("walk.gif"))
+    assert duration == 100 * 40 and len(frames) == 100
+    for end, frame in zip(ends, (frames[0], frames[-1]), strict=True):
+        assert (end - frame[..., 0].int()).abs().max() <= 2  # 256 colours
+    frames = played(Path("walk.mp4"))
+    assert len(frames) == 100 and frames[0].shape == (256, 256, 3)  # every pixel eight times
+    for end, frame in zip(ends, (frames[0], frames[-1]), strict=True):
+        assert (end - frame[4::8, 4::8, 0].int()).abs().float().mean() < 2
+    moved = torch.stack(frames).float().diff(dim=0).abs().mean(dim=(1, 2, 3))
+    assert moved.median() > 0.05 and moved.max() < 8  # it moves, and never jumps
+
+
+def strengthen(path: Path) -> None:
+    """Let a generator that has hardly been trained draw in black and white."""
+    content = checkpoint.load(path)
+    for name, value in content["state"]["ema"].items():
+        if name.startswith("G.output") and name.endswith("weight"):
+            value.mul_(5000)
+    checkpoint.save(path, {key: value for key, value in content.items() if key != "format"})
+
+
+def test_films_of_any_size(tmp_path):
+    """Odd sides get a margin; large pictures stay as they are."""
+    frames = [torch.full((3, 301, 257), 50 * i, dtype=torch.uint8) for i in range(5)]
+    pytest.importorskip("imageio_ffmpeg", reason="the extra [video] is not installed")
+    shown = played(films.save_mp4(frames, tmp_path / "a", fps=10, scale=None))
+    assert [tuple(frame.shape) for frame in shown] == [(302, 258, 3)] * 5
+    assert [round(frame[:300, :256].float().mean().item() / 50) for frame in shown] == [0, 1, 2, 3, 4]
+    assert shown[0][301].float().mean() > 200 and not list(tmp_path.glob("*.tmp"))
+    assert played(films.save_mp4(frames[:1], tmp_path / "b", fps=10, scale=2))[0].shape == (602, 514, 3)
+    doubled, _ = film(films.save_gif(frames, tmp_path / "c", fps=10, scale=2))
+    assert doubled[0].shape == (602, 514, 3)
+
+
+def test_colours_survive(tmp_path):
+    """Although H.264 keeps one colour for every four pixels."""
+    pytest.importorskip("imageio_ffmpeg", reason="the extra [video] is not installed")
+    frame = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (shown,) = played(films.save_mp4([frame], tmp_path / "a", fps=10, scale=None))
+    times = len(shown) // 16
+    centres = shown[times // 2 :: times, times // 2 :: times].permute(2, 0, 1)
+    assert times == 16 and (centres.int() - frame.int()).abs().float().mean() < 3
+
+
+def test_a_film_needs_its_package(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert cli.command("sample", ["ckpt=runs/tiny", "mode=interpolate", "mode.video=mp4"]) == 1
+    assert "mode.video=mp4 needs the package imageio-ffmpeg: pip install 'ganduel[video]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -132,6 +245,8 @@ def test_a_film_goes_there_and_back(run, tmp_path):
         (["mode=interpolate", "mode.space=w"], "mode.space=w needs a model with a mapping network"),
         (["mode=interpolate", "mode.space=v"], "mode.space=v is not allowed; it takes z, w"),
         (["mode=interpolate", "mode.video=gif", "out=x.png"], "give a name that ends in .gif"),
+        (["mode=interpolate", "mode.video=mp4", "out=x.gif"], "give a name that ends in .mp4"),
+        (["mode=interpolate", "mode.scale=0"], "mode.scale=0 must be 1 or more"),
         (["mode=interpolate", "mode.steps=5000"], "make a picture of over 65535 pixels a side"),
         (["mode=mix"], "mode=mix needs a model with a style for each layer"),
         (["mode=mix", "mode.columns=x"], "mode.columns=x is not allowed; it takes a range"),
@@ -174,6 +289,10 @@ def test_styles_are_truncated_and_walked_between(styled):
     arguments = ["ckpt=runs/tiny", "mode=interpolate", "mode.space=w", "mode.method=lerp", "mode.steps=3"]
     assert cli.command("sample", [*arguments, "seeds=[4,9]"]) == 0  # of two classes
     (row,) = cells(styled / "interpolate.png", 16)
+    assert cli.command("sample", [*arguments[:3], "mode.steps=3", "seeds=[4,9]", "out=usual.png"]) == 0
+    assert torch.equal(row, cells(Path("usual.png"), 16)[0])
+    assert cli.command("sample", [*arguments[:3], "mode.method=slerp", "mode.steps=3", "seeds=[4,9]", "out=x.png"]) == 0
+    assert not torch.equal(row, cells(Path("x.png"), 16)[0])
     assert torch.equal(row[[0, -1], 0], ganduel.load(styled).bytes([4, 9])[:, 0])
 
 

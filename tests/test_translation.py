@@ -13,7 +13,9 @@ from torch import nn
 import ganduel
 from ganduel import cli
 from ganduel.data.loading import normalise, to_bytes
-from ganduel.sampling.translation import placed, translated
+from ganduel.errors import UserError
+from ganduel.sampling import translated
+from ganduel.sampling.translation import placed
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +111,23 @@ def test_edges_are_cut_back(multiple, size):
 
     generator = Same()
     generator.multiple, generator.least = multiple, 8
-    images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    images = torch.rand(1, 3, *size)
     assert torch.equal(translated(generator, images), images)
+
+
+def test_translations_in_python(run, photos):
+    """As gan-sample's, and of the type that they came as."""
+    model = ganduel.load(run)
+    images = torch.randint(0, 256, (3, 3, 30, 45), dtype=torch.uint8)
+    made = model.translate(images, "B2A", batch=2)
+    assert made.dtype == torch.uint8 and made.shape == images.shape
+    floats = model.translate(normalise(images), "B2A")
+    assert floats.dtype == torch.float32 and (to_bytes(floats).int() - made.int()).abs().max() <= 1
+    assert not torch.equal(made, model.translate(images))
+    with pytest.raises(UserError, match=r"this model takes \(N, 3, H, W\)"):
+        model.translate(images[:, :1])
+    with pytest.raises(UserError, match="does not make images from noise"):
+        model.sample(4)
 
 
 def test_a_list_on_stdin(run, photos, monkeypatch):

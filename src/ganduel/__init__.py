@@ -3,14 +3,26 @@
 The core in reading order: `game`, `trainer`, `losses`, `regularizers`, then one of `models`.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ganduel.sampling import Sampler
 
 __version__ = "0.1.0"
 
 
-def load(path: str, **settings: Any) -> Any:
-    """A checkpoint or run folder as a sampler: `load("runs/x").sample(seeds=range(16))` is float (16, C, H, W) in [-1,
-    1]."""
+def load(path: str | Path, **settings: Any) -> "Sampler":
+    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are those of `sampling.Sampler`.
+
+        model = load("runs/dcgan-mnist")            # or device="cuda", truncation=0.7, ema=False ...
+        model.sample(16, seed=0)                    # float32 (16, C, H, W) in [-1, 1]
+        model.bytes([3, 8])                         # uint8 (2, C, H, W): the images of two seeds
+        model.translate(photos, "A2B")              # of CycleGANs: uint8 or float (N, C, H, W) of any size
+        model.resolution, model.images_seen, model.config["optimizer"]
+
+    PyTorch is imported by the first call. Raises `errors.UserError` for what cannot be loaded.
+    """
     from ganduel.sampling import Sampler
 
     return Sampler(path, **settings)

@@ -38,6 +38,7 @@ HOMES = {
     "data": ("ganduel.data.sources",),
     "data.augment": ("ganduel.augment",),
     "mode": ("ganduel.sampling",),
+    "format": ("ganduel.export",),
 }
 
 

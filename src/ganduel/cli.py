@@ -28,7 +28,8 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "sample": ("ganduel.sample", lambda result: result["out"]),
     "fid": ("ganduel.fid", lambda result: result["text"]),
     "data": ("ganduel.data.__main__", lambda result: result["path"]),
-    "report": ("ganduel.report", lambda result: result["text"]),
+    "export": ("ganduel.export.__main__", lambda result: "\n".join(result["files"])),
+    "report": ("ganduel.report.__main__", lambda result: result["text"]),
 }
 
 
@@ -50,6 +51,11 @@ def fid() -> None:
 def data() -> None:
     """Entry point of gan-data."""
     sys.exit(command("data", sys.argv[1:]))
+
+
+def export() -> None:
+    """Entry point of gan-export."""
+    sys.exit(command("export", sys.argv[1:]))
 
 
 def report() -> None:

@@ -1,6 +1,7 @@
 """The one exception that users are meant to see, and words for what it says."""
 
 import difflib
+import importlib
 import types
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
@@ -19,6 +20,15 @@ class Interrupted(Exception):
     def __init__(self, code: int):
         super().__init__(code)
         self.code = code
+
+
+def installed(module: str, extra: str, purpose: str) -> Any:
+    """A module of a package that not everyone has. Raises UserError, naming the `extra` that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise UserError(f"{purpose} needs the package {package}: pip install 'ganduel[{extra}]'") from error
 
 
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}

@@ -6,11 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ganduel.data.loading import open_images, suited
-from ganduel.data.packing import complete, packed_path
-from ganduel.data.prepare import prepare
-from ganduel.data.sources import PACKED
-from ganduel.data.streaming import place
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -19,6 +14,7 @@ from ganduel.evaluation.fid import measure
 from ganduel.evaluation.folders import Folder
 from ganduel.sample import beside
 from ganduel.sampling import Sampler
+from ganduel.sampling.trained import trained_on
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -34,21 +30,7 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     device = choose(config["device"])
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
-    data = trained["data"] | {"stream": config["data"]["stream"]}
-    if trained["data"]["stream"] is not None and data["stream"] is None:
-        raise UserError(
-            f"data.stream: {sampler.path} was trained on shards in {trained['data']['stream']}; a stranger's "
-            "checkpoint may name any, so they are opened only when you name them: give data.stream=PLACE"
-        )
-    path = packed_set(sampler.content, data, config)
-    images = suited(open_images(path, data, seed=0, device=device), sampler.game.domains)
-    expected = sampler.content["data"]["fingerprint"]
-    if images.fingerprint != expected:
-        raise UserError(
-            f"{path}: these are not the images that {sampler.path} was trained on "
-            f"(fingerprint {images.fingerprint}, expected {expected}); name their folder with data.root=FOLDER"
-        )
-    cache = path.parent
+    images, cache = trained_on(sampler, config["data"], config["workers"], config["allow"])
     kind = settings["features"] or trained["metric"]["features"]
     features = find_features(kind, settings["weights"] or trained["metric"]["weights"], images, cache)
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
@@ -114,28 +96,6 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(cells)
     repeats = f"{rows[0]['repeats']} times, with other samples each time; " if repeated else ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
-
-
-def packed_set(content: dict[str, Any], data: dict[str, Any], config: dict[str, Any]) -> Path:
-    """The JSON of the packed images that a checkpoint was trained on, with `data` as its configuration of them.
-
-    Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
-    only in folders that the user names.
-    """
-    where = config["data"]
-    if content["data"]["recipe"] is None:
-        raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
-    folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
-    path = packed_path(folder, data["name"], content["data"]["recipe"])
-    if complete(path, place(path, data)):
-        return path
-    if where["root"] is None:
-        raise UserError(
-            f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
-            "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
-        )
-    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
-    return prepare({**data, **moved}, config["workers"], config["allow"])
 
 
 def of_folders(config: dict[str, Any]) -> dict[str, Any]:

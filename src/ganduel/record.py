@@ -19,6 +19,7 @@ from ganduel.game import SHOWN
 from ganduel.health import Health
 from ganduel.logbook import Logbook
 from ganduel.run import RunFolder, differences
+from ganduel.sampling import judging
 from ganduel.sampling.grids import save_png, tile
 from ganduel.schema import METRICS
 from ganduel.terminal import say
@@ -116,6 +117,19 @@ class Recorder:
             trainer = self.trainer
             made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
             self._picture("fakes", self.kimg, to_bytes(made), columns)
+            self._write_judgement()
+
+    def _write_judgement(self) -> None:
+        """What D makes of real images and of the averaged generators' fakes."""
+        trainer = self.trainer
+        count = min(SHOWN, max(trainer.batch_size, trainer.micro_batch, 8), trainer.images.count)
+        seed = torch.arange(count, device=trainer.device)
+        batch = {**trainer.images.batch(trainer.images_seen, count), "seed": seed}
+        found = judging.in_training(trainer.game, trainer.ema.generators, batch, trainer.micro_batch)
+        picture, folder = judging.figure(found, trainer.loss, trainer.game.discriminators), "histograms"
+        (self.run.path / "samples" / folder).mkdir(exist_ok=True)
+        save_png(picture, self.run.path / "samples" / folder / f"{self.kimg}.png")
+        self.log.picture(f"samples/{folder}", picture, trainer.images_seen)
 
     def _picture(self, name: str, file: str, images: Tensor, columns: int | None = None) -> None:
         folder, picture = self.run.path / "samples", tile(images.cpu(), columns)

@@ -123,6 +123,15 @@ class Pack:
 
 
 @dataclass
+class Where:
+    """Where the images that a checkpoint was trained on lie now."""
+
+    root: str | None
+    packed: str | None
+    stream: str | None
+
+
+@dataclass
 class Sample:
     """The keys of gan-sample."""
 
@@ -137,18 +146,12 @@ class Sample:
     cutoff: int | None
     noise: Any  # null, random, constant, none, or a list of them
     label: int | None
+    data: Where
     ema: bool
     batch: int
     device: str
     json: bool
     allow: list[str]
-
-
-@dataclass
-class FidData:
-    root: str | None
-    packed: str | None
-    stream: str | None
 
 
 @dataclass
@@ -166,7 +169,7 @@ class Fid:
     ckpt: str | None
     folders: list[str] | None
     metric: FidMetric
-    data: FidData
+    data: Where
     repeats: int
     seed: int
     ema: bool
@@ -178,14 +181,27 @@ class Fid:
 
 
 @dataclass
+class Export:
+    """The keys of gan-export."""
+
+    ckpt: str
+    format: dict[str, Any]
+    out: str | None
+    ema: bool
+    json: bool
+    allow: list[str]
+
+
+@dataclass
 class Report:
     """The keys of gan-report."""
 
     runs: list[str]
+    out: str | None
     json: bool
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "report": Report}
+SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "export": Export, "report": Report}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 

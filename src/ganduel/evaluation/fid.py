@@ -61,7 +61,7 @@ class Reference(NamedTuple):
 @contextmanager
 def exact() -> Iterator[None]:
     """Without TF32, in which training may run: what is compared are small differences."""
-    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [setting.allow_tf32 for setting in settings]
     for setting in settings:
         setting.allow_tf32 = False

@@ -52,7 +52,7 @@ def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int
     """One PNG of all images, in rows; returns its path."""
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
-    return save_picture(tile(sampler.bytes(seeds, batch), columns), out)
+    return save_picture(tile(sampler.bytes(seeds, batch=batch), columns), out)
 
 
 def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
@@ -62,7 +62,7 @@ def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
     make_folder(out, "out")
     with progress(total=len(seeds), unit=" images") as bar:
         for part in torch.tensor(seeds).split(batch):
-            for seed, image in zip(part.tolist(), sampler.bytes(part.tolist(), batch), strict=True):
+            for seed, image in zip(part.tolist(), sampler.bytes(part.tolist(), batch=batch), strict=True):
                 save_png(image, out / f"{seed:06d}.png")
             bar.update(len(part))
     return out

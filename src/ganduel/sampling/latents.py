@@ -1,17 +1,20 @@
 """Between images: the modes `interpolate` and `mix` of gan-sample."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ganduel.data.loading import to_bytes
 from ganduel.errors import UserError
-from ganduel.files import make_folder
 from ganduel.sampling import Sampler, parse_seeds
+from ganduel.sampling.films import save_gif, save_mp4
 from ganduel.sampling.grids import check_size, save_picture, tile
+from ganduel.terminal import progress
+
+METHODS = {"z": "slerp", "w": "lerp"}  # styles lie on no sphere
 
 
 def interpolate(
@@ -20,29 +23,37 @@ def interpolate(
     out: Path,
     batch: int,
     space: Literal["z", "w"],
-    method: Literal["lerp", "slerp"],
+    method: Literal["lerp", "slerp"] | None,
     steps: int,
-    video: Literal["none", "gif"],
+    video: Literal["none", "gif", "mp4"],
     fps: int,
+    back: bool,
+    scale: int | None,
 ) -> Path:
     """A picture with a row for each pair of seeds, or a film of all pairs; returns its path."""
     if len(seeds) % 2:
         raise UserError(f"seeds={seeds}: mode=interpolate goes from one to the next; give an even number of seeds")
     if steps < 1 or not 1 <= fps <= 50:
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
-    frames = path_between(sampler, seeds[0::2], seeds[1::2], space, method, steps, batch)
+    if scale is not None and scale < 1:
+        raise UserError(f"mode.scale={scale} must be 1 or more, or null")
+    frames = walk(sampler, seeds[0::2], seeds[1::2], space, method or METHODS[space], steps, batch)
     if video == "none":
-        pairs = len(seeds) // 2
-        check_size(pairs, steps + 2, frames.shape[2:])
-        rows = frames.unflatten(0, (steps + 2, pairs)).transpose(0, 1).flatten(0, 1)
-        return save_picture(tile(rows, steps + 2), out)
-    return save_gif([tile(frame) for frame in frames.split(len(seeds) // 2)], out, fps)
+        first = next(frames)
+        check_size(len(first), steps + 2, first.shape[2:])
+        return save_picture(tile(torch.stack([first, *frames], dim=1).flatten(0, 1), steps + 2), out)
+    tiles = (tile(frame) for frame in progress(iterable=frames, total=steps + 2, unit=" images"))
+    if back:
+        there = list(tiles)
+        tiles = (tile for tile in there + there[-2:0:-1])
+    return (save_gif if video == "gif" else save_mp4)(tiles, out, fps, scale)
 
 
-def path_between(
+def walk(
     sampler: Sampler, starts: list[int], ends: list[int], space: str, method: str, steps: int, batch: int
-) -> Tensor:
-    """All starts, `steps` images from each to its end, all ends: uint8 ((steps + 2) * pairs, C, H, W), step by step.
+) -> Iterator[Tensor]:
+    """All starts, `steps` images from each to its end, all ends: uint8 (pairs, C, H, W), step by step, of which as many
+    are made at once as `batch` allows.
 
     Noise and class are those of the start, but in the last images, which are the ends themselves.
     """
@@ -55,14 +66,16 @@ def path_between(
                 "model.generator.mapping; set mode.space=z"
             )
     between = slerp if method == "slerp" else torch.lerp
-    images = []
-    for step in range(steps + 2):
-        share = step / (steps + 1)
-        seeds = starts if share < 1 else ends
-        point = a if share == 0 else b if share == 1 else between(a, b, share)
-        styles = point if space == "w" else sampler.styles(point, seeds)
-        images.append(to_bytes(sampler.paint(styles, seeds, batch)))
-    return torch.cat(images)
+    at_once = max(1, batch // len(starts))
+    for first in range(0, steps + 2, at_once):
+        points, seeds = [], []
+        for step in range(first, min(first + at_once, steps + 2)):
+            share = step / (steps + 1)
+            points.append(a if share == 0 else b if share == 1 else between(a, b, share))
+            seeds += starts if share < 1 else ends
+        styles = torch.cat(points)
+        styles = styles if space == "w" else sampler.styles(styles, seeds)
+        yield from to_bytes(sampler.paint(styles, seeds, batch)).split(len(starts))
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -91,19 +104,3 @@ def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any,
         styles = torch.cat([style[None], mixed])
         rows.append(sampler.paint(styles, [seed] * len(styles), batch))
     return save_picture(tile(to_bytes(torch.cat(rows)), len(across) + 1), out)
-
-
-def save_gif(frames: list[Tensor], out: Path, fps: int) -> Path:
-    """Frames (3, H, W), uint8, there and back for ever; returns the path."""
-    path = out if out.suffix else out.with_suffix(".gif")
-    if path.suffix != ".gif":
-        raise UserError(f"out={out}: mode.video=gif makes a GIF; give a name that ends in .gif")
-    make_folder(path.parent, "out")
-    pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
-    pictures += pictures[-2:0:-1]
-    temporary = path.with_name(path.name + ".tmp")
-    pictures[0].save(
-        temporary, format="gif", save_all=True, append_images=pictures[1:], duration=1000 // fps, loop=0, optimize=False
-    )
-    temporary.replace(path)
-    return path

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 
-from ganduel.augment.affine import mirrored
-from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.recipe import SMALLEST, in_mode, to_array
 from ganduel.data.sources import IMAGE_SUFFIXES, is_image
 from ganduel.errors import UserError
@@ -26,7 +24,7 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
 
     What cannot be read is reported and left out. Returns `out`. Raises UserError where nothing can be translated.
     """
-    generator = sampler.game.translator(sampler.game.generators, direction)
+    sampler.game.translator(sampler.game.generators, direction)  # whether it has one, before anything is read
     if input is None:
         raise UserError(
             "input is missing: name a photo, a folder, or - for a list of files on stdin, as in input=photos"
@@ -54,7 +52,7 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
                 say(f"warning: {root / name} is left out: {' '.join(reason.split())}")
             else:
                 make_folder(target.parent, "out")
-                save_png(translated(generator, pixels[None].to(sampler.device))[0], target)
+                save_png(sampler.translate(pixels[None], direction)[0], target)
                 done += 1
             bar.update()
     if not done:
@@ -99,19 +97,3 @@ def read(path: Path, mode: str) -> Tensor:
     if min(height, width) < SMALLEST:
         raise ValueError(f"only {width}x{height} pixels")
     return torch.from_numpy(pixels.copy())
-
-
-def translated(generator: nn.Module, images: Tensor) -> Tensor:
-    """uint8 images (N, C, H, W) of any size to others of the same, by a generator that takes multiples of its
-    `multiple` from `least` on: their edges are mirrored as far as need be, and cut off again."""
-    multiple, least = (getattr(generator, name, 1) for name in ("multiple", "least"))
-    index = []
-    for size in images.shape[2:]:
-        extra = max(least - size, -size % multiple)
-        index.append(mirrored(torch.arange(-(extra // 2), size + extra - extra // 2, device=images.device), size - 1))
-    rows, columns = index
-    height, width = images.shape[2:]
-    top, left = (len(rows) - height) // 2, (len(columns) - width) // 2
-    with torch.no_grad():
-        made = generator(normalise(images[:, :, rows[:, None], columns]))
-    return to_bytes(made[:, :, top : top + height, left : left + width])

@@ -1,10 +1,9 @@
-"""gan-report: what several runs were set to, and what came of them, side by side.
-
-From the text files of their folders alone (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), without PyTorch.
-"""
+"""What run folders say: config.yaml, overrides.txt, stats.jsonl and metrics.jsonl; and the rows and the
+Markdown table made of them."""
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,13 +37,6 @@ ASIDE = (
 )
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns one row a run, and all as a Markdown table."""
-    runs = [read(path) for path in find([Path(folder) for folder in config["runs"]])]
-    rows = [{"run": str(run.path), **set_to, **results(run)} for run, set_to in zip(runs, settings(runs), strict=True)]
-    return {"text": markdown(rows), "runs": rows}
-
-
 @dataclass
 class Run:
     """What a run folder says."""
@@ -52,8 +44,9 @@ class Run:
     path: Path
     config: dict[str, Any]  # dotted key -> value
     typed: dict[str, str]  # key -> value, as on the command line
-    stats: list[Row]  # one a log interval
+    stats: list[Row]  # one a log interval; with alarms, by name, where there were any
     metrics: list[Row]  # one a measurement during training
+    alarms: list[Row]  # what went wrong: alarm, message, step, images
 
 
 def find(folders: list[Path]) -> list[Path]:
@@ -76,14 +69,21 @@ def _naturally(path: Path) -> list[tuple[str, int]]:
 
 def read(path: Path) -> Run:
     """Whatever a run has written so far."""
+    stats = _lines(path / "stats.jsonl")
+    alarms = [
+        {"alarm": name, "message": text, "step": row["step"], "images": row["images"]}
+        for row in stats
+        for name, text in row.get("alarms", {}).items()
+    ]
     config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
     typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
     return Run(
         path,
         dict(leaves(config)),
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
-        _lines(path / "stats.jsonl"),
+        stats,
         [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
+        alarms,
     )
 
 
@@ -108,6 +108,9 @@ def settings(runs: list[Run]) -> list[Row]:
     return [{key: value(run, key) for key in columns} for run in runs]
 
 
+RESULTS = "fid, best"  # the first column of results, behind the settings
+
+
 def results(run: Run) -> Row:
     """Metrics; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for what
     it does not have."""
@@ -125,6 +128,7 @@ def results(run: Run) -> Row:
     return row | {
         "steps": run.stats[-1]["step"] if run.stats else 0,
         "images/s": statistics.median(speeds) if speeds else None,
+        "alarms": len(run.alarms) or None,
         "time": sum((b - a) / speed for a, b, speed in zip(seen, seen[1:], speeds, strict=False)),
     }
 
@@ -135,23 +139,23 @@ def held_out(run: Run, prefix: str) -> list[float]:
     return [statistics.mean(values) for values in found if values]
 
 
-def markdown(rows: list[Row]) -> str:
-    """A table with a line a run, without the columns that are empty in all."""
-    columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+def shown(rows: Sequence[Row]) -> list[str]:
+    """The columns that are not empty in all rows."""
+    return [name for name in rows[0] if any(row[name] is not None for row in rows)]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table with a line a run."""
+    columns = shown(rows)
     sides = ["---:" if isinstance(rows[0][name], int | float | None) else "---" for name in columns]
-    lines = [columns, sides, *([_cell(name, row[name]) for name in columns] for row in rows)]
+    lines = [columns, sides, *([cell(name, row[name]).replace("|", "\\|") for name in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(name: str, value: Any) -> str:
+def cell(name: str, value: Any) -> str:
+    """A value as one reads it."""
     if name == "time":
         return str(timedelta(seconds=round(value)))
     if value is None:
         return ""
-    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    from ganduel import cli
-
-    cli.report()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,27 @@
+"""gan-export: the generators of a checkpoint in a format that others read, with a model card."""
+
+from pathlib import Path
+from typing import Any
+
+from ganduel import build
+from ganduel.export import card
+from ganduel.files import make_folder
+from ganduel.sample import beside
+from ganduel.sampling import Sampler
+
+
+def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Write what `format` says into a folder; returns the folder and its files."""
+    save = build.part(config["format"], "format", config["allow"])
+    sampler = Sampler(config["ckpt"], ema=config["ema"], allow=config["allow"])
+    folder = Path(config["out"]) if config["out"] else beside(sampler.path) / "export"
+    make_folder(folder, "out")
+    exported = save(sampler, folder)
+    written = [*exported.files, card.write(sampler, folder, exported, config["ema"])]
+    return {"out": str(folder), "files": [str(path) for path in written]}
+
+
+if __name__ == "__main__":
+    from ganduel import cli
+
+    cli.export()

@@ -1,0 +1,156 @@
+"""Generators as ONNX, which runs without PyTorch and without ganduel."""
+
+import copy
+import io
+import logging
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import instance_norm
+
+from ganduel import game
+from ganduel.errors import UserError, installed
+from ganduel.export.card import Exported
+from ganduel.models.cyclegan import InstanceNorm
+
+if TYPE_CHECKING:
+    from ganduel.sampling import Sampler
+
+NEAR = 1e-4  # how far images of the file may be from ours, which lie in [-1, 1]
+Inputs = dict[str, Tensor]
+
+
+def save(
+    sampler: "Sampler", folder: Path, truncation: float, cutoff: int | None, noise: str | list[str] | None, opset: int
+) -> Exported:
+    """One file a generator. Raises UserError where the images of one are not ours to 1e-4."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        installed(package, "export", "format=onnx")
+    if noise is not None and "random" in noise:
+        raise UserError(f"format.noise={noise} is not allowed: ONNX draws no random numbers; it takes constant or none")
+    files, about = [], []
+    network: nn.Module
+    for name, generator in sampler.game.generators.items():
+        if isinstance(generator, game.Generator):
+            if noise is not None:
+                generator.set_noise(noise)
+            path, network = folder / "generator.onnx", FromNoise(generator, truncation, cutoff)
+            inputs = {"latent": torch.randn(3, generator.latent)}
+            if generator.classes:
+                inputs["label"] = torch.arange(3) % generator.classes
+        elif truncation != 1 or noise is not None:
+            raise UserError("format.truncation and format.noise are for models with noise, and this one translates")
+        else:
+            path, network = folder / f"generator_{name}.onnx", generator
+            inputs = {"images": torch.rand(3, sampler.channels, sampler.resolution, sampler.resolution) * 2 - 1}
+        with torch.no_grad():
+            ours = network(*inputs.values()).float()  # first, for what a model cannot do, it says best itself
+        write(network, inputs, path, opset)
+        difference = float((run(path, inputs) - ours).abs().max())
+        if not difference <= NEAR:
+            path.unlink()
+            raise UserError(f"format=onnx: the images of {path.name} are {difference:.2g} from ours, and not {NEAR}")
+        files.append(path)
+        about.append(f"`{path.name}` was tried: its images are at most {difference:.0e} from PyTorch's.")
+    sides = "" if "latent" in inputs else f" H and W are multiples of {network.multiple}, from {network.least} on."
+    use = USE.format(
+        name=files[0].name,
+        inputs=", ".join(f"`{key}` {WORDS[key].format(inputs[key].shape[1:])}" for key in inputs) + f".{sides}",
+        feed=", ".join(f'"{key}": {FEED[key].format(inputs[key].shape[1:])}' for key in inputs),
+    )
+    return Exported(files, "\n\n".join([use, *about]))
+
+
+class FromNoise(nn.Module):
+    """A generator without random numbers: its noise is the constant one, or none."""
+
+    def __init__(self, generator: game.Generator, truncation: float, cutoff: int | None):
+        super().__init__()
+        self.generator, self.truncation, self.cutoff = generator, truncation, cutoff
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        style = self.generator.style(latent, None, label)
+        if self.truncation != 1:
+            style = self.generator.truncate(style, self.truncation, self.cutoff)
+        return self.generator.synthesis(style)
+
+
+class PlainInstanceNorm(nn.Module):
+    """What `InstanceNorm` computes, for any number of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x)
+
+
+def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
+    """A network as one file, for any number of images and, where they are put in, of any size."""
+    network = plain(network)
+    axes = {name: {0: "N", 2: "height", 3: "width"} if value.ndim == 4 else {0: "N"} for name, value in inputs.items()}
+    loud = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of what becomes of the tracer's own modules
+            program = torch.onnx.export(
+                network,
+                tuple(value[:2] for value in inputs.values()),
+                dynamo=True,
+                dynamic_shapes=tuple(axes.values()),
+                input_names=list(inputs),
+                output_names=["made"],
+                opset_version=opset,
+            )
+            assert program is not None
+            temporary = path.with_name(f"{path.name}.tmp")
+            program.save(temporary, external_data=False)
+    finally:
+        logging.getLogger("torch.onnx").setLevel(loud)
+    temporary.replace(path)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A copy, of which nothing depends on the number of images."""
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, InstanceNorm):
+                setattr(module, name, PlainInstanceNorm())
+    return network
+
+
+def run(path: Path, inputs: Inputs) -> Tensor:
+    """What a file makes of inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    return torch.from_numpy(made)
+
+
+WORDS = {
+    "latent": "(N, {[0]}), float32, normal noise",
+    "label": "(N,), int64, the class",
+    "images": "(N, {[0]}, H, W), float32 in [-1, 1]",
+}
+FEED = {
+    "latent": 'np.random.randn(16, {[0]}).astype("float32")',
+    "label": 'np.zeros(16, "int64")',
+    "images": "photos",
+}
+USE = """\
+With `pip install onnxruntime`, and nothing else:
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{name}")
+(made,) = session.run(None, {{{feed}}})
+pixels = ((made + 1) * 127.5).round().clip(0, 255).astype("uint8")  # (N, C, H, W)
+```
+
+It takes {inputs}"""

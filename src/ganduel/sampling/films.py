@@ -1,0 +1,77 @@
+"""Moving pictures: GIF by Pillow, MP4 by ffmpeg."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ganduel.errors import UserError, installed
+from ganduel.files import make_folder
+
+SIDE = 256  # pixels that a film has a side, at least, where its size is left to us
+QUALITY = 10  # ffmpeg's constant rate factor: 0 loses nothing, 18 is hard to tell from it
+
+
+def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
+    """Frames (3, H, W), uint8, over and over, of 256 colours at most; returns the path. `scale` repeats every pixel so
+    many times, by default once."""
+    path = _path(out, ".gif")
+    first, *others = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in _scaled(frames, scale or 1)]
+    temporary = path.with_name(path.name + ".tmp")
+    first.save(
+        temporary, format="gif", save_all=True, append_images=others, duration=1000 // fps, loop=0, optimize=False
+    )
+    temporary.replace(path)
+    return path
+
+
+def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
+    """Frames (3, H, W), uint8, as H.264, which plays everywhere; returns the path.
+
+    By default every pixel is repeated so often as to make 256 a side, and evenly: of colours, H.264 keeps one for every
+    four pixels.
+    """
+    path = _path(out, ".mp4")
+    ffmpeg = installed("imageio_ffmpeg", "video", "mode.video=mp4")
+    frames = iter(frames)
+    first = next(frames)
+    if scale is None:
+        scale = 1 if min(first.shape[1:]) >= SIDE else 2 * -(-SIDE // (2 * min(first.shape[1:])))
+    temporary = path.with_name(path.name + ".tmp")
+    writer = None
+    for frame in _scaled(itertools.chain([first], frames), scale):
+        frame = pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2), value=255)  # sides are even
+        if writer is None:
+            writer = ffmpeg.write_frames(
+                str(temporary),
+                (frame.shape[2], frame.shape[1]),
+                fps=fps,
+                macro_block_size=1,
+                codec="libx264",
+                quality=None,
+                output_params=["-crf", str(QUALITY), "-movflags", "+faststart", "-f", "mp4"],
+            )
+            writer.send(None)
+        writer.send(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
+    assert writer is not None
+    writer.close()
+    temporary.replace(path)
+    return path
+
+
+def _path(out: Path, suffix: str) -> Path:
+    path = out if out.suffix else out.with_suffix(suffix)
+    if path.suffix != suffix:
+        raise UserError(
+            f"out={out}: mode.video={suffix[1:]} makes another kind of file; give a name that ends in {suffix}"
+        )
+    make_folder(path.parent, "out")
+    return path
+
+
+def _scaled(frames: Iterable[Tensor], scale: int) -> Iterator[Tensor]:
+    for frame in frames:
+        yield frame.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)

@@ -1,0 +1,115 @@
+"""Real and fake images side by side, and what D makes of them: the modes `compare` and `histograms` of gan-sample, and
+the histograms of a run."""
+
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganduel import build
+from ganduel.data.loading import to_bytes
+from ganduel.errors import UserError
+from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
+from ganduel.losses import AdversarialLoss
+from ganduel.sampling import Sampler
+from ganduel.sampling.figures import Panel, compose, grid, plot
+from ganduel.sampling.grids import save_picture
+from ganduel.sampling.trained import trained_on
+
+
+class Face(NamedTuple):
+    """One duel: images (N, C, H, W) in [-1, 1], and D's outputs, (N,) or as many as it has patches."""
+
+    name: str
+    real: Tensor
+    fake: Tensor
+    of_real: Tensor
+    of_fake: Tensor
+
+
+def faces(game: Game, batch: Batch, size: int) -> list[Face]:
+    """What a game in evaluation makes of a batch, `size` images at once, without augmentation. Where fakes have other
+    classes than the reals, they are the batch's "fake_label"."""
+    count = len(batch["seed"])
+    parts = [
+        {name: t[chosen] for name, t in batch.items()} for chosen in torch.arange(count).tensor_split(-(-count // size))
+    ]
+    found = [[_face(duel, part) for duel in game.duels(part)] for part in parts]
+    joined = ((some[0].name, zip(*(face[1:] for face in some), strict=True)) for some in zip(*found, strict=True))
+    return [Face(name, *map(torch.cat, tensors)) for name, tensors in joined]
+
+
+@torch.no_grad()
+def _face(duel: Duel, batch: Batch) -> Face:
+    critic = duel.critic
+    condition = (batch["fake_label"],) if "fake_label" in batch else critic.condition
+    of_real = critic.discriminator(duel.real.float(), *critic.condition)
+    of_fake = critic.discriminator(duel.fake.float(), *condition)
+    parts = (duel.real, duel.fake, of_real.flatten(), of_fake.flatten())
+    return Face(duel.name, *(part.float().cpu() for part in parts))
+
+
+def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDict) -> Tensor:
+    """A row a duel: reals, fakes and the histograms of D's output on both; as probabilities where the loss takes its
+    logits for such."""
+    rows = []
+    for face in found:
+        of_real, of_fake, span, mark = face.of_real, face.of_fake, None, loss.boundary
+        title = "D's output"
+        if getattr(discriminators[f"D{face.name}"], "output", "linear") == "sigmoid":
+            span, mark = (0.0, 1.0), None
+        elif loss.logits and not loss.relativistic:
+            of_real, of_fake, span, mark = of_real.sigmoid(), of_fake.sigmoid(), (0.0, 1.0), 0.5
+            title = "D's output, the probability of being real"
+        judged = plot(f"{title}{_of(face)}", {"real": of_real, "fake": of_fake}, span, mark)
+        rows.append([*_pair(face), judged])
+    return compose(rows)
+
+
+def _pair(face: Face) -> list[Panel]:
+    real, fake = (to_bytes(images[:SHOWN]) for images in (face.real, face.fake))
+    return [grid(f"real{_of(face)}", real), grid(f"fake{_of(face)}", fake)]
+
+
+def _of(face: Face) -> str:
+    return f" {face.name.removeprefix('_')}" if face.name else ""
+
+
+def in_training(game: Game, generators: nn.ModuleDict, batch: Batch, size: int) -> list[Face]:
+    """The faces of a game that is being trained, with other generators; changes nothing."""
+    twin = copy.copy(game)
+    twin._modules = {**game._modules, "generators": generators}
+    training = game.discriminators.training
+    game.discriminators.eval()  # without dropout
+    try:
+        return faces(twin, batch, size)
+    finally:
+        game.discriminators.train(training)
+
+
+def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
+    """As many training images as seeds against the seeds' images or, where images are translated, against as many
+    translations."""
+    images, _ = trained_on(sampler, data, allow=sampler.allow)
+    seed = torch.tensor(seeds, device=sampler.device)
+    whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
+    if isinstance(sampler.game, NoiseGame):
+        whole["fake"] = sampler.sample(seeds, batch=batch).to(sampler.device)
+        if sampler.game.classes and (label := sampler.labels(seed)) is not None:
+            whole["fake_label"] = label
+    return faces(sampler.game, whole, batch)
+
+
+def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
+    """One PNG: real images on the left, fakes on the right; returns its path."""
+    return save_picture(compose([_pair(face) for face in met(sampler, seeds, batch, data)]), out)
+
+
+def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
+    """One PNG: reals, fakes, and the histograms of D's output on all of both; returns its path."""
+    if "game" not in sampler.content["state"]:
+        raise UserError(f"{sampler.path}: holds generators alone, and mode=histograms needs D: give a checkpoint")
+    loss = build.part(sampler.config["loss"], "loss", sampler.allow)
+    return save_picture(figure(met(sampler, seeds, batch, data), loss, sampler.game.discriminators), out)

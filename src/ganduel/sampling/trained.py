@@ -1,0 +1,62 @@
+"""The images that a sampler's generators were trained on, found again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ganduel.data.loading import ImageSet, Pair, open_images, suited
+from ganduel.data.packing import complete, packed_path
+from ganduel.data.prepare import prepare
+from ganduel.data.sources import PACKED
+from ganduel.data.streaming import place
+from ganduel.errors import UserError
+from ganduel.sampling import Sampler
+
+
+def trained_on(
+    sampler: Sampler, where: dict[str, Any], workers: int | None = None, allow: Sequence[str] = ()
+) -> tuple[ImageSet | Pair, Path]:
+    """The images, and the folder of their packed copy. `where` has the keys root, packed and stream of data, null for
+    where they lay.
+
+    Raises UserError where they are not found, or are others.
+    """
+    trained = sampler.config["data"]
+    data = trained | {"stream": where["stream"]}
+    if trained["stream"] is not None and data["stream"] is None:
+        raise UserError(
+            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; a stranger's checkpoint may "
+            "name any, so they are opened only when you name them: give data.stream=PLACE"
+        )
+    path = packed_set(sampler.content["data"]["recipe"], data, where, workers, allow)
+    images = suited(open_images(path, data, seed=0, device=sampler.device), sampler.game.domains)
+    expected = sampler.content["data"]["fingerprint"]
+    if images.fingerprint != expected:
+        raise UserError(
+            f"{path}: these are not the images that {sampler.path} was trained on "
+            f"(fingerprint {images.fingerprint}, expected {expected}); name their folder with data.root=FOLDER"
+        )
+    return images, path.parent
+
+
+def packed_set(
+    recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: Sequence[str]
+) -> Path:
+    """The JSON of the packed images of a recipe, with `data` as the checkpoint's configuration of them.
+
+    Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
+    only in folders that the user names.
+    """
+    if recipe is None:
+        raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
+    folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
+    path = packed_path(folder, data["name"], recipe)
+    if complete(path, place(path, data)):
+        return path
+    if where["root"] is None:
+        raise UserError(
+            f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
+            "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
+        )
+    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
+    return prepare({**data, **moved}, workers, [*allow])
