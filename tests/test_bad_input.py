@@ -499,6 +499,8 @@ def test_own_folder_of_configurations(gan: Gan, packed: str, tmp_path: Path) -> 
     arguments = ("--config-dir", str(tmp_path / "own"), *TINY[:-1], packed, "experiment=mine", "json=true")
     code, out, err = gan("train", *arguments)
     assert code == 0 and json.loads(out)["run"] == "runs/mine", err
+    resume = next(line for line in err.splitlines() if line.startswith("resume"))
+    assert f"gan-train --config-dir={tmp_path / 'own'} " in resume, "what is typed to resume finds it, too"
 
 
 # The real commands
