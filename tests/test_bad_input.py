@@ -106,7 +106,7 @@ def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
         ("train", "hydra.nothing=1", "hydra.nothing"),
         ("sample", "seedz=3", "unknown option 'seedz'. Did you mean: seeds"),
         ("sample", "mdoe=grid", "unknown option 'mdoe'. Did you mean: mode"),
-        ("sample", "mode=gird", "unknown mode 'gird'. Did you mean: grid? There is: grid, "),
+        ("sample", "mode=gird", "unknown mode 'gird'. Did you mean: grid? There is: compare, grid, "),
         ("sample", "mode.colums=3", "Did you mean: mode.columns"),
         ("fid", "metric.smaples=3", "unknown option 'metric.smaples'. Did you mean: metric.samples"),
         ("fid", "metrik=3", "unknown option 'metrik'. Did you mean: metric"),
@@ -499,6 +499,8 @@ def test_own_folder_of_configurations(gan: Gan, packed: str, tmp_path: Path) -> 
     arguments = ("--config-dir", str(tmp_path / "own"), *TINY[:-1], packed, "experiment=mine", "json=true")
     code, out, err = gan("train", *arguments)
     assert code == 0 and json.loads(out)["run"] == "runs/mine", err
+    resume = next(line for line in err.splitlines() if line.startswith("resume"))
+    assert f"gan-train --config-dir={tmp_path / 'own'} " in resume, "what is typed to resume finds it, too"
 
 
 # The real commands

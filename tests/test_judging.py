@@ -186,7 +186,7 @@ def test_images_that_lie_elsewhere(trained, packed, tmp_path, capsys):
     content["data"]["fingerprint"] = "0" * 16
     checkpoint.save(path, {key: value for key, value in content.items() if key != "format"})
     assert cli.command("sample", [f"ckpt={path}", "mode=neighbours", "count=4", f"data.packed={here}"]) == 1
-    assert "these are not the images that this was trained on" in capsys.readouterr().err
+    assert "these are not the images that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mirror", [False, True])

@@ -133,7 +133,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
         from omegaconf import open_dict
 
         context = HydraConfig.get()
-        overrides = list(context.overrides.task)
+        own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
+        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
         try:
             if name == "train" and context.mode == RunMode.MULTIRUN:
                 with open_dict(composed):

@@ -30,7 +30,12 @@ def is_main() -> bool:
 def start(device: torch.device) -> None:
     """Join the other processes that torchrun started; NCCL on CUDA, gloo elsewhere."""
     if world() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
+        patience = timedelta(hours=12)
+        store, number, count = next(dist.rendezvous("env://", timeout=patience))
+        # After a restart the store may still hold the addresses of those who were there before.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
 
 
 def stop() -> None:

@@ -40,7 +40,7 @@ class Recorder:
     def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
         # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
         self.config = {key: value for key, value in config.items() if key != "allow"}
-        self.overrides = [o for o in overrides if not o.startswith("allow=")]
+        self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
         self.metric: dict[str, float] = {}  # the latest

@@ -69,7 +69,6 @@ class Player:
 
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
-        distributed.average_gradients(self.networks.parameters())
         for parameter, view in zip(self.networks.parameters(), self.views, strict=True):
             view.grad = None if parameter.grad is None else as_it_lies(parameter.grad, parameter)
         self.scaler.step(self.optimizer)  # divides by its scale first
@@ -209,6 +208,7 @@ class Trainer:
                 total = torch.stack([x for name, x in numbers.items() if name.startswith("loss/")]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
                 stats.add(numbers)
+        distributed.average_gradients(player.networks.parameters())
         closed = phase.gate is not None and self.ask(phase.gate, stats)
         if not closed:
             player.step()
