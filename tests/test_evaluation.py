@@ -367,7 +367,10 @@ def test_path_length_of_a_linear_generator(monkeypatch):
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):
     assert train("metric.which=[ppl]") == 1
-    assert "ppl is of walks through w and needs a model with a mapping network" in capsys.readouterr().err
+    says = "ppl is of walks through w and needs a model with a mapping network"
+    assert says in capsys.readouterr().err
+    assert train() == 0 and cli.command("fid", ["ckpt=runs/tiny", "metric.which=[ppl]", "metric.samples=4"]) == 1
+    assert says in capsys.readouterr().err
 
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -383,11 +386,11 @@ def test_walks_begin_at_the_samples_and_go_the_way(trainer):
     """The images of a walk's beginning are those of the samples, and a step twice as far changes twice as much."""
     one = trainer(model="stylegan2_ada")
     (compared,) = one.game.comparisons(one.ema.generators, one.images)
-    near, far = compared.walk(range(2, 5), 3, 1e-4)
+    near, far = compared.walk(range(2, 5), 3, 0.01)
     assert torch.equal(near, compared.make(range(2, 5), 3))
     moved = float((far - near).abs().max())
-    assert 0 < moved < 1e-2
-    further = compared.walk(range(2, 5), 3, 2e-4)[1]
+    assert moved > 0
+    further = compared.walk(range(2, 5), 3, 0.02)[1]
     assert float((further - near).abs().max()) == pytest.approx(2 * moved, rel=0.1)
 
 

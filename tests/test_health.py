@@ -91,6 +91,8 @@ def test_spread_is_the_distance_of_pairs_whatever_the_contrast():
         assert float(health.spread(real, fake)) == pytest.approx(
             math.sqrt(sum(pairs) / 200 / 2 / float(centred.square().mean())), rel=0.02
         )
+    brightness = torch.randn(400, 1, 1, 1, generator=generator)
+    assert float(health.spread(real, common + brightness)) < 0.01
     assert float(health.spread(real, torch.ones(400, 3, 16, 16) + 1e-5 * own)) < 0.01
 
 
