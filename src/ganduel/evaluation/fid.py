@@ -251,7 +251,7 @@ def frechet(fake: Moments, real: Reference) -> float:
     """The squared Frechet distance of two normal distributions (Heusel et al. 2017, equation 6).
 
     The product of two covariances has the eigenvalues of root @ covariance @ root, which is symmetric: they are found
-    several times as fast, and are real.
+    in half the time, and are real.
     """
     mean, root = real.mean.to(fake.mean), real.root.to(fake.mean)
     values = torch.linalg.eigvalsh(root @ fake.covariance @ root)
