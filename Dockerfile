@@ -1,7 +1,7 @@
 # ganduel on CUDA. PyTorch's wheels bring CUDA's libraries; the host needs NVIDIA's driver and container toolkit.
 #
 #     docker build -t ganduel .
-#     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" ganduel gan-train data=mnist
+#     docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/workspace" ganduel gan-train data=mnist
 #
 # Data and runs land in the mounted folder. Several GPUs: ganduel torchrun --nproc-per-node=8 -m ganduel.train ...
 
@@ -18,9 +18,9 @@ RUN pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21"
 COPY --from=build /wheels /wheels
 # hadolint ignore=DL3013
 RUN wheel="$(echo /wheels/ganduel-*.whl)" && pip install --no-cache-dir "${wheel}[stream,lsun]"
-RUN useradd --create-home --uid 1000 ganduel && mkdir /work && chown 1000 /work
+RUN useradd --create-home --uid 1000 ganduel && mkdir /workspace && chown 1000 /workspace
 # Caches (Inception's weights, compiled code) must be writable for whoever --user names.
-ENV TORCH_HOME=/work/.cache/torch XDG_CACHE_HOME=/work/.cache OMP_WAIT_POLICY=passive
+ENV TORCH_HOME=/workspace/.cache/torch XDG_CACHE_HOME=/workspace/.cache OMP_WAIT_POLICY=passive
 USER 1000
-WORKDIR /work
+WORKDIR /workspace
 CMD ["gan-train", "--help"]
