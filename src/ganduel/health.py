@@ -213,13 +213,9 @@ def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:
 def gradient(player: Player) -> Tensor:
     """The length of the gradients that a player's last step has left, over that of its weights; not a number where it
     is not known."""
-    left = [
-        (p.grad.flatten().float(), p.detach().flatten().float())
-        for p in player.networks.parameters()
-        if p.grad is not None
-    ]
+    left = [(p.grad, p.detach()) for p in player.networks.parameters() if p.grad is not None]
     gate_may_leave_them_scaled = player.phases[0].gate is not None and player.scaler.is_enabled()
     if not left or gate_may_leave_them_scaled:
         return torch.full((), math.nan, device=next(player.networks.parameters()).device)
-    gradients, weights = (torch.cat(parts) for parts in zip(*left, strict=True))
-    return gradients.norm() / weights.norm()
+    gradients, weights = (torch.nn.utils.get_total_norm(part) for part in zip(*left, strict=True))
+    return gradients / weights
