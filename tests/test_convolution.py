@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
 
+from ganduel.models import winograd
 from ganduel.models.convolution import Conv2d, Resample, activate, convolve, convolve_transposed, with_squares
 
 
@@ -37,6 +38,53 @@ def test_convolutions(stride, padding):
     weight = draw(3, 4, 3, 3)
     assert torch.equal(convolve_transposed(x, weight, **settings), conv_transpose2d(x, weight, **settings))
     assert_differentiable(lambda x, w: convolve_transposed(x, w, **settings), x, weight)
+
+
+@pytest.mark.parametrize("images", [1, 5])  # of several sizes at once, and in two parts of different sizes
+@pytest.mark.parametrize("height", [32, 33])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_winograd(images, height, padding, transposed):
+    """Values and gradients of a direct convolution in double precision; it is taken where it suits."""
+    kind = conv_transpose2d if transposed else conv2d
+    change = (2 - 2 * padding) if transposed else (2 * padding - 2)
+    x = torch.randn(images, 128, height - change, 36 - change).to(memory_format=torch.channels_last)
+    weight = torch.randn(136, 128, 3, 3).mul(0.02).to(memory_format=torch.channels_last)
+    weight = weight.transpose(0, 1) if transposed else weight
+    assert winograd.suits(x, weight, 1, 2 - padding if transposed else padding)
+    function = convolve_transposed if transposed else convolve
+    results = []
+    for fn, dtype in ((function, torch.float32), (kind, torch.float64)):
+        inputs = [t.to(dtype).requires_grad_() for t in (x, weight)]
+        y = fn(*inputs, padding=padding).mul_(1)  # in place, as biases and activations work
+        results.append([y, *torch.autograd.grad(torch.sin(y).sum(), inputs)])
+    for own, exact in zip(*results, strict=True):
+        assert own.shape == exact.shape and (own - exact).norm() < 2e-5 * exact.norm()
+    direct = kind(x, weight, padding=padding)
+    own = function(x, weight, padding=padding)
+    assert own.is_contiguous(memory_format=torch.channels_last) and not torch.equal(own, direct)
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"dtype": torch.float64},
+        {"dtype": torch.bfloat16},
+        {"maps": 127},
+        {"size": 13, "images": 9},
+        {"size": 28, "images": 1},
+        {"kernel": 5, "size": 34},
+        {"stride": 2},
+    ],
+    ids=str,
+)
+def test_winograd_is_left_out_where_it_does_not_suit(unfit):
+    fit = {"dtype": torch.float32, "maps": 128, "size": 32, "images": 2, "kernel": 3, "stride": 1}
+    for settings, suits in ((fit, True), (fit | unfit, False)):
+        dtype, maps, size, images, kernel, stride = settings.values()
+        x = torch.zeros(images, maps, size, size, dtype=dtype)
+        weight = torch.zeros(maps, maps, kernel, kernel, dtype=dtype)
+        assert winograd.suits(x, weight, stride, 1) == suits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import conv2d, hardtanh, leaky_relu
 
+from ganduel.models import winograd
+
 SLOPE = 0.2  # of leaky ReLU where negative
 
 
@@ -45,6 +47,9 @@ def _arguments(stride: int, padding: int, transposed: bool) -> tuple:
 class _Convolution(Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+        around = 2 - padding if transposed else padding
+        if winograd.suits(x, weight, stride, around):
+            return winograd.convolve(x, weight, around, turned=transposed)
         return torch.ops.aten.convolution(x, weight, None, *_arguments(stride, padding, transposed))
 
     @staticmethod
@@ -68,6 +73,9 @@ class _WeightGradient(Function):
 
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+        before, after = (gradient, x) if transposed else (x, gradient)
+        if winograd.suits(before, weight, stride, padding):
+            return winograd.weight_gradient(before, after, weight, padding)
         large = weight.numel() >= 2**20  # then, strided, it is up to half as fast in channels_last
         if large and stride > 1 and x.device.type == "cpu" and x.dtype == torch.float32:
             x, gradient, weight = x.contiguous(), gradient.contiguous(), weight.new_empty(weight.shape)

@@ -16,6 +16,7 @@ from ganduel import distributed, randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair, normalise
 from ganduel.game import Batch, Comparison, Critic, Duel, Game
+from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d
 
 STD = 0.02  # of all first weights (the paper's appendix)
@@ -235,7 +236,7 @@ class ResNetGenerator(nn.Module):
         return self.layers(images)
 
 
-class Convolution(nn.Conv2d):
+class Convolution(Conv2d):
     """A convolution that keeps the size: beyond the edges, images are mirrored or 0."""
 
     def __init__(self, before: int, after: int, kernel: int, beyond: Literal["reflect", "zeros"]):
@@ -243,7 +244,7 @@ class Convolution(nn.Conv2d):
         self.beyond = beyond
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(self.padded(x), self.weight, self.bias)
+        return super().forward(self.padded(x))
 
     def padded(self, x: Tensor) -> Tensor:
         pads = (self.kernel_size[0] // 2,) * 4
