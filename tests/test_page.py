@@ -70,7 +70,7 @@ def test_a_browser_opens_it(report, tmp_path):
         assert column(window, "run") == ["1", "0", "2"]  # 1e-05 before 0.0001
         window.click("#results thead button")
         nth = heads.index("fid, best")
-        assert column(window, "run") == ["0", "1", "2"] and column(window, "fid, best") == ["19.5", "", "20.25"]
+        assert column(window, "run") == ["0", "1", "2"] and column(window, "fid, best") == ["19.5", "-", "20.25"]
         window.click("#results thead button", nth)
         assert column(window, "run") == ["0", "2", "1"]  # what is empty comes last
         window.click("#results thead button", nth)

@@ -108,9 +108,23 @@ def test_settings_that_were_typed_differently(tmp_path):
             {"model": {"width": 8}, "seed": 0, "regularizer": {"r1": {"weight": 5}}},
         ),
     ) == [
-        {"model": "dcgan", "seed": 1, "regularizer": "default"},
+        {"model": "dcgan", "seed": 1, "regularizer": "[]"},
         {"model": "wgan", "seed": 0, "regularizer": "[r1]"},
     ]
+
+
+def test_settings_that_a_run_was_not_told_or_does_not_have(tmp_path):
+    """Of another family, or by an experiment: its model is not the default, and is called by its name."""
+    rows = columns(
+        tmp_path,
+        ("experiment=x micro_batch=null", {"model": {"name": "wgan", "critic": 5}, "micro_batch": None}),
+        ("model=dcgan model.width=8", {"model": {"name": "dcgan", "width": 8}, "micro_batch": None}),
+    )
+    assert rows == [
+        {"experiment": "x", "model": "wgan", "model.width": None},
+        {"experiment": None, "model": "dcgan", "model.width": 8},
+    ]
+    assert markdown(rows).splitlines()[2:] == ["| x | wgan | - |", "| - | dcgan | 8 |"]
 
 
 def test_settings_that_differ_although_the_same_was_typed(tmp_path):

@@ -1,6 +1,7 @@
 """Each data set, in every form in which it goes around: the same images, in the same order, by official part."""
 
 import gzip
+import importlib
 import io
 import json
 import re
@@ -17,7 +18,7 @@ from test_trees import as_folder, as_lmdb, as_tar, as_zip
 from ganduel import build, config
 from ganduel.data import download, sources
 from ganduel.data.download import Remote
-from ganduel.data.sources import Originals, Source
+from ganduel.data.sources import Originals, Source, _afhq, _celeba, _places
 from ganduel.errors import UserError
 
 Files = dict[str, bytes]
@@ -645,9 +646,9 @@ def test_all_forms_of_the_same_images_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build_source", "remote", "served"),
     [
-        (sources.celeba, sources.CELEBA, (OFFICIAL_LIST.encode(), CELEBA)),
-        (sources.places, sources.PLACES, (STANDARD,)),
-        (sources.afhq, sources.AFHQ, (AFHQ,)),
+        (sources.celeba, _celeba.REMOTE, (OFFICIAL_LIST.encode(), CELEBA)),
+        (sources.places, _places.REMOTE, (STANDARD,)),
+        (sources.afhq, _afhq.REMOTE, (AFHQ,)),
     ],
 )
 def test_what_is_downloaded_is_read_and_found_again(
@@ -680,3 +681,13 @@ def test_folders_may_be_official_parts(tmp_path: Path) -> None:
     assert originals.labels is not None and originals.labels.tolist() == [0, 1, 0, 1]
     as_folder(tmp_path, pictures("x/more/5.png"))  # now they are folders like any others
     assert sources.folder(str(tmp_path), None).scan().splits == {"train": 5}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in config.config_dir().glob("data/*.yaml")))
+def test_every_set_is_found_in_the_file_of_its_function(name: str) -> None:
+    target = config.compose("data", [f"data={name}", "data.root=x"])["data"]["source"]["_target_"]
+    function = target.removeprefix("ganduel.data.sources.")
+    assert function in sources.__all__, "saved configurations resume by this path"
+    module = importlib.import_module(f"ganduel.data.sources._{function}")
+    assert build.locate(target, "data.source", ()) is getattr(module, function)
+    assert re.search(rf"\b{name}\b", module.__doc__ or "")

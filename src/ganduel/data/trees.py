@@ -376,7 +376,7 @@ DAMAGE = (
     OSError,
     EOFError,
     ValueError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile, of a version or a compression that it does not know
     OverflowError,
     struct.error,
     zlib.error,

@@ -27,10 +27,10 @@ FIRST = (*(name for name, _ in METRICS.values()), "loss", "total", "accuracy", "
 def page(runs: Sequence[Run], rows: Sequence[Row]) -> str:
     """HTML of less than 5 MB."""
     labels, keys = names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
-    told = [
-        f"{label}: {', '.join(f'{key}={row[key]}' for key in keys)}" if keys else label
-        for label, row in zip(labels, rows, strict=True)
-    ]
+    told = []
+    for label, row in zip(labels, rows, strict=True):
+        settings = ", ".join(f"{key}={row[key]}" for key in keys if row[key] is not None)
+        told.append(f"{label}: {settings}" if settings else label)
     title = f"Report of {labels[0]}" if len(runs) == 1 else f"Report of {len(runs)} runs"
     parts = [
         alarms(runs, labels),
@@ -88,7 +88,8 @@ def table(rows: Sequence[Row], labels: Sequence[str]) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="Results"><table id="results">'
-        "<caption>One line a run; a click on the head of a column sorts by it.</caption>"
+        "<caption>One line a run; a click on the head of a column sorts by it. "
+        "A dash: not set, or nothing of the kind.</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -94,11 +94,14 @@ def _lines(path: Path) -> list[Row]:
 
 
 def settings(runs: list[Run]) -> list[Row]:
-    """What was typed differently; where nothing was, whatever else differs."""
+    """What was typed differently; where nothing was, whatever else differs. None for what a run was not told and does
+    not have."""
 
     def value(run: Run, key: str) -> Any:
-        typed = run.typed.get(key, "default")  # a group's choice is in what was typed alone
-        return typed if run.config.get(key) in (None, {}) else run.config[key]
+        if key in run.config:
+            found = run.config[key]
+            return "null" if found is None else "[]" if found == {} else found
+        return run.typed.get(key, run.config.get(f"{key}.name"))  # a group's choice: what it calls itself, if untyped
 
     def differing(of: str) -> list[str]:
         keys = dict.fromkeys(key for run in runs for key in getattr(run, of) if not key.startswith(ASIDE))
@@ -154,8 +157,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def cell(name: str, value: Any) -> str:
     """A value as one reads it."""
+    if value is None:
+        return "-"
     if name == "time":
         return str(timedelta(seconds=round(value)))
-    if value is None:
-        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

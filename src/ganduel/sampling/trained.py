@@ -7,8 +7,8 @@ from typing import Any
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
-from ganduel.data.sources import PACKED
 from ganduel.data.streaming import place
+from ganduel.data.trees import PACKED
 from ganduel.errors import UserError
 from ganduel.sampling import Sampler
 

@@ -1,0 +1,75 @@
+"""CelebA: celeba, celeba_grey28."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ganduel.data.download import File, Remote
+from ganduel.data.sources._shared import Originals, Source, home, near, open_root, originals, stamp
+from ganduel.data.trees import file_stamp
+from ganduel.errors import UserError
+from ganduel.terminal import say
+
+DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+REMOTE = Remote(
+    "CelebA",
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    [
+        File("list_attr_celeba.txt", [DRIVE + "0B7EVK8r0v71pblRyaVFSWGxPY0U"], "75e246fa4810816ffd6ee81facbd244c"),
+        File("img_align_celeba.zip", [DRIVE + "0B7EVK8r0v71pZjFTYXZWM3FlRnM"], "00d2c5bc6d35e252742224ab0c1e8fcb"),
+    ],
+)
+PARTS = {"train": range(1, 162_771), "valid": range(162_771, 182_638), "test": range(182_638, 202_600)}
+FACE = re.compile(r"(?:^|/)(?<!img_celeba/)(\d{6})\.(?:jpg|png)$")  # not those "in the wild"
+ATTRIBUTES = re.compile(r"(?:^|/)list_attr_celeba\.(?:txt|csv)$")
+
+
+def celeba(root: str, category: None) -> Source:
+    """CelebA (Liu et al. 2015): 202,599 aligned faces of 178x218 pixels, in official parts by number.
+
+    The 40 attributes are the labels, where their list is in the tree or near the archive.
+    """
+    tree = open_root(root, ("img_align_celeba*.zip", "*celeba*.zip", "archive.zip"), FACE.search, REMOTE)
+    lists = near(home(tree), "list_attr_celeba.txt", "list_attr_celeba.csv")[:1]
+
+    def keep(name: str) -> bool:
+        return bool(FACE.search(name) or ATTRIBUTES.search(name))
+
+    def scan() -> Originals:
+        found = tree.find(keep)
+        faces = {int(match[1]): name for name in reversed(found) if (match := FACE.search(name))}
+        parts = {part: [faces[n] for n in numbers if n in faces] for part, numbers in PARTS.items()}
+        expected = {part: len(numbers) for part, numbers in PARTS.items()}
+        inside = [name for name in found if ATTRIBUTES.search(name)]
+        if strangers := sorted(faces.keys() - {n for numbers in PARTS.values() for n in numbers}):
+            raise UserError(f"data.root: {tree.path} has {faces[strangers[0]]}, but CelebA ends at 202599")
+        if copies := len(found) - len(inside) - len(faces):
+            say(f"{copies:,} images of CelebA are there more than once; one of each number is taken")
+        if not lists and not inside:
+            return originals(tree, parts, expected)
+        text = lists[0].read_bytes() if lists else tree.read(inside[0])
+        labels, names = _attributes(text, sorted(faces), lists[0] if lists else tree.path / inside[0])
+        return originals(tree, parts, expected, labels, names)
+
+    return Source(stamp(tree.stamp(keep), *map(file_stamp, lists)), scan, width=178)
+
+
+def _attributes(text: bytes, numbers: Sequence[int], path: Path) -> tuple[np.ndarray, list[str]]:
+    """CelebA's attributes of these images, uint8 (N, 40), and their names; from the official list or from the CSV."""
+    header: list[str] = []
+    table: dict[int, bytes] = {}
+    try:
+        for line in text.decode().splitlines():
+            cells = line.replace(",", " ").split()
+            if header and cells:
+                table[int(cells[0][:6])] = bytes({"-1": 0, "0": 0, "1": 1}[cell] for cell in cells[1:])
+            elif len(cells) > 1:  # the official list begins with a count
+                header = cells[-40:]
+        labels = np.frombuffer(b"".join(table[n] for n in numbers), np.uint8)
+        return labels.reshape(len(numbers), len(header)), header
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"data.root: {path} is damaged or cut off ({error!r}); download it again, or delete it to go without labels"
+        ) from error

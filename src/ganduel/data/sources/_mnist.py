@@ -1,0 +1,101 @@
+"""MNIST: mnist."""
+
+import gzip
+import io
+import re
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ganduel.data.download import File, Remote, obtain
+from ganduel.data.sources._digits import in_memory
+from ganduel.data.sources._shared import Originals, Source, look, stamp
+from ganduel.data.trees import LARGEST, Folder, Tree
+from ganduel.errors import UserError
+
+REMOTE = Remote(
+    "MNIST",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    [
+        File(
+            f"{name}-ubyte.gz",
+            [
+                f"{mirror}/{name}-ubyte.gz"
+                for mirror in ("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist")
+            ],
+            md5,
+        )
+        for name, md5 in {
+            "train-images-idx3": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1": "ec29112dd5afa0611ce80d1b7f02629c",
+        }.items()
+    ],
+)
+FILE = re.compile(  # not those of its imitators, which torchvision keeps beside it under the same names
+    r"^(?!.*(?:fashion|[ekq])[-_]?mnist/)(?:.*/)?(train|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?$", re.I | re.S
+)
+
+
+def mnist(root: str, category: None) -> Source:
+    """MNIST (LeCun et al. 1998): 60,000 training and 10,000 test digits of 28x28 pixels, in IDX files, gzipped or not.
+
+    Downloads what is absent into `root`/MNIST/raw, where torchvision has it too.
+    """
+    tree = look(Path(root), ("*mnist*.zip", "*MNIST*.zip", "archive.zip"), FILE.search) or Folder(Path(root))
+    files = _files(tree) if tree.path.exists() else {}
+    if missing := [f for f in REMOTE.files if _kind(f.name) not in files]:
+        if not isinstance(tree, Folder):
+            raise UserError(
+                f"data.root: {tree.path} lacks {missing[0].name}; give the folder of the four files of MNIST"
+            )
+        obtain(replace(REMOTE, files=missing), tree.path / "MNIST" / "raw")
+        files = _files(tree)
+
+    def scan() -> Originals:
+        images, labels = (
+            {part: _idx(tree, files[part, kind]) for part in ("train", "t10k")} for kind in ("images", "labels")
+        )
+        for part, pixels in images.items():
+            if pixels.ndim != 3 or labels[part].shape != pixels.shape[:1]:
+                raise UserError(
+                    f"data.root: the MNIST files in {tree.path} do not belong together: "
+                    f"{pixels.shape}, {labels[part].shape}"
+                )
+        parts = {"train": images["train"], "test": images["t10k"]}
+        return in_memory(parts, np.concatenate(list(labels.values())), {"train": 60_000, "test": 10_000})
+
+    return Source(stamp(tree.stamp(FILE.search)), scan)
+
+
+def _files(tree: Tree) -> dict[tuple[str, str], str]:
+    """Where each file of MNIST is; unpacked before gzipped, the outermost of copies."""
+    found = sorted(tree.find(FILE.search), key=lambda name: (name.endswith(".gz"), name.count("/"), name))
+    return {_kind(name): name for name in reversed(found)}
+
+
+def _kind(name: str) -> tuple[str, str]:
+    match = FILE.search(name)
+    assert match, name
+    return match[1], match[2]
+
+
+def _idx(tree: Tree, name: str) -> np.ndarray:
+    """Read a file of unsigned bytes in the IDX format: two zeros, type 8, dimensions, big-endian sizes, data."""
+    try:
+        raw = tree.read(name)
+        if name.endswith(".gz"):
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LARGEST)
+        zeros, kind, dimensions = struct.unpack_from(">HBB", raw)
+        shape = struct.unpack_from(f">{dimensions}I", raw, 4)
+        if (zeros, kind) != (0, 8):
+            raise ValueError("it does not begin like an IDX file")
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
+        raise UserError(
+            f"data.root: {tree.path / name} is damaged ({error}); delete it and run again to download it anew"
+        ) from error
