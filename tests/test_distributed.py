@@ -1,29 +1,32 @@
 """Many processes end where one does. Started by torchrun, on gloo."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, largest_difference, rows, state
+from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, children, largest_difference, rows, state
 
+from ganduel import cli
+
+Done = subprocess.CompletedProcess
+TRAIN, FID = ("-m", "ganduel.train"), ("-m", "ganduel.fid")
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
 SETTINGS += ("pace=gated", "pace.loss_floor=1.36", "optimizer.D.lr=0.002")  # closed in some turns
 SETTINGS += ("augment=[ada]", "augment.ada.interval=3", "augment.ada.speed=0.1", "augment.ada.p=0.5")
-# The first process alone measures, between two lines of statistics, which take all of them.
-SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid]", "metric.samples=64")
+SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid,kid]", "metric.samples=64")
 
 
-def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
+def torchrun(processes: int, *arguments: str, what: Sequence[str] = TRAIN) -> Done:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "-m", "ganduel.train", *arguments], capture_output=True, text=True, env=environment, timeout=300
-    )
+    return subprocess.run([*command, *what, *arguments], capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_two_processes_equal_one(train, tiny):
@@ -39,10 +42,57 @@ def test_two_processes_equal_one(train, tiny):
         for name in a:
             assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-4), name
     assert any(0 < row["gate/closed"] < 1 for row in rows("runs/two"))
+    for a, b in zip(rows("runs/one", "metrics.jsonl"), rows("runs/two", "metrics.jsonl"), strict=True):
+        assert a["fid"] == pytest.approx(b["fid"], rel=1e-3) and a["kid"] == pytest.approx(b["kid"], rel=1e-3)
     # The same run may go on in one process.
     assert train("name=two", *SETTINGS, "duration=12 steps") == 0
     assert train("name=one", *SETTINGS, "duration=12 steps") == 0
     assert largest_difference(state("runs/one")["state"]["game"], state("runs/two")["state"]["game"]) < 1e-5
+
+
+def test_a_measurement_is_shared(tmp_path):
+    """Every process looks at a block of the images; the values are those of one process, and the first has them."""
+    found = {}
+    for world in (1, 2, 3):
+        folder = tmp_path / f"{world}"
+        done = torchrun(world, str(folder), what=[str(Path(__file__).with_name("measuring.py"))])
+        assert done.returncode == 0, done.stderr
+        files = [(folder / f"{rank}.jsonl").read_text().splitlines() for rank in range(world)]
+        found[world] = [{(line := json.loads(text))["case"]: line for text in file} for file in files]
+    (one,) = found[1]
+    assert len(one["new"]["found"]) == 10
+    for world, made, read in ((2, [31, 30], [42, 41]), (3, [21, 20, 20], [28, 28, 27])):
+        first, *others = ranks = found[world]
+        assert [len(rank["new"]["made"]) for rank in ranks] == made
+        assert [len(rank["new"]["read"]) for rank in ranks] == read
+        assert [n for rank in ranks for n in rank["new"]["made"]] == one["new"]["made"] == [*range(61)]
+        assert [rank["cached"]["read"] for rank in ranks] == [[]] * world  # the first has found it
+        for case, rounding in (("new", 1e-9), ("cached", 1e-9), ("few", 1e-7)):
+            assert first[case]["found"] == pytest.approx(one[case]["found"], rel=rounding, abs=1e-9)
+            assert [rank[case]["found"] for rank in others] == [{}] * (world - 1)
+        assert first["ppl"]["found"] == pytest.approx(one["ppl"]["found"], rel=1e-12)
+        assert [n for rank in ranks for n in rank["ppl"]["made"]] == [*range(21)]
+        # What one raises, all raise; the next measurement is none the worse for it.
+        says = {"bad": "UserError: no luck", "ended": "Abandoned: ", "first": "OSError: 5"}
+        for case, text in {**says, "cannot root": "RuntimeError: no root"}.items():
+            assert [rank[case]["found"] for rank in ranks] == [text] * world
+
+
+def test_gan_fid_on_two_processes(tiny, capsys):
+    """The value is that of one process, and that of training: of the first process's BatchNorm statistics, which are
+    in the checkpoint. Only one process speaks and writes."""
+    measured = ("metric.which=[fid]", "metric.samples=64", "every.metric=12 steps")
+    assert torchrun(2, *tiny, *measured, "duration=12 steps", "optimizer.G.lr=0.01").returncode == 0
+    done = torchrun(2, "ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=64", "json=true", what=FID)
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    assert cli.command("fid", ["ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=64", "json=true"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    *_, trained, first, second = rows("runs/tiny", "metrics.jsonl")
+    assert [row["by"] for row in (trained, first, second)] == ["gan-train", "gan-fid", "gan-fid"]
+    assert two["fid"] == pytest.approx(one["fid"], rel=1e-7) and trained["fid"] == pytest.approx(one["fid"], rel=1e-7)
+    done = torchrun(2, "ckpt=nowhere", what=FID)
+    assert done.returncode != 0 and "error: ckpt: nowhere does not exist" in done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(tiny):
@@ -126,7 +176,3 @@ def test_one_of_two_processes_is_killed(train, tiny):
     assert "(resumed at step" in errors
     assert_equal(state("runs/whole")["state"], state("runs/killed")["state"])
     assert rows("runs/whole") == rows("runs/killed")
-
-
-def children(pid: int) -> list[int]:
-    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -303,12 +303,12 @@ def test_a_batch_that_does_not_fit_is_halved():
             raise torch.OutOfMemoryError("CUDA out of memory")
         done.extend(numbers)
 
-    in_batches(11, 8, do)
+    in_batches(range(11), 8, do)
     assert done == list(range(11)) and tried == [8, 4, 2, 2, 2, 2, 2, 1]
     with pytest.raises(torch.OutOfMemoryError):
-        in_batches(3, 8, lambda numbers: do(range(9)))
+        in_batches(range(3), 8, lambda numbers: do(range(9)))
     with pytest.raises(RuntimeError, match="something else"):
-        in_batches(3, 8, lambda numbers: (_ for _ in ()).throw(RuntimeError("something else")))
+        in_batches(range(3), 8, lambda numbers: (_ for _ in ()).throw(RuntimeError("something else")))
 
 
 def test_one_image_over_and_over_scores_no_recall(digits, digit_features):

@@ -371,6 +371,31 @@ def test_the_most_urgent_signal_wins(train, monkeypatch, numbers):
     assert state(RUN)["step"] == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_who_handled_a_signal_before_is_asked_after_saving(train, monkeypatch, number):
+    """As submitit, which queues a Slurm job again and ends the process."""
+    from ganduel.trainer import Trainer
+
+    step, saved = Trainer.step, []
+
+    def interrupted(self) -> None:
+        step(self)
+        os.kill(os.getpid(), number)
+
+    def again(*_: object) -> None:
+        saved.append(state(RUN)["step"])
+        sys.exit(255)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    before = signal.signal(number, again)
+    try:
+        with pytest.raises(SystemExit):
+            train("every.checkpoint=4 steps")
+    finally:
+        signal.signal(number, before)
+    assert saved == [1]
+
+
 def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
     from ganduel.game import NoiseGame
 

@@ -1,13 +1,17 @@
 """Sweeps: which run was best, and what other launchers and sweepers need."""
 
 import importlib.util
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import rows, state
+from conftest import children, rows, state
 
 MEASURED = ("metric.which=[fid]", "metric.samples=64", "every.metric=2 steps", "every.sample=9 steps")
 
@@ -76,3 +80,24 @@ def test_submitit_runs_the_jobs(tiny):
     done = subprocess.run([*command, *tiny], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [state(f"runs/tiny/{job}")["config"]["seed"] for job in (0, 1)] == [0, 1]
+
+
+@needs("hydra_submitit_launcher")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_submitit_queues_again_what_has_saved(tiny):
+    """Its signal before the time is up, and its handler, here without Slurm: the job goes on from where it was."""
+    long = ("duration=60 steps", "every.log=1 steps", "every.sample=60 steps", "every.checkpoint=60 steps")
+    command = [sys.executable, "-m", "ganduel.train", "-m", "hydra/launcher=submitit_local", *tiny, *long]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = Path("runs/tiny/0/stats.jsonl")
+    while not log.exists() or len(log.read_text().splitlines()) < 5:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    (controller,) = children(process.pid)
+    (job,) = children(controller)
+    os.kill(job, signal.SIGUSR2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    resumed = re.search(r"resumed at step (\d+)", Path("runs/tiny/0/train.log").read_text())
+    assert resumed and int(resumed[1]) >= 5
+    assert [row["step"] for row in rows("runs/tiny/0")] == [*range(1, 61)]

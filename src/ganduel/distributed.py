@@ -5,13 +5,25 @@ once).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Elsewhere(Exception):
+    """What another process has raised while this one came to a `barrier`; `together` raises it here, too."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 def rank() -> int:
@@ -62,7 +74,67 @@ def agree(number: int) -> int:
 
 
 def barrier() -> None:
-    agree(0)
+    """Wait for all processes. Raises Elsewhere if one of them has failed at what they do `together`."""
+    if failures := _failures(None):
+        raise Elsewhere(failures[0])
+
+
+def _failures(own: Exception | None) -> list[Exception]:
+    """What the processes have raised, told to all of them."""
+    if not agree(int(own is not None)):
+        return []
+    found: list[Exception | None] = [None] * world()
+    dist.all_gather_object(found, own, group=_control())
+    return [error for error in found if error is not None]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """For work of which every process does a share: what one of them raises, all raise at their next `barrier` within,
+    of which one is at the end. So nobody waits for one that does not come."""
+    try:
+        yield
+        barrier()
+    except Elsewhere as other:
+        raise other.error from None
+    except Exception as error:
+        if world() > 1:
+            _failures(error)
+        raise
+
+
+def in_turn(do: Callable[[], T]) -> T:
+    """The first process does it and then the others, who find what it has downloaded or written."""
+    if not is_main():
+        barrier()
+    result = do()
+    if is_main():
+        barrier()
+    return result
+
+
+def first_says(yes: bool) -> bool:
+    """What the first process says, known to all."""
+    barrier()
+    return bool(agree(int(yes and is_main())))
+
+
+def block(count: int) -> range:
+    """This process's numbers of those below `count`, next to those of the process before; none, where there are fewer
+    numbers than processes."""
+    start, stop = (-(-count * i // world()) for i in (rank(), rank() + 1))
+    return range(start, stop)
+
+
+def collect(parts: list[T]) -> list[T]:
+    """The parts of all processes, in their order, for the first; the others get back their own. Tensors must be on the
+    CPU."""
+    if world() == 1:
+        return parts
+    barrier()
+    found = [parts] * world() if is_main() else None
+    dist.gather_object(parts, found, group=_control())
+    return [part for own in found or [parts] for part in own]
 
 
 def broadcast(module: nn.Module) -> None:

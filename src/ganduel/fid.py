@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ganduel import distributed
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
@@ -22,17 +25,23 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     if (config["ckpt"] is None) == (config["folders"] is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
     counts(config["metric"]["samples"])
-    return of_folders(config) if config["ckpt"] is None else of_checkpoint(config)
-
-
-def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
-    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
     device = choose(config["device"])
+    distributed.start(device)
+    try:
+        with distributed.together():
+            return (of_folders if config["ckpt"] is None else of_checkpoint)(config, device)
+    finally:
+        distributed.stop()
+
+
+def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
-    images, cache = trained_on(sampler, config["data"], config["workers"], config["allow"])
+    images, cache = distributed.in_turn(lambda: trained_on(sampler, config["data"], config["workers"], config["allow"]))
     kind = settings["features"] or trained["metric"]["features"]
-    features = find_features(kind, settings["weights"] or trained["metric"]["weights"], images, cache)
+    weights = settings["weights"] or trained["metric"]["weights"]
+    features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
     sizes = counts(settings["samples"])
     found = []
@@ -54,7 +63,7 @@ def of_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
         row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
         row |= {"images": sampler.content["images_seen"], "repeats": config["repeats"], "time": time.strftime("%FT%T")}
         found.append(row)
-    if (log := beside(sampler.path) / "metrics.jsonl").exists():
+    if distributed.is_main() and (log := beside(sampler.path) / "metrics.jsonl").exists():
         with open(log, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
     return {"text": table(found), "rows": found} if len(found) > 1 else found[0]
@@ -98,7 +107,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
 
 
-def of_folders(config: dict[str, Any]) -> dict[str, Any]:
+def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Compare two folders of images, real first."""
     if len(config["folders"]) != 2:
         raise UserError(f"folders={config['folders']} is not allowed; it takes two, as in folders=[real,fake]")
@@ -106,7 +115,8 @@ def of_folders(config: dict[str, Any]) -> dict[str, Any]:
     settings = config["metric"]
     if "ppl" in settings["which"]:
         raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
-    features = find_features(settings["features"] or "inception", settings["weights"], None, Path())
+    kind = settings["features"] or "inception"
+    features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
     values = measure(
         fake.images,
         real.images,
@@ -114,7 +124,7 @@ def of_folders(config: dict[str, Any]) -> dict[str, Any]:
         settings["which"],
         reference=None,
         cache=None,
-        device=choose(config["device"]),
+        device=device,
         batch=config["batch"],
     )
     row = {

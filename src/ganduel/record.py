@@ -145,37 +145,44 @@ class Recorder:
     def measure(self) -> None:
         """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
         training goes on."""
-        self.check_finite()  # all processes, before the first goes its own way
-        if self.main and self.config["metric"]["which"] and self.measurable:
+        self.check_finite()
+        if self.config["metric"]["which"] and self.measurable:
             start = time.perf_counter()
             row = self._measured()
             seconds = time.perf_counter() - start
             self.measuring += seconds
-            if row is not None:
+            if self.main and row is not None:
                 self._note(row, seconds)
         self.lose_patience()
 
     def _measured(self) -> dict[str, Any] | None:
-        """The values with all that they depend on; None where there are none."""
+        """The values, for the first process, with all that they depend on; None where there are none."""
         settings, folder = self.config["metric"], Path(self.config["data"]["packed"])
+        distributed.broadcast(self.trainer.ema.generators)  # on CPUs, every process has BatchNorm statistics of its own
+        images = self.trainer.images
         try:
-            return evaluate(
-                self.trainer.game.comparisons(self.trainer.ema.generators, self.trainer.images),
-                find_features(settings["features"], settings["weights"], self.trainer.images, folder),
-                which=settings["which"],
-                samples=self.samples,
-                seed=0,
-                batch=settings["batch"],
-                cache=folder,
-                ema=True,
-                proceed=self.proceed,
-            )
+            with distributed.together():
+                return evaluate(
+                    self.trainer.game.comparisons(self.trainer.ema.generators, images),
+                    distributed.in_turn(
+                        lambda: find_features(settings["features"], settings["weights"], images, folder)
+                    ),
+                    which=settings["which"],
+                    samples=self.samples,
+                    seed=0,
+                    batch=settings["batch"],
+                    cache=folder,
+                    ema=True,
+                    proceed=self.proceed,
+                )
         except Abandoned:
-            self.log.say(f"step {self.step:,}: a signal ended the measurement")
+            end = f"step {self.step:,}: a signal ended the measurement"
         except (UserError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            self.log.say(f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics")
+            end = f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics"
             self.measurable = False
+        if self.main:
+            self.log.say(end)
         return None
 
     def _note(self, row: dict[str, Any], seconds: float) -> None:

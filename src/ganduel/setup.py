@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -215,14 +214,10 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
     chain = Chain(*build.parts(data["augment"], "data.augment", config["allow"]).values()).to(device)
     if chain.adaptive:
         raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
-    paths: list[Path] = []
-    for turn in range(2):  # the first process packs, then the others find it packed
-        if distributed.is_main() == (turn == 0):
-            paths.append(
-                prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
-            )
-        distributed.barrier()
-    images = open_images(paths[0], data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
+    path = distributed.in_turn(
+        lambda: prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
+    )
+    images = open_images(path, data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
     return suited(images, domains)
 
 

@@ -41,6 +41,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         distributed.stop()
 
 
+Handler = Callable[[int, Any], Any]
 WORTH = 50  # iterations from which a forecast is worth its two steps
 
 
@@ -83,15 +84,15 @@ class Training:
             Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: it vouches for the others
         ]
         try:
-            with interruptions() as signals, memory_advice(trainer):
-                recorder.interrupted = lambda: bool({signal.SIGINT, signal.SIGTERM} & {*signals})
+            with interruptions() as (signals, owners), memory_advice(trainer):
+                recorder.interrupted = lambda: bool({*ENDING, *owners} & {*signals})
                 if recorder.main and not resumed:
                     recorder.log.say(f"{summary.describe(trainer)}\n")
                 self.banner(resumed, pausing(self.look_ahead)())
                 if trainer.iteration == 0:
                     for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
                         do()
-                        self.heed(signals)
+                        self.heed(signals, owners)
                 while trainer.iteration < self.total and not recorder.ended:
                     trainer.step()
                     if recorder.main:
@@ -100,20 +101,23 @@ class Training:
                         # A task may end the run: those after it are then its last.
                         if trainer.iteration % task.every == 0 or trainer.iteration == self.total or recorder.ended:
                             task.do()
-                    self.heed(signals)
+                    self.heed(signals, owners)
             return self.finish()
         finally:
             if recorder.main:
                 recorder.log.close()
 
-    def heed(self, signals: list[int]) -> None:
-        """Save when a signal has reached any process; SIGINT and SIGTERM also end the run."""
+    def heed(self, signals: list[int], owners: dict[int, Handler]) -> None:
+        """Save when a signal has reached any process; SIGINT and SIGTERM also end the run, and of others those that own
+        them do what they would have done at once: submitit queues a Slurm job again."""
         urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()
         if urgency:
             self.recorder.save()
             number = SIGNALS[urgency - 1]
-            if number not in (signal.SIGINT, signal.SIGTERM):
+            if number not in ENDING:
+                if number in owners:
+                    owners[number](number, None)
                 return
             if self.recorder.main:
                 self.recorder.log.say(f"stopped and saved at step {self.recorder.step:,}; go on with: {self.command()}")
@@ -197,12 +201,14 @@ class Training:
 
 
 # Signals that ask to save, the most urgent last.
-SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGINT", "SIGTERM") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGINT", "SIGTERM") if hasattr(signal, name)]
+ENDING = signal.SIGINT, signal.SIGTERM
 
 
 @contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """The signals that have come, as a list that they are put into; a second SIGINT ends the process at once."""
+def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
+    """The signals that have come, as a list that they are put into, and who was there before us to handle those that do
+    not end a run; a second SIGINT ends the process at once."""
     caught: list[int] = []
 
     def remember(number: int, _: Any) -> None:
@@ -212,7 +218,7 @@ def interruptions() -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, remember) for number in SIGNALS}
     try:
-        yield caught
+        yield caught, {n: handler for n, handler in before.items() if callable(handler) and n not in ENDING}
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -36,13 +36,31 @@ def evaluate(
     """The metrics of `samples` generated images, or of as many as there are, and all that they depend on.
 
     Of several comparisons every value has the name of its comparison at its end, and their means have none. `proceed`
-    is called now and then, and may raise to end a long measurement. Raises UserError.
+    is called now and then, and may raise to end a long measurement. Of many processes, the first returns the values,
+    and the others rows without. Raises UserError.
     """
     check_walks(comparisons, which)
     row: dict[str, Any] = {}
     for comparison in comparisons:
-        values, counts = _one(comparison, features, which, samples, seed, batch, cache, proceed)
-        row |= {f"{key}{comparison.name}": value for key, value in {**values, **counts}.items()}
+        fake, real, walk = asked(comparison, samples, seed, proceed)
+        images, identity = comparison.images, comparison.images.identity(comparison.real)
+        values: dict[str, float] = {}
+        if compared := [name for name in which if name != "ppl"]:
+            values = measure(
+                fake,
+                real,
+                features,
+                compared,
+                reference=identity,
+                cache=cache,
+                device=images.device,
+                batch=batch,
+            )
+        if "ppl" in which:
+            values["ppl"] = path_length(walk, fake.count, images.device, batch)
+        data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {identity}"
+        found = {**values, "generated": fake.count, "real": real.count, "data": data}
+        row |= {f"{key}{comparison.name}": value for key, value in found.items()}
     return {
         **{key: statistics.mean(row[f"{key}{c.name}"] for c in comparisons) for key in values},
         **row,
@@ -54,18 +72,11 @@ def evaluate(
     }
 
 
-def _one(
-    comparison: Comparison,
-    features: Features,
-    which: list[str],
-    samples: int,
-    seed: int,
-    batch: int,
-    cache: Path,
-    proceed: Callable[[], None],
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """The values of one comparison, and what was compared."""
-    images, numbered = comparison.images, comparison.real
+def asked(
+    comparison: Comparison, samples: int, seed: int, proceed: Callable[[], None]
+) -> tuple[Images, Images, Callable[[range, float], tuple[Tensor, Tensor]]]:
+    """The generated and the real images of a comparison, and its walks, each after asking whether to `proceed`."""
+    numbered = comparison.real
 
     def generate(numbers: range) -> Tensor:
         proceed()
@@ -73,7 +84,7 @@ def _one(
 
     def real(numbers: range) -> Tensor:
         proceed()
-        return images.gather(numbered[numbers.start : numbers.stop])
+        return comparison.images.gather(numbered[numbers.start : numbers.stop])
 
     def walk(numbers: range, step: float) -> tuple[Tensor, Tensor]:
         proceed()
@@ -81,24 +92,7 @@ def _one(
         return comparison.walk(numbers, seed, step)
 
     count = samples if comparison.most is None else min(samples, comparison.most)
-    identity = images.identity(numbered)
-    compared = [name for name in which if name != "ppl"]
-    values: dict[str, float] = {}
-    if compared:
-        values = measure(
-            Images(generate, count),
-            Images(real, len(numbered)),
-            features,
-            compared,
-            reference=identity,
-            cache=cache,
-            device=images.device,
-            batch=batch,
-        )
-    if "ppl" in which:
-        values["ppl"] = path_length(walk, count, images.device, batch)
-    data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {identity}"
-    return values, {"generated": count, "real": len(numbered), "data": data}
+    return Images(generate, count), Images(real, len(numbered)), walk
 
 
 def check_walks(comparisons: list[Comparison], which: list[str]) -> None:

@@ -16,7 +16,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
-from ganduel import checkpoint
+from ganduel import checkpoint, distributed
 from ganduel.device import out_of_memory
 from ganduel.errors import UserError
 from ganduel.evaluation.extractors import Features
@@ -88,7 +88,8 @@ def measure(
     (dc); successive_fid (successive), between the first and the second half of the generated images, which falls when
     they become alike.
 
-    `reference` identifies the real images; what is known of them is kept under `cache`. Raises UserError.
+    `reference` identifies the real images; what is known of them is kept under `cache`. Of many processes, each looks
+    at a block of the images, and the first computes the values; the others return none. Raises UserError.
     """
     least = max(LEAST.get(name, 2) for name in which)
     if min(fake.count, real.count) < least:
@@ -102,6 +103,8 @@ def measure(
     known = reference_of(real, features, keep, reference, cache, device, batch)
     made = summarise(fake, features, device, batch, keep, logits="isc" in which)
     values: dict[str, float] = {}
+    if made is None or known is None:
+        return values
     if "fid" in which:
         values["fid"] = frechet(made.moments, known)
     if "isc" in which:
@@ -135,22 +138,26 @@ def reference_of(
     cache: Path | None,
     device: torch.device,
     batch: int,
-) -> Reference:
-    """What is known of real images, from the cache where it is there, else from a pass over them.
+) -> Reference | None:
+    """What is known of real images, from the cache where it is there, else from a pass over them. For the first
+    process, which alone reads and writes the cache.
 
     A file is found by the beginnings of the hashes in its name, but used only if its own account of what it was made of
     agrees in full: the images, their number, the extractor, its weights, the code.
     """
-    if identity is None or cache is None:
-        return reference_from(summarise(real, features, device, batch, keep))
     key = f"{identity} {real.count} {features.kind} {features.digest} torch-fidelity {FIDELITY_VERSION}"
-    name = f"real-{identity}-{real.count}-{features.identity}"
-    paths = {part: cache / f"{name}-{part}.pt" for part in ("moments", *(["features"] if keep else []))}
+    paths: dict[str, Path] = {}
+    if identity is not None and cache is not None and distributed.is_main():
+        name = f"real-{identity}-{real.count}-{features.identity}"
+        paths = {part: cache / f"{name}-{part}.pt" for part in ("moments", *(["features"] if keep else []))}
     found = {part: recall(path, key, part) for part, path in paths.items()}
-    if all(found.values()):
+    if distributed.first_says(bool(found) and all(found.values())):
         known = {what: tensor for content in found.values() for what, tensor in content.items()}
-        return Reference(known["mean"], known["root"], known.get("features"))
-    new = reference_from(summarise(real, features, device, batch, keep))
+        return Reference(known["mean"], known["root"], known.get("features")) if known else None
+    summary = summarise(real, features, device, batch, keep)
+    if summary is None:
+        return None
+    new = reference_from(summary)
     contents: dict[str, dict[str, Any]] = {
         "moments": {"mean": new.mean, "root": new.root},
         "features": {"features": new.features},
@@ -175,8 +182,9 @@ def recall(path: Path, key: str, part: str) -> dict[str, Tensor]:
 
 def summarise(
     images: Images, features: Features, device: torch.device, batch: int, keep: bool, logits: bool = False
-) -> Summary:
-    """One pass: images go `batch` at a time to the extractor, and stay on the device."""
+) -> Summary | None:
+    """One pass, of which each process does a block: images go `batch` at a time to the extractor, and stay on the
+    device. For the first process."""
     extractor = features.extractor.to(device)
     sums, kept, scores = Sums(), [], []
 
@@ -189,14 +197,18 @@ def summarise(
             scores.append(found[1].cpu())
 
     with torch.no_grad():
-        in_batches(images.count, batch, look)
+        in_batches(distributed.block(images.count), batch, look)
+    sums.pool()
+    kept, scores = distributed.collect(kept), distributed.collect(scores)
+    if not distributed.is_main():
+        return None
     every = (torch.cat(parts) if parts else None for parts in (kept, scores))
     return Summary(sums.moments(), *every)
 
 
-def in_batches(count: int, batch: int, do: Callable[[range], None]) -> None:
-    """Do something with the numbers below `count`, `batch` at a time: half as many whenever memory runs short."""
-    numbers = range(min(batch, count))
+def in_batches(every: range, batch: int, do: Callable[[range], None]) -> None:
+    """Do something with all numbers, `batch` at a time: half as many whenever memory runs short."""
+    numbers = every[:batch]
     while numbers:
         try:
             do(numbers)
@@ -207,7 +219,7 @@ def in_batches(count: int, batch: int, do: Callable[[range], None]) -> None:
             batch, following = len(numbers) // 2, numbers.start
         if following == numbers.start and torch.cuda.is_available():
             torch.cuda.empty_cache()  # once nothing of the failure is held any more
-        numbers = range(following, min(following + batch, count))
+        numbers = range(following, min(following + batch, every.stop))
 
 
 class Sums:
@@ -215,8 +227,7 @@ class Sums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.total: Tensor | float = 0.0
-        self.products: Tensor | float = 0.0
+        self.total = self.products = torch.zeros(())
 
     def add(self, features: Tensor) -> None:
         """`features` (N, F)."""
@@ -226,9 +237,16 @@ class Sums:
         self.total = self.total + exact.sum(0)
         self.products = self.products + exact.mT @ exact
 
+    def pool(self) -> None:
+        """Make these the sums of all processes, for the first."""
+        if distributed.world() > 1:
+            device = self.total.device
+            parts = distributed.collect([(self.count, self.total.cpu(), self.products.cpu())])
+            counts, totals, products = zip(*parts, strict=True)
+            self.count, self.total, self.products = sum(counts), sum(totals).to(device), sum(products).to(device)
+
     def moments(self) -> Moments:
         """Of what has been added, at least two."""
-        assert isinstance(self.total, Tensor) and isinstance(self.products, Tensor)
         mean = self.total / self.count
         return Moments(mean, (self.products - self.count * torch.outer(mean, mean)) / (self.count - 1))
 

@@ -1,6 +1,7 @@
 """Perceptual path length: how fast images change along walks through w (Karras et al. 2019, section 4.1)."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.utils import create_sample_similarity
 
+from ganduel import distributed
 from ganduel.evaluation.extractors import hub, needed
 from ganduel.evaluation.fid import in_batches
 
@@ -31,16 +33,20 @@ def path_length(
     """The mean over `count` walks of the distance between the images at their beginning and `STEP` further, by `walk`
     in [-1, 1], divided by the step's square; the smallest and the largest hundredth are left out.
 
-    As published, distances are LPIPS of VGG16's features. Raises UserError where their weights are not to be had.
+    As published, distances are LPIPS of VGG16's features. Of many processes, each walks a block, and the first computes
+    the mean; the others return nan. Raises UserError where the weights are not to be had.
     """
-    similarity, distances = lpips().to(device), []
+    similarity, distances = distributed.in_turn(lpips).to(device), []
 
     def look(numbers: range) -> None:
         near, far = (prepared(images) for images in walk(numbers, STEP))
         distances.append(similarity(near, far).reshape(len(numbers)).double().cpu() / STEP**2)
 
     with torch.no_grad():
-        in_batches(count, batch, look)
+        in_batches(distributed.block(count), batch, look)
+    distances = distributed.collect(distances)
+    if not distributed.is_main():
+        return math.nan
     every = torch.cat(distances).numpy()
     low, high = np.percentile(every, 1, method="lower"), np.percentile(every, 99, method="higher")
     return float(every[(every >= low) & (every <= high)].mean())
