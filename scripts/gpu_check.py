@@ -64,11 +64,9 @@ SETTINGS = {
     "pace=alternating": ("dcgan",),
     "data.on_device=false": ("dcgan",),
 }
-LIMITS = {
-    "fp32": 2e-3,
-    "bf16": 0.4,
-    "fp16": 0.1,
-}  # of differences of gradients, relative to their length; L1 flips signs
+# Of differences of gradients, relative to their length. CycleGAN's normalised toy images need this much in bf16: in
+# float32, weights rounded to bf16 already change its gradients by 0.17, and by 0.05 where rounded 16 times as finely.
+LIMITS = {"fp32": 2e-3, "bf16": 0.4, "fp16": 0.1}
 # part -> its share of the time
 SHARES = {
     "numerics": 0.16,

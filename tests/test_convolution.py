@@ -48,8 +48,8 @@ def test_winograd(images, height, padding, transposed):
     """Values and gradients of a direct convolution in double precision; it is taken where it suits."""
     kind = conv_transpose2d if transposed else conv2d
     change = (2 - 2 * padding) if transposed else (2 * padding - 2)
-    x = torch.randn(images, 128, height - change, 36 - change).to(memory_format=torch.channels_last)
-    weight = torch.randn(136, 128, 3, 3).mul(0.02).to(memory_format=torch.channels_last)
+    x = torch.randn(images, 256, height - change, 36 - change).to(memory_format=torch.channels_last)
+    weight = torch.randn(264, 256, 3, 3).mul(0.02).to(memory_format=torch.channels_last)
     weight = weight.transpose(0, 1) if transposed else weight
     assert winograd.suits(x, weight, 1, 2 - padding if transposed else padding)
     function = convolve_transposed if transposed else convolve
@@ -70,7 +70,7 @@ def test_winograd(images, height, padding, transposed):
     [
         {"dtype": torch.float64},
         {"dtype": torch.bfloat16},
-        {"maps": 127},
+        {"maps": 255},
         {"size": 13, "images": 9},
         {"size": 28, "images": 1},
         {"kernel": 5, "size": 34},
@@ -79,7 +79,7 @@ def test_winograd(images, height, padding, transposed):
     ids=str,
 )
 def test_winograd_is_left_out_where_it_does_not_suit(unfit):
-    fit = {"dtype": torch.float32, "maps": 128, "size": 32, "images": 2, "kernel": 3, "stride": 1}
+    fit = {"dtype": torch.float32, "maps": 256, "size": 32, "images": 2, "kernel": 3, "stride": 1}
     for settings, suits in ((fit, True), (fit | unfit, False)):
         dtype, maps, size, images, kernel, stride = settings.values()
         x = torch.zeros(images, maps, size, size, dtype=dtype)

@@ -72,6 +72,17 @@ def test_benchmark_fid_times_every_part(tmp_path):
     assert "a measurement takes " in printed and "the real images, once: " in printed
 
 
+def test_benchmark_winograd_compares_where_it_suits():
+    rows = [
+        line.split("|")[1:-1] for line in script("benchmark_winograd", "--rounds=1", "1x256x32", "1x64x32").splitlines()
+    ]
+    size, *times, ratio, errors = (cell.strip() for cell in rows[2])
+    assert size == "1x256x32" and all(float(time) > 0 for time in times) and float(ratio.split()[0]) > 0
+    own, direct = map(float, errors.split(","))
+    assert 0 < direct < own < 1e-5  # so they were two ways
+    assert rows[3][1].strip() == "does not suit"
+
+
 def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     """Parts in processes of their own; rows of what ends badly are kept, and the rest goes on."""
     out = tmp_path / "check"

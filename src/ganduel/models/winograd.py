@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-MAPS, TILES = 128, 64  # with fewer of either, direct convolutions are as fast
+MAPS, TILES = 256, 64  # with fewer of either, direct convolutions are as fast (scripts/benchmark_winograd.py)
 WASTE = 1.3  # times as many results as are wanted, at most
 AT_ONCE = 256  # tiles, of whole images: more would leave the cache
 
