@@ -86,10 +86,10 @@ def test_benchmark_winograd_compares_where_it_suits():
 def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     """Parts in processes of their own; rows of what ends badly are kept, and the rest goes on."""
     out = tmp_path / "check"
-    script("gpu_check", "--device=cpu", "--seconds=200", f"--out={out}", "--parts", "waiting", "graphs")
+    script("gpu_check", "--device=cpu", "--seconds=200", f"--out={out}", "--parts", "waiting", "compile")
     found = json.loads(out.with_suffix(".json").read_text())
     assert found["machine"]["device"] == "cpu"
-    assert [row["part"] for row in found["rows"]] == ["waiting"] * 8 + ["graphs"]
+    assert [row["part"] for row in found["rows"]] == ["waiting"] * 8 + ["compile"]
     assert not any(row["ok"] is False for row in found["rows"])
     assert out.with_suffix(".md").read_text().count("| waiting |") == 8
 
@@ -117,8 +117,8 @@ def test_gpu_check_measures_gradients_and_ratios(tmp_path):
     assert [row[0] for row in told] == [f"dcgan {precision}: {name}" for precision in ("fp32", "bf16") for name in "DG"]
     assert told[0][1] == 0 and 0 < told[2][1] < 0.4 and all(row[3]["ok"] for row in told)
     told.clear()
-    gpu_check.against_default(bench, "dcgan", "precision=bf16", 0.5)
-    assert told[0][0] == "dcgan: precision=bf16" and told[0][1] > 0 and "after 6 iterations" in told[0][3]["note"]
+    gpu_check.against(bench, gpu_check.begun(bench, "dcgan", []), "dcgan", "precision=bf16", 0.5)
+    assert told[0][0] == "precision=bf16" and told[0][1] > 0 and "after 6 iterations" in told[0][3]["note"]
 
 
 def test_the_textbook_does_the_work_that_ours_does():

@@ -8,7 +8,7 @@ from conftest import MODELS, NO_BATCH_NORM, largest_difference
 
 from ganduel import setup, speed
 from ganduel.errors import UserError
-from ganduel.forecast import unchanged
+from ganduel.forecast import forecast, unchanged
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=2")
 
@@ -17,8 +17,10 @@ def recorder(trainer):
     """A recording as CUDA makes one: nothing is done meanwhile, and replays write over what it has returned."""
 
     def record(do):
+        load = vars(trainer).pop("load_state_dict")  # which is no end of recordings here
         with unchanged(trainer):
             met, stats = do()
+        vars(trainer)["load_state_dict"] = load
 
         def replay():
             again, now = do()
@@ -38,7 +40,7 @@ def test_recorded_phases_train_the_same(trainer, model):
     """Over learning rates that fall, lazy phases, fakes that are shared, ADA and statistics."""
     chosen = {"dcgan": (*NO_BATCH_NORM, *LAZY, "scheduler=linear_decay", "duration=8 steps"), "cyclegan": ()}
     one, other = (trainer(*chosen.get(model, ()), model=model) for _ in range(2))
-    vars(one)["advance"] = recorded = speed.Recorded(one, recorder(one))
+    recorded = speed.replay(one, recorder(one), required=True)
     for i in range(8):
         for each in (one, other):
             each.step()
@@ -76,14 +78,39 @@ def test_cuda_graphs_need_cuda(train, capsys):
 
 
 def test_a_recording_that_fails_says_so(trainer):
-    def record(do):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
     one = trainer()
-    vars(one)["advance"] = speed.Recorded(one, record)
+    speed.replay(one, refusing, required=True)
     with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be recorded .*; set cuda_graphs=false"):
         for _ in range(4):
             one.step()
+
+
+def refusing(do):
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_a_recording_that_fails_is_done_without(trainer, capsys):
+    one, other = trainer(*NO_BATCH_NORM), trainer(*NO_BATCH_NORM)
+    speed.replay(one, refusing, required=False)
+    for _ in range(6):
+        one.step()
+        other.step()
+    assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
+    said = capsys.readouterr().err
+    assert said.count("note: cuda_graphs: a phase cannot be recorded (operation not permitted") == 1
+
+
+def test_a_state_that_is_loaded_ends_recordings(trainer):
+    """It lies elsewhere in memory, where the old ones would not look; a forecast loads one too."""
+    one = trainer()
+    recorded = speed.replay(one, recorder(one), required=True)
+    forecast(one)  # long enough for the recordings that it is about
+    assert one.iteration == 0 and not recorded.graphs
+    for _ in range(speed.WARM_UP + 1):
+        one.step()
+    assert all(graph.runs == speed.WARM_UP + 1 for graph in recorded.graphs.values())
+    one.load_state_dict(one.state_dict())
+    assert not recorded.graphs
 
 
 @pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -52,6 +53,8 @@ def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
 
 def configure(*, tf32: bool, cudnn_benchmark: bool) -> None:
     """How CUDA computes in float32, and whether it tries its convolutions to take the fastest; nothing elsewhere."""
+    # Of the first backward pass, in a thread that PyTorch itself starts.
+    warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = cudnn_benchmark
 
@@ -107,6 +110,13 @@ def available(device: torch.device) -> float:
     except (OSError, ValueError):  # none, or "max"
         pass
     return 0.9 * free / 1e9
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device; from pinned memory where that is what it takes for nobody to wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def synchronise(device: torch.device) -> None:

@@ -35,8 +35,8 @@ class EMA:
     def update(self, images: int, images_seen: int) -> None:
         weight = 1 - self.decay(images, images_seen)
         torch._foreach_lerp_([a for a, _ in self.floats], [n for _, n in self.floats], weight)
-        for average, now in self.counters:
-            average.copy_(now)
+        if self.counters:
+            torch._foreach_copy_([a for a, _ in self.counters], [n for _, n in self.counters])
 
 
 def _state(module: nn.Module) -> list[Tensor]:

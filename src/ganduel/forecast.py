@@ -28,7 +28,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(trainer: Trainer) -> Forecast:
-    """From two steps in which all phases are due: one that fills the caches, and one by the clock."""
+    """From a few steps in which all phases are due: those that fill the caches, and one by the clock."""
     saved = 0.0  # by lazy phases, in an iteration where they are not due
 
     def run(phase: Phase, *rest: Any) -> Any:
@@ -40,7 +40,8 @@ def forecast(trainer: Trainer) -> Forecast:
             saved += (1 - 1 / phase.every) * (_now(trainer.device) - start)
 
     with unchanged(trainer):
-        _step(trainer)
+        for _ in range(trainer.warm_up):
+            _step(trainer)
         vars(trainer)["run"] = run  # in place of the method
         try:
             start = _now(trainer.device)

@@ -210,7 +210,8 @@ class NoiseGame(Game):
     def settle(self, seed: Tensor) -> None:
         generator = self.generators["G"]
         assert isinstance(generator, Generator)
-        generator.settle(self.latent(seed), self.label(seed))
+        if type(generator).settle is not Generator.settle:
+            generator.settle(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""

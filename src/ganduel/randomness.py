@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from ganduel.device import move
+
 
 def _signed(x: int) -> int:
     return x - (1 << 64) if x >= 1 << 63 else x
@@ -29,8 +31,9 @@ def key(*parts: int | str) -> int:
 
 def seeds(*parts: int | str, first: int, count: int, stride: int = 1, device: torch.device | str = "cpu") -> Tensor:
     """Seeds of images `first`, `first + stride`, ... under this key: int64 (count,)."""
-    index = torch.arange(first, first + count * stride, stride, device=device)
-    return _mix(key(*parts) + index * GOLDEN)
+    index = torch.arange(first, first + count * stride, stride)
+    # So few numbers are sooner hashed by the host than a GPU is told of every operation.
+    return move(_mix(key(*parts) + index * GOLDEN), torch.device(device))
 
 
 def uniform(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:

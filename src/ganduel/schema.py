@@ -84,7 +84,7 @@ class Train:
     micro_batch: Any  # a number, auto, null
     forecast: bool
     compile: bool
-    cuda_graphs: bool
+    cuda_graphs: bool | None
     tf32: bool
     cudnn_benchmark: bool
     device: str

@@ -110,8 +110,8 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     )
     if config["compile"]:
         speed.compile_networks(trainer)
-    if config["cuda_graphs"]:
-        speed.record_phases(trainer)
+    if config["cuda_graphs"] is not False:
+        speed.record_phases(trainer, required=config["cuda_graphs"] is True)
     if distributed.is_main():
         for warning in doubts(game, loss, penalties):
             say(f"warning: {warning}")

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ganduel.augment import Transform
 from ganduel.errors import UserError
 from ganduel.game import Batch, Duel
 from ganduel.stats import Stats
+from ganduel.terminal import say
 from ganduel.trainer import Phase, Player, Trainer
 
 WARM_UP = 3  # steps before a phase is recorded, in which libraries choose and allocate
@@ -61,12 +63,14 @@ def compile_networks(trainer: Trainer, backend: str | Callable = "inductor") -> 
         ]
 
 
-def record_phases(trainer: Trainer) -> None:
+def record_phases(trainer: Trainer, required: bool) -> None:
     """Record every phase, penalties and optimizer included, as a CUDA graph once it has been run a few times, and
-    replay it from then on. Raises UserError for what cannot be recorded."""
-    if reason := unrecordable(trainer):
+    replay it from then on. What cannot be recorded stays as it is; `required`, it raises UserError."""
+    reason = unrecordable(trainer)
+    if reason and required:
         raise UserError(f"cuda_graphs=true: {reason}")
-    vars(trainer)["advance"] = Recorded(trainer, _record)  # in place of the method
+    if not reason:
+        replay(trainer, _record, required)
 
 
 def unrecordable(trainer: Trainer) -> str | None:
@@ -91,12 +95,25 @@ def unrecordable(trainer: Trainer) -> str | None:
     return None
 
 
+def replay(trainer: Trainer, record: Record, required: bool) -> "Recorded":
+    """Let a trainer advance by recordings, which end where a state is loaded: it lies elsewhere in memory."""
+    recorded = Recorded(trainer, record, required)
+
+    def load(state: dict[str, Any]) -> None:
+        recorded.graphs.clear()
+        Trainer.load_state_dict(trainer, state)
+
+    vars(trainer).update(advance=recorded, load_state_dict=load, warm_up=WARM_UP + 1)  # in place of the methods
+    return recorded
+
+
 class Recorded:
     """`Trainer.advance`, replayed. What it returns is overwritten by the same phase's next step, but for statistics."""
 
-    def __init__(self, trainer: Trainer, record: Record):
-        self.step, self.record = trainer.advance, record
+    def __init__(self, trainer: Trainer, record: Record, required: bool):
+        self.step, self.record, self.required = trainer.advance, record, required
         self.graphs: dict[int, Graph] = {}
+        self.given_up = False
         for player in trainer.players.values():
             for group in player.optimizer.param_groups:
                 group["capturable"] = True
@@ -106,12 +123,28 @@ class Recorded:
         trainer.pace.turns = [turn._replace(leaves=turn.leaves and turn.player == "G") for turn in turns]
 
     def __call__(self, phase: Phase, player: Player, batch: Batch, keep: bool) -> Outcome:
+        if self.given_up:
+            return self.step(phase, player, batch, False)
         if id(phase) not in self.graphs:
             self.graphs[id(phase)] = Graph(lambda batch: self.step(phase, player, batch, False), self.record)
-        met, stats = self.graphs[id(phase)](batch)
+        try:
+            met, stats = self.graphs[id(phase)](batch)
+        except Unrecorded as error:
+            reason = f"a phase cannot be recorded ({error})"
+            if self.required:
+                raise UserError(
+                    f"cuda_graphs=true: {reason}; set cuda_graphs=false and run again: this run resumes"
+                ) from error
+            say(f"note: cuda_graphs: {reason}; phases are run one operation at a time, as with cuda_graphs=false")
+            self.given_up = True
+            return self.step(phase, player, batch, False)
         kept = Stats()
-        kept.sums = {name: pair.clone() for name, pair in stats.sums.items()}
+        kept.sums = dict(zip(stats.sums, torch.stack([*stats.sums.values()]), strict=True))
         return met, kept
+
+
+class Unrecorded(Exception):
+    """A phase that CUDA would not record."""
 
 
 class Graph:
@@ -133,11 +166,7 @@ class Graph:
             try:
                 self.replay, self.outcome = self.record(lambda: self.step(self.batch))
             except RuntimeError as error:
-                reason = " ".join(str(error).split())[:300]
-                raise UserError(
-                    f"cuda_graphs=true: a phase cannot be recorded ({reason}); set cuda_graphs=false and run again: "
-                    "this run resumes"
-                ) from error
+                raise Unrecorded(" ".join(str(error).split())[:300]) from error
         for name, tensor in self.batch.items():
             tensor.copy_(batch[name])
         self.replay()
@@ -145,10 +174,10 @@ class Graph:
 
 
 def _aside(do: Callable[[], Outcome]) -> Outcome:
-    """On another stream, as PyTorch wants it before a recording."""
+    """On the stream of the recording, as PyTorch wants it."""
     if not torch.cuda.is_available():
         return do()
-    stream = torch.cuda.Stream()
+    stream = _aside_stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         outcome = do()
@@ -156,9 +185,14 @@ def _aside(do: Callable[[], Outcome]) -> Outcome:
     return outcome
 
 
+@cache
+def _aside_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
+
+
 def _record(do: Callable[[], Outcome]) -> tuple[Callable[[], None], Outcome]:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=_aside_stream()):
         outcome = do()
     return graph.replay, outcome

@@ -16,8 +16,9 @@ class Stats:
         self.merge({n: torch.stack([x.detach().float(), torch.ones((), device=x.device)]) for n, x in numbers.items()})
 
     def merge(self, sums: dict[str, Tensor]) -> None:
-        for name, pair in sums.items():
-            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+        known = [name for name in sums if name in self.sums]
+        both = torch._foreach_add([self.sums[n] for n in known], [sums[n] for n in known]) if known else ()
+        self.sums |= sums | dict(zip(known, both, strict=True))
 
     def average(self, batch: dict[str, Tensor], kept: float) -> None:
         """Move the losses' exponential moving averages, "loss_ema/...", towards the sums of one batch; `kept` is what

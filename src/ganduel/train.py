@@ -19,6 +19,7 @@ from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
 from ganduel.schema import METRICS
 from ganduel.setup import assemble
+from ganduel.speed import Recorded
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
@@ -150,7 +151,8 @@ class Training:
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
-            f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}\n"
+            f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}"
+            f"{', CUDA graphs' if isinstance(trainer.advance, Recorded) else ''}\n"
             f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"

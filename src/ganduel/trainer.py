@@ -107,6 +107,7 @@ class Trainer:
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
         self.images_per_iteration = batch_size * pace.n_critic
         self.iteration = 0
+        self.warm_up = 1  # iterations until its pace is what it will be
         self.stats = Stats()
         main = {
             "D": Phase([Term(self.discriminator_loss, mixed=True)], gate=pace.gate, adapts=self.augmentations()),
@@ -317,9 +318,9 @@ class Trainer:
         self.stats.sums = {name: pair.to(self.device) for name, pair in state["stats"].items()}
         for name, player in self.players.items():
             settings = [{k: v for k, v in g.items() if k != "params"} for g in player.optimizer.param_groups]
-            player.optimizer.load_state_dict(state["optimizers"][name])
-            for group, own in zip(player.optimizer.param_groups, settings, strict=True):
-                group.update(own)  # the settings of today, the moments of then
+            saved = state["optimizers"][name]
+            groups = [{**then, **now} for then, now in zip(saved["param_groups"], settings, strict=True)]
+            player.optimizer.load_state_dict({**saved, "param_groups": groups})  # the moments of then
             if scale := state["scalers"][name]:  # {} of a run that needed none
                 player.scaler.load_state_dict(scale)
 

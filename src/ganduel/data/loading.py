@@ -14,6 +14,7 @@ from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
+from ganduel.device import move
 from ganduel.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -85,7 +86,7 @@ class ImageSet:
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
         middle = slice(self.margin // 2, self.margin // 2 + self.shape[1])
-        return _move(self.store.gather(index)[..., middle, middle], self.device)
+        return move(self.store.gather(index)[..., middle, middle], self.device)
 
     def preview(self, count: int) -> Tensor:
         """The first so many training images (N, C, H, W), uint8."""
@@ -96,13 +97,13 @@ class ImageSet:
         (N, C, H, W) in [-1, 1], and "label", int64 (N,), where they have any."""
         positions = torch.arange(position, position + count * stride, stride)
         seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride)
-        images = normalise(_move(self._crop(self._read(positions), seed), self.device))
-        seed = seed.to(self.device, non_blocking=True)
+        images = normalise(move(self._crop(self._read(positions), seed), self.device))
         if self.mirror:
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
-            images = torch.where(flip, images.flip(3), images)
-        with torch.no_grad():
-            images = self.augment(images, seed)
+            images = torch.where(move(flip, self.device), images.flip(3), images)
+        if len(self.augment.transforms):
+            with torch.no_grad():
+                images = self.augment(images, move(seed, self.device))
         return {"real": images, **self._label(self.order(positions))}
 
     def _crop(self, images: Tensor, seed: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class ImageSet:
 
     def _label(self, index: Tensor) -> Batch:
         """The labels of images by their numbers in the store, where there are any."""
-        return {} if self.labels is None else {"label": _move(self.labels[index.long()].long(), self.device)}
+        return {} if self.labels is None else {"label": move(self.labels[index.long()].long(), self.device)}
 
     def order(self, positions: Tensor) -> Tensor:
         """The numbers of the training images at some positions (N,) of the endless shuffled sequence."""
@@ -260,13 +261,6 @@ def _fits(store: Store, device: torch.device) -> bool:
         and not store.decodes
         and len(store) * int(np.prod(store.shape)) < torch.cuda.mem_get_info(device)[0] // 4
     )
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a device; from pinned memory where that is what it takes for nobody to wait."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def normalise(images: Tensor) -> Tensor:
