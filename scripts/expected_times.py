@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ganduel import build, config
 from ganduel.game import Generator
+from ganduel.models import winograd  # noqa: F401 - before tensors are fakes, which its constants must not be
 from ganduel.pace import Clock, Duration
 
 RATE, HALF = 1.5e12, 3.0e12  # multiplications a second: in float32, and StyleGAN2-ADA's in half precision

@@ -152,7 +152,7 @@ def test_the_trainer_tells_the_time(compose):
     deviations = []
     for _ in range(5):
         trainer.step()
-        deviations.append(trainer.game.augment["D"].transforms[0].std_now)
+        deviations.append(float(trainer.game.augment["D"].transforms[0].std_now))
     assert deviations == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
     resumed, _ = assemble(compose(*overrides), torch.device("cpu"))
     resumed.load_state_dict(trainer.state_dict())
@@ -312,10 +312,10 @@ def test_training_images_themselves_are_augmented(train, compose, capsys, monkey
     composed = compose("augment@data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg")
     one, plain = (assemble(c, torch.device("cpu"))[0] for c in (composed, compose()))
     noise = one.images.augment.transforms[1]
-    assert noise.std_now == pytest.approx(0.1)
+    assert float(noise.std_now) == pytest.approx(0.1)
     for _ in range(2):
         one.step()
-    assert noise.std_now == pytest.approx(0.05)  # after 8 images of 16: the time of the last step
+    assert float(noise.std_now) == pytest.approx(0.05)  # after 8 images of 16: the time of the last step
     assert not torch.allclose(one.images.batch(0, 8)["real"], plain.images.batch(0, 8)["real"])
     capsys.readouterr()
     assert train("name=x", "data.augment=[affine]", "data.augment.affine.rotation=400") == 1

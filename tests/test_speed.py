@@ -7,6 +7,7 @@ import torch
 from conftest import MODELS, NO_BATCH_NORM, largest_difference
 
 from ganduel import setup, speed
+from ganduel.augment import Transform
 from ganduel.errors import UserError
 from ganduel.forecast import forecast, unchanged
 
@@ -63,7 +64,16 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     assert reason() is None and reason("augment=[ada]") is None
     assert "the gate decides on the host" in reason("pace=gated")
     assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
-    assert "InstanceNoise is another in every step" in reason("augment=[instance_noise]")
+    assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
+
+    class Moving(Transform):
+        def at(self, images_seen):
+            self.strength = images_seen
+
+    one = trainer("augment=[instance_noise]")
+    one.device = torch.device("cuda")
+    one.game.augment["D"].transforms.append(Moving())
+    assert "Moving is another in every step" in speed.unrecordable(one)
     half = trainer()
     half.device, half.dtype = torch.device("cuda"), torch.float16
     assert "precision=fp16" in speed.unrecordable(half)

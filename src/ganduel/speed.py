@@ -78,7 +78,7 @@ def unrecordable(trainer: Trainer) -> str | None:
     transforms = [part for chain in trainer.game.chains.values() for part in chain.parts]
     optimizers = {name: player.optimizer for name, player in trainer.players.items()}
     fixed = [name for name, optimizer in optimizers.items() if "capturable" not in optimizer.defaults]
-    moving = [type(t).__name__ for t in transforms if type(t).at is not Transform.at]
+    moving = [type(t).__name__ for t in transforms if type(t).at is not Transform.at and not t.recordable]
     if trainer.device.type != "cuda":
         return f"device={trainer.device.type} has none; set cuda_graphs=false"
     if distributed.world() > 1:
@@ -91,7 +91,7 @@ def unrecordable(trainer: Trainer) -> str | None:
         kind = type(optimizers[fixed[0]]).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; choose optimizer=adam, adamw or rmsprop"
     if moving:
-        return f"{moving[0]} is another in every step; leave it out of augment, or set cuda_graphs=false"
+        return f"{moving[0]} is another in every step, and not recordable; leave it out, or set cuda_graphs=false"
     return None
 
 

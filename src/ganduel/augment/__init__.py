@@ -13,6 +13,7 @@ class Transform(nn.Module):
     """
 
     adaptive = False  # whether it needs to be told how often D is right, which not every loss says
+    recordable = False  # whether all that `at` changes lies in tensors, for a CUDA graph knows no other numbers
 
     def start(self, clock: Clock) -> None:
         """Told once, before the first iteration, to those with durations among their settings."""

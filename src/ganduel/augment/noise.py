@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from ganduel import randomness
@@ -16,11 +17,15 @@ class InstanceNoise(Transform):
     Its standard deviation falls from `std` to 0 in a straight line over `fade` ("200 kimg"); null keeps it.
     """
 
+    recordable = True
+    std_now: Tensor
+
     def __init__(self, std: float, fade: Time | None):
         super().__init__()
         if std < 0:
             raise ValueError(f"std={std} must be at least 0")
-        self.std = self.std_now = std
+        self.std, self.gone = std, std == 0
+        self.register_buffer("std_now", torch.tensor(float(std)), persistent=False)
         self.fade = None if fade is None else Duration.parse(fade, "augment.instance_noise.fade")
         self.images = math.inf  # over which it fades
 
@@ -29,9 +34,11 @@ class InstanceNoise(Transform):
             self.images = clock.images(self.fade)
 
     def at(self, images_seen: int) -> None:
-        self.std_now = self.std * max(0.0, 1 - images_seen / self.images)
+        now = self.std * max(0.0, 1 - images_seen / self.images)
+        self.std_now.fill_(now)
+        self.gone = now == 0
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
-        if self.std_now == 0:
+        if self.gone:
             return images
         return images + self.std_now * randomness.normal(seed, tuple(images.shape[1:]), "instance noise")
