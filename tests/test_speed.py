@@ -174,7 +174,8 @@ def test_no_step_waits_for_the_device(trainer, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_no_step_waits_for_cuda(compose, model):
     one = setup.assemble(compose("data.on_device=true", model=model), torch.device("cuda"))[0]
-    one.step()
+    for _ in range(one.warm_up):
+        one.step()
     torch.cuda.set_sync_debug_mode("error")
     try:
         one.step()
