@@ -295,7 +295,7 @@ def test_what_a_run_leaves(arguments, capsys):
     """Pictures in eight columns, all losses by name."""
     assert cli.command("train", [*arguments, "duration=2 steps", "every.log=1 steps"]) == 0
     run = Path("runs/tiny")
-    with Image.open(run / "samples" / "000000kimg.png") as image:
+    with Image.open(run / "samples" / "000000.000kimg.png") as image:
         assert image.size == (8 * 26 + 2, 4 * 26 + 2)  # four test images of B
     with Image.open(run / "samples" / "reals.png") as image:
         assert image.size == (5 * 26 + 2, 5 * 26 + 2)  # twelve and ten

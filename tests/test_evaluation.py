@@ -453,7 +453,7 @@ def test_patience_ends_a_run(train, monkeypatch, capsys):
     from conftest import state
 
     assert state("runs/tiny")["step"] == 3 and state("runs/tiny", "best")["step"] == 1
-    assert Path("runs/tiny/samples/000000kimg.png").exists()
+    assert Path("runs/tiny/samples/000000.024kimg.png").exists()
     assert train(*settings, "metric.patience=2") == 0  # at once, again
     assert state("runs/tiny")["step"] == 3
     assert train(*settings, "metric.patience=3") == 0

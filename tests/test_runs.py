@@ -43,6 +43,7 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
     ):
         assert word in out.err, word
     found = {str(p.relative_to(RUN)) for p in RUN.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
+    numbers = [f"000000.{8 * step:03d}" for step in range(5)]  # whole thousands would be one name for all
     assert found == {
         ".lock",
         "config.yaml",
@@ -51,12 +52,11 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "stats.jsonl",
         "metrics.jsonl",
         "samples/reals.png",
-        "samples/000000kimg.png",
-        "samples/histograms/000000kimg.png",
+        *(f"samples/{folder}{seen}kimg.png" for folder in ("", "histograms/") for seen in numbers),
         "checkpoints/latest.pt",
         "checkpoints/previous.pt",
         "checkpoints/best.pt",
-        "checkpoints/000000kimg.pt",
+        "checkpoints/000000.032kimg.pt",
     }
     assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4]
     assert "model.channels=4" in (RUN / "overrides.txt").read_text().splitlines()
@@ -287,10 +287,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, tiny):
 
 
 def test_periodic_checkpoints_hold_networks_only(train):
-    assert train("duration=2 kimg", "batch_size=100", "every.checkpoint=5 steps", "keep=2", *NO_BATCH_NORM) == 0
+    kept = "every.checkpoint=10 steps", "every.sample=10 steps", "keep=2"
+    assert train("duration=3 kimg", "batch_size=100", *kept, *NO_BATCH_NORM) == 0
     numbered = sorted(p.name for p in (RUN / "checkpoints").glob("[0-9]*"))
-    assert numbered == ["000001kimg.pt", "000002kimg.pt"]
-    assert set(state(RUN, "000002kimg")["state"]) == {"game", "ema"}
+    assert numbered == ["000002kimg.pt", "000003kimg.pt"]
+    assert set(state(RUN, "000003kimg")["state"]) == {"game", "ema"}
     for path in (RUN / "checkpoints").glob("*.pt"):
         assert torch.load(path, weights_only=True)["format"] == 1
 

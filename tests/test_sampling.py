@@ -75,7 +75,7 @@ def test_grid(run, capsys):
     with Image.open(run / "grid.png") as image:
         assert image.size == (8 * 34 + 2, 8 * 34 + 2)
     # It shows what training showed last.
-    assert (run / "grid.png").read_bytes() == (run / "samples" / "000000kimg.png").read_bytes()
+    assert (run / "grid.png").read_bytes() == max((run / "samples").glob("*kimg.png")).read_bytes()
     assert cli.command("sample", ["ckpt=runs/tiny", "seeds=[3,1,4]", "mode.columns=3", "out=some where/x.png"]) == 0
     with Image.open("some where/x.png") as image:
         assert image.size == (3 * 34 + 2, 34 + 2)

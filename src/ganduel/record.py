@@ -37,12 +37,14 @@ class Abandoned(Exception):
 class Recorder:
     """The tasks that surround the loop. All processes call them alike; only the first writes."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
+    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer, apart: int):
+        """Files that are numbered by images seen are at least so many iterations `apart`."""
         # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
         self.config = {key: value for key, value in config.items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
+        self.form = "06.0f" if apart * trainer.images_per_iteration >= 1000 else "010.3f"  # or names would repeat
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
         self.worse = 0  # measurements since the best
@@ -80,7 +82,7 @@ class Recorder:
     @property
     def kimg(self) -> str:
         """Thousands of images seen, as file names have it."""
-        return f"{round(self.trainer.images_seen / 1000):06d}kimg"
+        return f"{self.trainer.images_seen / 1000:{self.form}}kimg"
 
     def write_statistics(self) -> None:
         """Means since the last time, validation, health, learning rates, speed and memory."""

@@ -123,7 +123,7 @@ class RunFolder:
         if keep != 0:
             checkpoint.save(self.checkpoints / name, checkpoint.networks_only(content))
         if keep is not None:
-            numbered = sorted(self.checkpoints.glob("[0-9]*kimg.pt"))
+            numbered = sorted(self.checkpoints.glob("[0-9]*kimg.pt"), key=kimg)
             for old in numbered[: len(numbered) - keep]:
                 old.unlink()
 
@@ -163,3 +163,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in changed
         if not any(key == free or key.startswith(free + ".") for free in FREE)
     ]
+
+
+def kimg(path: Path) -> float:
+    """Thousands of images seen, from the name of a file."""
+    return float(path.stem.removesuffix("kimg"))

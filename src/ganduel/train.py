@@ -71,7 +71,8 @@ class Training:
         self.every = {
             key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()
         }
-        self.recorder = Recorder(config, overrides, run, self.trainer)
+        apart = min(self.every["every.sample"], self.every["every.checkpoint"])
+        self.recorder = Recorder(config, overrides, run, self.trainer, apart)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the duration; returns the results."""

@@ -14,6 +14,7 @@ from PIL import Image
 from ganduel import __version__
 from ganduel.report.curves import COLOURS, chart, curves
 from ganduel.report.runs import RESULTS, Row, Run, cell, shown
+from ganduel.run import kimg
 from ganduel.schema import METRICS
 
 LIMIT = 5_000_000  # bytes of the whole page
@@ -145,12 +146,12 @@ def article(number: int, run: Run, label: str) -> str:
 def pictures(run: Run, most: int) -> list[tuple[str, Path]]:
     """(caption, file) of real images, of `most` times of training, evenly chosen, and of what D made of the last."""
     folder = run.path / "samples"
-    grids = sorted(folder.glob("[0-9]*kimg.png"))
+    grids = sorted(folder.glob("[0-9]*kimg.png"), key=kimg)
     if len(grids) > most:
         grids = [grids[round(i * (len(grids) - 1) / (most - 1))] for i in range(most)]
     found = [("real images", folder / "reals.png")] if (folder / "reals.png").exists() else []
-    found += [(f"{int(path.stem.removesuffix('kimg')):,} thousand images seen", path) for path in grids]
-    judged = sorted((folder / "histograms").glob("*.png"))
+    found += [(f"{1000 * kimg(path):,.0f} images seen", path) for path in grids]
+    judged = sorted((folder / "histograms").glob("[0-9]*kimg.png"), key=kimg)
     return found + [("what D makes of real and fake images", path) for path in judged[-1:]]
 
 
