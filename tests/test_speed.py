@@ -110,6 +110,19 @@ def test_a_recording_that_fails_is_done_without(trainer, capsys):
     assert said.count("note: cuda_graphs: a phase cannot be recorded (operation not permitted") == 1
 
 
+def test_every_recording_leaves_its_own_gradients(trainer):
+    """Where alarms look for those of a player's last step."""
+    one = trainer(*LAZY)
+    recorded = speed.replay(one, lambda do: (lambda: None, do()), required=True)
+    for _ in range(2 * speed.WARM_UP + 4):
+        one.step()
+    player, batch = one.players["D"], one.draw(one.pace.turns[0])
+    for phase in (*player.phases, *player.phases):
+        one.advance(phase, player, batch, False)
+        own = recorded.graphs[id(phase)].gradients
+        assert own[0] is not None and [id(p.grad) for p in player.networks.parameters()] == [id(g) for g in own]
+
+
 def test_a_state_that_is_loaded_ends_recordings(trainer):
     """It lies elsewhere in memory, where the old ones would not look; a forecast loads one too."""
     one = trainer()

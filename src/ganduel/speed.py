@@ -3,11 +3,11 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganduel import distributed
 from ganduel.augment import Transform
@@ -126,7 +126,8 @@ class Recorded:
         if self.given_up:
             return self.step(phase, player, batch, False)
         if id(phase) not in self.graphs:
-            self.graphs[id(phase)] = Graph(lambda batch: self.step(phase, player, batch, False), self.record)
+            step = partial(self.step, phase, player, keep=False)
+            self.graphs[id(phase)] = Graph(step, self.record, [*player.networks.parameters()])
         try:
             met, stats = self.graphs[id(phase)](batch)
         except Unrecorded as error:
@@ -137,6 +138,7 @@ class Recorded:
                 ) from error
             say(f"note: cuda_graphs: {reason}; phases are run one operation at a time, as with cuda_graphs=false")
             self.given_up = True
+            self.graphs.clear()
             return self.step(phase, player, batch, False)
         kept = Stats()
         kept.sums = dict(zip(stats.sums, torch.stack([*stats.sums.values()]), strict=True))
@@ -150,10 +152,11 @@ class Unrecorded(Exception):
 class Graph:
     """One phase: run as it is a few times, then recorded, and replayed on the tensors that it was recorded with."""
 
-    def __init__(self, step: Callable[[Batch], Outcome], record: Record):
-        self.step, self.record = step, record
+    def __init__(self, step: Callable[[Batch], Outcome], record: Record, parameters: list[nn.Parameter]):
+        self.step, self.record, self.parameters = step, record, parameters
         self.runs = 0
         self.batch: Batch = {}
+        self.gradients: list[Tensor | None]
         self.replay: Callable[[], None]
         self.outcome: Outcome
 
@@ -167,9 +170,12 @@ class Graph:
                 self.replay, self.outcome = self.record(lambda: self.step(self.batch))
             except RuntimeError as error:
                 raise Unrecorded(" ".join(str(error).split())[:300]) from error
+            self.gradients = [parameter.grad for parameter in self.parameters]
         for name, tensor in self.batch.items():
             tensor.copy_(batch[name])
         self.replay()
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient  # not that of another phase's recording
         return self.outcome
 
 
