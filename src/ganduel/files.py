@@ -65,3 +65,8 @@ def locked(path: Path, busy: str | None = None) -> Iterator[IO[str]]:
             except BlockingIOError:
                 raise UserError(busy) from None
         yield file
+
+
+def kimg(path: Path) -> float:
+    """Thousands of images seen, from the name of a file."""
+    return float(path.stem.removesuffix("kimg"))

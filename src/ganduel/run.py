@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ganduel import checkpoint
 from ganduel.config import leaves
 from ganduel.errors import UserError
-from ganduel.files import locked, make_folder, sync, write_text
+from ganduel.files import kimg, locked, make_folder, sync, write_text
 from ganduel.terminal import say
 
 # What may differ between a run and its continuation; the rest would make it another experiment.
@@ -163,8 +163,3 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in changed
         if not any(key == free or key.startswith(free + ".") for free in FREE)
     ]
-
-
-def kimg(path: Path) -> float:
-    """Thousands of images seen, from the name of a file."""
-    return float(path.stem.removesuffix("kimg"))

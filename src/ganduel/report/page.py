@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from ganduel import __version__
+from ganduel.files import kimg
 from ganduel.report.curves import COLOURS, chart, curves
 from ganduel.report.runs import RESULTS, Row, Run, cell, shown
-from ganduel.run import kimg
 from ganduel.schema import METRICS
 
 LIMIT = 5_000_000  # bytes of the whole page
