@@ -12,7 +12,7 @@ from torch import Tensor
 from ganduel import distributed
 from ganduel.device import available, memory, out_of_memory, synchronise
 from ganduel.errors import UserError
-from ganduel.trainer import Phase, Trainer, assign_rate
+from ganduel.trainer import Move, Trainer, assign_rate
 
 
 class Forecast(NamedTuple):
@@ -31,13 +31,13 @@ def forecast(trainer: Trainer) -> Forecast:
     """From a few steps in which all phases are due: those that fill the caches, and one by the clock."""
     saved = 0.0  # by lazy phases, in an iteration where they are not due
 
-    def run(phase: Phase, *rest: Any) -> Any:
+    def run(move: Move) -> Any:
         nonlocal saved
         start = _now(trainer.device)
         try:
-            return Trainer.run(trainer, phase, *rest)
+            return Trainer.run(trainer, move)
         finally:
-            saved += (1 - 1 / phase.every) * (_now(trainer.device) - start)
+            saved += (1 - 1 / move.phase.every) * (_now(trainer.device) - start)
 
     with unchanged(trainer):
         for _ in range(trainer.warm_up):

@@ -112,8 +112,9 @@ class Duel:
 
     @cached_property
     def fake(self) -> Tensor:
-        """Made on first use: a penalty on real images costs no generator."""
-        return self.generator(self.latent, self.seed, self.label) if self.given is None else self.given
+        """Float32, whatever the precision of the generator: penalties differentiate by it. Made on first use, so that
+        a penalty on real images costs no generator."""
+        return self.generator(self.latent, self.seed, self.label).float() if self.given is None else self.given
 
 
 class Comparison(NamedTuple):
@@ -136,6 +137,7 @@ class Game(nn.Module, ABC):
     """
 
     domains: tuple[str, ...]  # the kinds of images that a batch has, by name
+    extra_losses: tuple[str, ...] = ()  # the names of what `extras` returns
     sampling = ""  # what gan-sample is to be told beside the checkpoint
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
@@ -145,16 +147,22 @@ class Game(nn.Module, ABC):
         self.augment = nn.ModuleDict({name: copy.deepcopy(augment) for name in discriminators})
 
     @property
+    def duel_names(self) -> list[str]:
+        """In the order of the discriminators."""
+        return [name.removeprefix("D") for name in self.discriminators]
+
+    @property
     def chains(self) -> dict[str, Chain]:
         """The augmentations, by the names of the duels."""
-        return {n.removeprefix("D"): chain for n, chain in self.augment.items() if isinstance(chain, Chain)}
+        return {name: chain for name in self.duel_names if isinstance(chain := self.augment[f"D{name}"], Chain)}
 
     @abstractmethod
     def duels(self, batch: Batch) -> list[Duel]:
         """Who meets what in this batch."""
 
     def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        """Further named scalars that the generators minimise, weighted (a cycle loss, say)."""
+        """Further scalars that the generators minimise, weighted (a cycle loss, say), by the names of
+        `extra_losses`."""
         return {}
 
     def replay(self, fakes: Batch, seed: Tensor) -> Batch:
