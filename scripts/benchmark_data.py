@@ -26,22 +26,22 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ganduel import config
+from ganduel.config.compose import compose, quote
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.packing import FORMAT
 from ganduel.data.prepare import origin, prepare
-from ganduel.data.recipe import Recipe
 from ganduel.data.store import FileWriter
+from ganduel.data.transform import Recipe
 
 BATCH = 64
 SHAPE = (3, 64, 64)  # of the simulated set
 CPU = torch.device("cpu")
 
 
-def compose(root: Path, packed: Path, resolution: int) -> dict:
+def settings(root: Path, packed: Path, resolution: int) -> dict:
     """The data configuration of a folder."""
     typed = [f"data.root={root}", f"data.packed={packed}", f"data.resolution={resolution}", "data.max_rejected=1"]
-    return config.compose("data", ["data=folder", *map(config.quote, typed)])["data"]
+    return compose("data", ["data=folder", *map(quote, typed)])["data"]
 
 
 def rate(draw: Iterator[int], seconds: float) -> float:
@@ -84,7 +84,7 @@ def tell(name: str, slow: list[float], fast: list[float], unit: str) -> None:
 
 def batches(root: Path, resolution: int, workers: int, rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as packed:
-        data = compose(root, Path(packed), resolution)
+        data = settings(root, Path(packed), resolution)
         images = open_images(prepare(data, None, []), data, seed=0, device=CPU)
         assert isinstance(images, ImageSet)
         files = from_files(root, resolution, workers)
@@ -106,7 +106,7 @@ def packing(root: Path, resolution: int, count: int, rounds: int) -> None:
         def run(workers: int) -> float:
             packed = Path(tempfile.mkdtemp(dir=folder))
             start = time.perf_counter()
-            prepare(compose(many, packed, resolution), workers, [])
+            prepare(settings(many, packed, resolution), workers, [])
             return count / (time.perf_counter() - start)
 
         one, two = compare(lambda: run(1), lambda: run(2), rounds)
@@ -118,7 +118,7 @@ def sparse(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "originals"  # gone, as after packing
         typed = ["data=folder", f"data.root={root}", f"data.packed={folder}", "data.validation=0.01"]
-        data = config.compose("train", typed)["data"]
+        data = compose("train", typed)["data"]
         path, recipe = Path(folder) / "folder-sparse.json", Recipe(64, 3, None, data["resize"])
         writer = FileWriter(path, count, SHAPE, compressed=False)
         with writer.opened(0) as file:

@@ -23,9 +23,9 @@ from benchmark_step import assemble, kernel, seconds, spread
 from torch_fidelity import feature_extractor_inceptionv3
 
 from ganduel.data.loading import ImageSet, to_bytes
-from ganduel.device import label, memory
 from ganduel.evaluation.extractors import PUBLISHED, Features, find_features
-from ganduel.evaluation.fid import Summary, Sums, frechet, reference_from
+from ganduel.evaluation.measure import Summary, Sums, frechet, reference_from
+from ganduel.system.device import label, memory
 from ganduel.trainer import Trainer
 
 

@@ -29,7 +29,7 @@ from benchmark_step import assemble, kernel, seconds, spread
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ganduel.device import label
+from ganduel.system.device import label
 from ganduel.trainer import Trainer
 
 Loop = dict[str, Callable[[], None]]

@@ -26,10 +26,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d
 
-from ganduel import build, config, randomness, setup
-from ganduel.device import choose, label, memory
+from ganduel import randomness, setup
+from ganduel.config import build
+from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn
+from ganduel.system.device import choose, label, memory
 from ganduel.trainer import Move, Phase, Trainer, fakes_of
 
 IMAGES = 64  # of noise, or as many as a batch
@@ -74,7 +76,7 @@ def noise(folder: Path, size: int, count: int) -> None:
 
 def assemble(overrides: list[str], folder: Path) -> Trainer:
     """The trainer of a configuration, on noise."""
-    composed = config.compose("train", ["data=folder", "data.root=.", *overrides])
+    composed = compose("train", ["data=folder", "data.root=.", *overrides])
     domains = build.locate(composed["model"]["game"], "model.game", composed["allow"]).domains  # type: ignore[attr-defined]
     data = composed["data"]
     root = folder / f"{data['resolution']}"
@@ -85,7 +87,7 @@ def assemble(overrides: list[str], folder: Path) -> Trainer:
     own.append("data.on_device=true")  # whatever is packed is gone by the first step
     torch.manual_seed(0)
     device = choose(composed["device"])
-    return setup.assemble(config.compose("train", [*own, *overrides]), device)[0]
+    return setup.assemble(compose("train", [*own, *overrides]), device)[0]
 
 
 def parts(trainer: Trainer) -> list[Part]:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel import build, config
 from ganduel.augment.ada import ADA
 from ganduel.augment.pipeline import Draws
+from ganduel.config import build
+from ganduel.config.compose import compose
 
 NAMES = {  # the reference's -> ours
     "xflip": ("blit", "x_flip"),
@@ -49,7 +50,7 @@ class Percentile(Draws):
 
 def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest difference from the reference at each of its keys."""
-    node, differences = config.compose("train", ["augment=[ada]"])["augment"]["ada"], {}
+    node, differences = compose("train", ["augment=[ada]"])["augment"]["ada"], {}
     for key in npz:
         kind, _, rest = key.partition("/")
         if kind in ("aug", "aug_gray"):

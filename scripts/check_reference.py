@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel import build, config, published
+from ganduel.config import build
+from ganduel.config.compose import compose
 from ganduel.game import Duel
+from ganduel.importing import stylegan2_ada
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import path_lengths, r1, squared_gradient
 
@@ -25,11 +27,11 @@ def networks(reference: Numbers) -> tuple:
     generator, discriminator = (
         {name[2:]: value for name, value in reference.items() if name.startswith(f"{player}/")} for player in "GD"
     )
-    found = published.settings(generator, discriminator)
-    composed = config.compose("train", ["model=stylegan2_ada", *(f"{key}={value}" for key, value in found.items())])
+    found = stylegan2_ada.settings(generator, discriminator)
+    composed = compose("train", ["model=stylegan2_ada", *(f"{key}={value}" for key, value in found.items())])
     game = build.game(composed["model"], {}, []).eval()
-    game.generators["G"].load_state_dict(published.ours(generator))
-    game.discriminators["D"].load_state_dict(published.ours(discriminator))
+    game.generators["G"].load_state_dict(stylegan2_ada.ours(generator))
+    game.discriminators["D"].load_state_dict(stylegan2_ada.ours(discriminator))
     return game.generators["G"], game.discriminators["D"]
 
 
@@ -55,7 +57,7 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     yield "out/pl_lengths", lengths
     yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
 
-    loss: AdversarialLoss = build.part(config.compose("train", ["loss=nonsaturating"])["loss"], "loss", [])
+    loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"])["loss"], "loss", [])
     value = loss.generator(discriminator(generator.synthesis(style)), None)
     yield "out/loss_g", value
     yield from gradients("g", value, generator, reference)
@@ -64,7 +66,7 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
 def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     """Of a scalar, by all the weights that the reference has them for."""
     keys = [key for key in reference if key.startswith(f"grad_{kind}/")]
-    weights = [network.get_parameter(published.our_name(key.partition("/")[2])) for key in keys]
+    weights = [network.get_parameter(stylegan2_ada.our_name(key.partition("/")[2])) for key in keys]
     yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ganduel import config, schema
+from ganduel.config import schema
+from ganduel.config.compose import config_dir
 
-TOP = config.config_dir()
+TOP = config_dir()
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*?))??(?: +# (?P<comment>.*))?")
 
 

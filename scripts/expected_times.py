@@ -18,7 +18,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganduel import build, config
+from ganduel.config import build
+from ganduel.config.compose import compose, config_dir, parse
 from ganduel.game import Generator
 from ganduel.models import winograd  # noqa: F401 - before tensors are fakes, which its constants must not be
 from ganduel.pace import Clock, Duration
@@ -74,7 +75,7 @@ def seconds(settings: dict[str, Any]) -> float:
 
 def swept(name: str) -> dict[str, str]:
     """What a recipe, or the one that it starts from, sweeps over: key -> values."""
-    content = yaml.safe_load((config.config_dir() / "experiment" / f"{name}.yaml").read_text())
+    content = yaml.safe_load((config_dir() / "experiment" / f"{name}.yaml").read_text())
     first = content["defaults"][0]
     inherited = swept(first) if isinstance(first, str) else {}
     return content["hydra"]["sweeper"]["params"] if "hydra" in content else inherited
@@ -82,13 +83,13 @@ def swept(name: str) -> dict[str, str]:
 
 def jobs(name: str) -> list[list[str]]:
     """The overrides of every run that a recipe stands for, as Hydra's own sweeper splits it."""
-    parsed = config.parse([f"{key}={value}" for key, value in swept(name).items()])
+    parsed = parse([f"{key}={value}" for key, value in swept(name).items()])
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
 def expected(name: str) -> float:
     """Seconds of all runs of a recipe together."""
-    return sum(seconds(config.compose("train", [f"experiment={name}", *job])) for job in jobs(name))
+    return sum(seconds(compose("train", [f"experiment={name}", *job])) for job in jobs(name))
 
 
 def readable(time: float) -> str:
@@ -101,7 +102,7 @@ def readable(time: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = sorted(path.stem for path in (config.config_dir() / "experiment").glob("*.yaml"))
+    everything = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
     parser.add_argument("recipes", nargs="*", default=everything, help="which (default: all)")
     for name in parser.parse_args().recipes:
         runs = len(jobs(name))

@@ -179,8 +179,8 @@ def train(bench: Bench) -> None:
     """All get the same time; what one leaves, the others have."""
     import torch
 
-    from ganduel.device import memory, synchronise
-    from ganduel.forecast import forecast
+    from ganduel.speed.forecast import forecast
+    from ganduel.system.device import memory, synchronise
 
     def check(family: str, seconds: float) -> None:
         start = time.monotonic()
@@ -283,10 +283,10 @@ def as_it_comes() -> None:
 
 def flags(overrides: list[str]) -> Callable[[], None]:
     """Sets what is PyTorch's for the whole process and our side's own."""
-    from ganduel import config
-    from ganduel.device import configure
+    from ganduel.config.compose import compose
+    from ganduel.system.device import configure
 
-    composed = config.compose("train", overrides)
+    composed = compose("train", overrides)
     return lambda: configure(tf32=composed["tf32"], cudnn_benchmark=composed["cudnn_benchmark"])
 
 

@@ -14,24 +14,27 @@ from typing import Any
 
 import torch
 
-from ganduel import build, checkpoint, config, published
+from ganduel.config import build
+from ganduel.config.compose import compose, quote
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
-from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import versions
-from ganduel.record import ABOUT
+from ganduel.importing import stylegan2_ada
+from ganduel.runs import checkpoint
+from ganduel.runs.recorder import ABOUT
+from ganduel.system.errors import UserError
 
 
 def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What our checkpoint holds, and the settings that give networks of these sizes."""
-    states = {name: published.tensors(module) for name, module in networks.items()}
-    settings = [f"{key}={value}" for key, value in published.settings(states["G"], states["D"]).items()]
-    composed = config.compose("train", ["model=stylegan2_ada", "augment=[]", *overrides, *settings])
+    states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
+    settings = [f"{key}={value}" for key, value in stylegan2_ada.settings(states["G"], states["D"]).items()]
+    composed = compose("train", ["model=stylegan2_ada", "augment=[]", *overrides, *settings])
     game = build.game(composed["model"], {}, [])
-    game.generators["G"].load_state_dict(published.ours(states["G_ema"]))
+    game.generators["G"].load_state_dict(stylegan2_ada.ours(states["G_ema"]))
     averaged = {name: value.clone() for name, value in game.generators.state_dict().items()}
-    game.generators["G"].load_state_dict(published.ours(states["G"]))
-    game.discriminators["D"].load_state_dict(published.ours(states["D"]))
+    game.generators["G"].load_state_dict(stylegan2_ada.ours(states["G"]))
+    game.discriminators["D"].load_state_dict(stylegan2_ada.ours(states["D"]))
     return {
         "config": {key: value for key, value in composed.items() if key != "allow"},
         "overrides": overrides,
@@ -51,13 +54,13 @@ def images_of(composed: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = [config.quote(argument) for argument in sys.argv[1:]]
+    arguments = [quote(argument) for argument in sys.argv[1:]]
     if len(arguments) < 2 or not arguments[1].startswith("out=") or "--help" in arguments:
         print(__doc__)
         raise SystemExit(0 if "--help" in arguments else 2)
     source, out = Path(sys.argv[1]), Path(sys.argv[2].removeprefix("out="))
     try:
-        made, settings = content(published.read(source), arguments[2:])
+        made, settings = content(stylegan2_ada.read(source), arguments[2:])
         checkpoint.save(out, made)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

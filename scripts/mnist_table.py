@@ -35,7 +35,7 @@ def main() -> None:
         command = [*shlex.split(ROWS[row]), *common, f"name=mnist_table/{row}"]
         print(shlex.join(["gan-train", *command]), file=sys.stderr)
         subprocess.run([sys.executable, "-m", "ganduel.train", *command], stdout=sys.stderr, check=True)
-    subprocess.run([sys.executable, "-m", "ganduel.report", f"{args.runs}/mnist_table"], check=True)
+    subprocess.run([sys.executable, "-m", "ganduel.commands.report", f"{args.runs}/mnist_table"], check=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ganduel import config
-from ganduel.errors import UserError
+from ganduel.config.compose import check_sweep, compose, listed, quote
+from ganduel.system.errors import UserError
 
 PAGES = Path(__file__).parents[1] / "docs" / "reports"
 
@@ -51,12 +51,12 @@ def fault(command: str) -> str | None:
     """What is wrong with a command as one types it; None where it composes."""
     program, *arguments = shlex.split(command)
     name = program.removeprefix("gan-")
-    overrides = [config.quote(argument) for argument in arguments if not argument.startswith("-")]
+    overrides = [quote(argument) for argument in arguments if not argument.startswith("-")]
     try:
         if "-m" in arguments:
-            config.check_sweep(name, overrides)
+            check_sweep(name, overrides)
         else:
-            config.compose(name, config.listed("runs", overrides) if name == "report" else overrides)
+            compose(name, listed("runs", overrides) if name == "report" else overrides)
     except UserError as error:
         return str(error)
     return None

@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ganduel import checkpoint, cli, config, setup
+from ganduel import setup
+from ganduel.commands import cli
+from ganduel.config.compose import compose as compose_config
 from ganduel.data.prepare import prepare
-from ganduel.evaluation import features
+from ganduel.evaluation import digit_classifier
 from ganduel.game import Duel
 from ganduel.regularizers import r1
+from ganduel.runs import checkpoint
 from ganduel.trainer import Trainer
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
@@ -46,10 +49,10 @@ def threads() -> None:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where all tests share the packed digits, a hastily trained classifier of them, and `pair`."""
-    features.STEPS = 100
+    digit_classifier.STEPS = 100
     folder = tmp_path_factory.mktemp("packed")
     root = pair(tmp_path_factory.mktemp("pair"))
-    data = config.compose("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"])["data"]
+    data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"])["data"]
     prepare(data, 1, [])
     return f"data.packed={folder}"
 
@@ -91,7 +94,7 @@ def train(tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Callable[..
 @pytest.fixture
 def compose(packed: str) -> Callable[..., dict[str, Any]]:
     """The configuration of a tiny run, as training gets it."""
-    return lambda *overrides, model="dcgan": config.compose("train", [*TINY, packed, *MODELS[model], *overrides])
+    return lambda *overrides, model="dcgan": compose_config("train", [*TINY, packed, *MODELS[model], *overrides])
 
 
 @pytest.fixture

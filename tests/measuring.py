@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ganduel import distributed
-from ganduel.errors import UserError
-from ganduel.evaluation import fid, paths
-from ganduel.evaluation.fid import Images, measure
-from ganduel.record import Abandoned
+from ganduel.evaluation import measure as measuring
+from ganduel.evaluation import paths
+from ganduel.evaluation.measure import Images, measure
+from ganduel.runs.recorder import Abandoned
+from ganduel.system import distributed
+from ganduel.system.errors import UserError
 
 CPU = torch.device("cpu")
 EVERY = ["fid", "kid", "isc", "prc", "dc", "successive"]
@@ -89,12 +90,12 @@ def main(folder: Path) -> None:
 
 def broken(real: Images) -> dict[str, float] | str:
     """What the first process does alone, between two passes, fails."""
-    before = fid.reference_from
-    fid.reference_from = partial(failing, 0, RuntimeError("no root"))  # type: ignore[assignment]
+    before = measuring.reference_from
+    measuring.reference_from = partial(failing, 0, RuntimeError("no root"))  # type: ignore[assignment]
     try:
         return run(["fid"], Images(partial(images, [], 0), 20), real)
     finally:
-        fid.reference_from = before
+        measuring.reference_from = before
 
 
 class Difference(nn.Module):

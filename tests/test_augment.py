@@ -6,11 +6,13 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_penalty_has_the_right_derivative, largest_difference, state
 
-from ganduel import build, config, randomness
+from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.augment.affine import Affine, interpolate
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
+from ganduel.config import build
+from ganduel.config.compose import compose
 from ganduel.pace import Clock
 from ganduel.setup import assemble
 
@@ -25,7 +27,7 @@ def seed() -> None:
 
 
 def chain(*names: str) -> Chain:
-    composed = config.compose("train", [f"augment=[{','.join(names)}]"])
+    composed = compose("train", [f"augment=[{','.join(names)}]"])
     return Chain(*build.parts(composed["augment"], "augment", []).values())
 
 
@@ -122,7 +124,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
     ],
 )
 def test_ranges(name, changes, words):
-    composed = config.compose("train", [f"augment=[{name}]", f"augment.{name}.{changes}"])
+    composed = compose("train", [f"augment=[{name}]", f"augment.{name}.{changes}"])
     with pytest.raises(build.UserError, match=f"augment.{name}.*{words}"):
         build.parts(composed["augment"], "augment", [])
 

@@ -16,9 +16,11 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from ganduel import build, checkpoint, cli
-from ganduel.errors import UserError
-from ganduel.run import RunFolder
+from ganduel.commands import cli
+from ganduel.config import build
+from ganduel.runs import checkpoint
+from ganduel.runs.folder import RunFolder
+from ganduel.system.errors import UserError
 
 COMMANDS = ("train", "sample", "fid", "data", "report")
 TINY = ("model.channels=4", "batch_size=8", "duration=1 steps", "metric.which=[]", "device=cpu", "name=tiny")

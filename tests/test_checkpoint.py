@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ganduel import checkpoint
-from ganduel.errors import UserError
+from ganduel.runs import checkpoint
+from ganduel.system.errors import UserError
 
 CONTENT = {
     "config": {"a": 1, "b": [1.5, None, "x"], "c": {}},

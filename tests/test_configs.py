@@ -7,11 +7,13 @@ import pytest
 import torch
 import yaml
 
-from ganduel import build, config, losses, pace, regularizers, schema
+from ganduel import losses, pace, regularizers
 from ganduel.augment import Transform
+from ganduel.config import build, schema
+from ganduel.config.compose import compose, config_dir
 from ganduel.game import Game, NoiseGame
 
-TOP = config.config_dir()
+TOP = config_dir()
 FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
 COMMANDS = ("train", "sample", "fid", "data", "export", "report")
 
@@ -32,7 +34,7 @@ def test_all_files_are_accounted_for():
 @pytest.mark.parametrize("model", options("model"))
 @pytest.mark.parametrize("channels", [1, 3])
 def test_models(model, channels):
-    composed = config.compose("train", [f"model={model}", f"data.channels={channels}", "data.resolution=32"])
+    composed = compose("train", [f"model={model}", f"data.channels={channels}", "data.resolution=32"])
     game = build.game(composed["model"], composed["augment"], [])
     assert isinstance(game, Game)
     if isinstance(game.eval(), NoiseGame):
@@ -45,34 +47,34 @@ def test_models(model, channels):
 
 @pytest.mark.parametrize("loss", options("loss"))
 def test_losses(loss):
-    composed = config.compose("train", [f"loss={loss}"])
+    composed = compose("train", [f"loss={loss}"])
     built = build.part(composed["loss"], "loss", [])
     assert isinstance(built, losses.AdversarialLoss)
 
 
 def test_what_is_typed_wins_over_the_model():
-    composed = config.compose("train", ["model=vanilla", "loss=least_squares"])
+    composed = compose("train", ["model=vanilla", "loss=least_squares"])
     assert composed["loss"]["_target_"] == "ganduel.losses.least_squares"
-    assert config.compose("train", ["model=vanilla"])["loss"]["_target_"] == "ganduel.losses.minimax"
+    assert compose("train", ["model=vanilla"])["loss"]["_target_"] == "ganduel.losses.minimax"
 
 
 @pytest.mark.parametrize("name", options("regularizer"))
 def test_regularizers(name):
-    composed = config.compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.player=G"])
+    composed = compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.player=G"])
     built = build.parts(composed["regularizer"], "regularizer", [])
     assert isinstance(built[name], regularizers.Regularizer | regularizers.Projection) and built[name].player == "G"
 
 
 @pytest.mark.parametrize("name", options("augment"))
 def test_augmentations(name):
-    composed = config.compose("train", [f"augment=[{name}]"])
+    composed = compose("train", [f"augment=[{name}]"])
     (transform,) = build.game(composed["model"], composed["augment"], []).augment["D"].transforms
     assert isinstance(transform, Transform)
 
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_optimizers(name):
-    composed = config.compose("train", [f"optimizer={name}"])
+    composed = compose("train", [f"optimizer={name}"])
     for player in ("G", "D"):
         node = composed["optimizer"][player]
         network = torch.nn.Linear(2, 2)
@@ -89,22 +91,22 @@ def test_optimizers(name):
 
 @pytest.mark.parametrize("name", options("scheduler"))
 def test_schedulers(name):
-    composed = config.compose("train", [f"scheduler={name}"])
+    composed = compose("train", [f"scheduler={name}"])
     schedule = build.part(composed["scheduler"], "scheduler", [])
     clock = pace.Clock(images_per_iteration=10, steps_per_iteration=1, images_per_epoch=100)
     assert schedule(clock, 0, 0.1) == pytest.approx(0.1)
-    warmed = config.compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"])["scheduler"]
+    warmed = compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"])["scheduler"]
     assert build.part(warmed, "scheduler", [])(clock, 50, 0.1) == pytest.approx(schedule(clock, 50, 0.1) / 2)
 
 
 @pytest.mark.parametrize("name", options("pace"))
 def test_paces(name):
-    assert isinstance(build.part(config.compose("train", [f"pace={name}"])["pace"], "pace", []), pace.Pace)
+    assert isinstance(build.part(compose("train", [f"pace={name}"])["pace"], "pace", []), pace.Pace)
 
 
 @pytest.mark.parametrize("name", options("data"))
 def test_data(name):
-    composed = config.compose("data", [f"data={name}", "data.root=somewhere"])
+    composed = compose("data", [f"data={name}", "data.root=somewhere"])
     build.check(composed["data"]["source"], "data.source", [])
     assert composed["data"]["packed"] == ("data/digits/packed" if name == "digits" else "somewhere/packed")
 

@@ -12,7 +12,8 @@ from PIL import Image
 from test_distributed import torchrun
 from torch import nn
 
-from ganduel import cli, randomness
+from ganduel import randomness
+from ganduel.commands import cli
 from ganduel.data.loading import normalise
 from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator
 

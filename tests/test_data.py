@@ -16,12 +16,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
-from ganduel import cli
-from ganduel.data import doctor
+from ganduel.commands import cli
+from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.store import open_store
 from ganduel.data.streaming import place
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 TRAIN, TEST = 300, 60
 CPU = torch.device("cpu")
@@ -173,7 +173,7 @@ def test_shards_of_two_sets_at_one_address(tmp_path: Path, capsys: pytest.Captur
         contents.append((path, about(path)))
     for path, told in contents:
         store = open_store(path, told, place(path, {"stream": str(stream)}))
-        assert doctor.intact(store, told["content"])
+        assert inspection.intact(store, told["content"])
 
 
 # The same images in every form in which a set is shipped

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, children, largest_difference, rows, state
 
-from ganduel import cli
+from ganduel.commands import cli
 
 Done = subprocess.CompletedProcess
 TRAIN, FID = ("-m", "ganduel.train"), ("-m", "ganduel.fid")

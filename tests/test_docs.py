@@ -13,9 +13,9 @@ import yaml
 from test_recipes import NAMES
 
 import ganduel
-from ganduel import config
+from ganduel.config.compose import config_dir, leaves
 
-TOP = config.config_dir()
+TOP = config_dir()
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
@@ -92,7 +92,7 @@ def test_every_key_is_in_the_reference():
         if group.startswith("hydra"):  # launchers and sweepers, which are not keys of ours
             continue
         page = pages[f"gan-{path.stem}" if group == "." else group]
-        for key, value in config.leaves(yaml.safe_load(path.read_text())):
+        for key, value in leaves(yaml.safe_load(path.read_text())):
             parts = key.split(".")
             if (
                 parts[0] in ("defaults", "hydra")

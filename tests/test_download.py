@@ -12,7 +12,7 @@ import pytest
 
 from ganduel.data import download
 from ganduel.data.download import Failed, File, Remote, fetch, obtain
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()

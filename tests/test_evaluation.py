@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import rows
 
-from ganduel import cli
+from ganduel.commands import cli
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.prepare import prepare
-from ganduel.errors import UserError
-from ganduel.evaluation import features, neighbours, paths
+from ganduel.evaluation import digit_classifier, manifold, paths
 from ganduel.evaluation.extractors import Features, find_features
-from ganduel.evaluation.fid import Images, in_batches, measure
+from ganduel.evaluation.measure import Images, in_batches, measure
+from ganduel.system.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def score(images, digits, kind, which=("fid",), **settings) -> dict[str, float]:
 
 
 def test_the_classifier_knows_its_digits(digits, digit_features):
-    classifier = features.load_classifier(digit_features.weights)
+    classifier = digit_classifier.load_classifier(digit_features.weights)
     held_out = torch.arange(0, len(digits.store.pixels), 10)
     right = classifier(digits.gather(held_out))[1].argmax(1) == digits.labels[held_out]
     assert float(right.float().mean()) > 0.95
@@ -54,7 +54,7 @@ def test_the_classifier_knows_its_digits(digits, digit_features):
 def test_fid_equals_its_formula(digits, digit_features):
     """Heusel et al. 2017, equation 6, on the classifier's features."""
     images = digits.store.pixels[:300].flip(3)
-    classifier = features.load_classifier(digit_features.weights)
+    classifier = digit_classifier.load_classifier(digit_features.weights)
     a, b = (classifier(x)[0].double().numpy() for x in (images, digits.gather(digits.train)))
     covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
@@ -93,12 +93,12 @@ def test_inception_offline_says_what_to_do(monkeypatch, tmp_path):
 
 
 def test_training_goes_on_without_inception(train, monkeypatch, capsys):
-    from ganduel import record
+    from ganduel.runs import recorder
 
     def missing(*_: object) -> None:
         raise UserError("metric.features=inception needs a file")
 
-    monkeypatch.setattr(record, "find_features", missing)
+    monkeypatch.setattr(recorder, "find_features", missing)
     assert train("metric.which=[fid]", "metric.features=inception") == 0
     error = capsys.readouterr().err
     assert error.count("training goes on without metrics") == 1 and "finished " in error
@@ -115,7 +115,7 @@ def test_weights_that_hold_code_are_refused(tmp_path):
     for kind in ("inception", "digits"):
         with pytest.raises(UserError):
             found = find_features(kind, str(tmp_path / "evil.pth"), None, tmp_path)
-            features.load_classifier(found.weights)
+            digit_classifier.load_classifier(found.weights)
     assert not (tmp_path / "ran").exists()
 
 
@@ -150,7 +150,7 @@ def test_gan_fid_of_a_run(train, capsys, packed):
 
 def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
     assert train("data.limit=100") == 0
-    from ganduel import checkpoint
+    from ganduel.runs import checkpoint
 
     path = Path("runs/tiny/checkpoints/latest.pt")
     content = checkpoint.load(path)
@@ -163,7 +163,7 @@ def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
 
 def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
     """The folders of a stranger's file are only looked into."""
-    from ganduel import checkpoint
+    from ganduel.runs import checkpoint
 
     assert train() == 0
     path = Path("runs/tiny/checkpoints/latest.pt")
@@ -183,18 +183,18 @@ def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
 
 
 def test_training_goes_on_when_a_measurement_fails(train, monkeypatch, capsys):
-    from ganduel import record
+    from ganduel.runs import recorder
 
     def broken(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(record, "evaluate", broken)
+    monkeypatch.setattr(recorder, "evaluate", broken)
     assert train("metric.which=[fid]", "metric.samples=20") == 0
     assert capsys.readouterr().err.count("training goes on without metrics") == 1
 
 
 def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features, capsys):
-    from ganduel.sampling.grids import save_png
+    from ganduel.pictures import save_png
 
     for name in ("real", "fake"):
         (tmp_path / name).mkdir()
@@ -207,7 +207,7 @@ def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features,
 
 
 def test_gan_fid_of_two_folders(digits, digit_features, tmp_path, capsys):
-    from ganduel.sampling.grids import save_png
+    from ganduel.pictures import save_png
 
     for name, images in (("real", digits.store.pixels[:200]), ("fake", digits.store.pixels[200:400])):
         (tmp_path / name).mkdir()
@@ -275,7 +275,7 @@ def test_precision_and_recall_are_torch_fidelitys():
     for overlap in (0.0, 0.7, 2.0):
         generator = torch.Generator().manual_seed(0)
         fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
-        ours = neighbours.neighbourhoods(fake, real)
+        ours = manifold.neighbourhoods(fake, real)
         theirs = prc_features_to_metric(fake, real, verbose=False)
         assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
         assert 0.05 < ours["recall"] < 0.95 or overlap == 2
@@ -289,9 +289,9 @@ def test_precision_and_recall_are_torch_fidelitys():
 def test_distances_in_parts_are_the_same(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
-    whole = neighbours.neighbourhoods(fake, real)
-    monkeypatch.setattr(neighbours, "AT_ONCE", 350)
-    assert neighbours.neighbourhoods(fake, real) == pytest.approx(whole)
+    whole = manifold.neighbourhoods(fake, real)
+    monkeypatch.setattr(manifold, "AT_ONCE", 350)
+    assert manifold.neighbourhoods(fake, real) == pytest.approx(whole)
 
 
 def test_a_batch_that_does_not_fit_is_halved():
@@ -437,7 +437,7 @@ def test_a_study_of_sample_sizes(train, capsys):
 def test_patience_ends_a_run(train, monkeypatch, capsys):
     """After so many measurements without a better one, saved and with its pictures; a resumed run counts on, and goes
     on with more patience."""
-    from ganduel import record
+    from ganduel.runs import recorder
 
     found = iter([5.0, 4.0, 6.0, 7.0, 3.0, 3.5])
 
@@ -445,7 +445,7 @@ def test_patience_ends_a_run(train, monkeypatch, capsys):
         settings = {"features": "none", "note": "", "ema": True, "seed": 0, "versions": {}}
         return {"fid": next(found), "generated": 1, "real": 1, "data": "", **settings}
 
-    monkeypatch.setattr(record, "evaluate", fake_measurement)
+    monkeypatch.setattr(recorder, "evaluate", fake_measurement)
     settings = ("metric.which=[fid]", "every.metric=1 steps", "duration=5 steps", "every.sample=5 steps")
     assert train(*settings, "metric.patience=2", "every.checkpoint=5 steps") == 0
     error = capsys.readouterr().err

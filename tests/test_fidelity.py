@@ -9,11 +9,11 @@ import benchmark_fid
 import pytest
 import torch
 
-from ganduel import cli
+from ganduel.commands import cli
 from ganduel.data.loading import open_images, to_bytes
 from ganduel.data.prepare import prepare
-from ganduel.sampling import Sampler
-from ganduel.sampling.grids import save_png
+from ganduel.pictures import save_png
+from ganduel.sampling.sampler import Sampler
 
 COUNT = 12  # images of each kind: Inception takes a tenth of a second for one
 

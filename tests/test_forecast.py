@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import assert_equal, rows, state
 
-from ganduel import forecast
-from ganduel.device import available
-from ganduel.errors import UserError
+from ganduel.speed import forecast
+from ganduel.system.device import available
+from ganduel.system.errors import UserError
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=4", "augment=[ada]", "augment.ada.p=0.5", "augment.ada.speed=1")
 

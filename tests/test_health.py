@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import assert_equal, rows, state
 
-from ganduel import health, train
-from ganduel.health import Health
+from ganduel.commands import train
+from ganduel.runs import health
+from ganduel.runs.health import Health
 
 LIMITS = {"spread": 0.1, "overfitting": 0.9, "accuracy": 0.999, "explosion": 1000, "vanishing": 1e-8, "ada": 0.98}
 FINE = {"accuracy/real": 0.8, "accuracy/fake": 0.7, "logits/real": 1.0, "logits/fake": -1.0}
@@ -42,7 +43,7 @@ def test_a_collapsed_generator_is_seen_within_two_checks(trainer):
 
 def test_an_alarm_is_told_once_and_stops_where_it_shall(train, capsys, monkeypatch):
     """Told, in the statistics too, saved, with pictures; and a resumed run does not tell it again."""
-    from ganduel.record import Recorder
+    from ganduel.runs.recorder import Recorder
 
     opened = Recorder.open
 
@@ -175,7 +176,7 @@ def test_every_game_is_looked_at_without_a_trace(trainer, model, packed, tmp_pat
 
 def test_one_status_line(train, capsys, monkeypatch):
     """Where there is no terminal: losses, what D gets right of reals, fakes and held-out reals, spread, health."""
-    from ganduel import logbook
+    from ganduel.runs import logbook
 
     monkeypatch.setattr(logbook, "PLAIN_SECONDS", 0)
     assert train("every.log=4 steps", "data.validation=20") == 0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ganduel import lazy
-from ganduel.errors import UserError
+from ganduel import lazy_regularization
+from ganduel.system.errors import UserError
 
 EVERY = 4  # one more step in four turns
 SETTINGS = {
@@ -34,7 +34,7 @@ def steady(optimizer: type, settings: dict, steps: list[float]) -> float:
 def test_turns_move_as_far(optimizer):
     """Constant gradients of 1 from the main loss and of 1 from the penalty, joined or in a step of its own."""
     settings = SETTINGS[optimizer]
-    corrected = settings | lazy.correct(optimizer, settings, {"r1": EVERY})
+    corrected = settings | lazy_regularization.correct(optimizer, settings, {"r1": EVERY})
     if optimizer is torch.optim.SGD:
         joined, apart = [2.0] * EVERY, [1.0] * EVERY + [float(EVERY)]
     else:  # the size of gradients that do not change is nothing to it
@@ -56,14 +56,14 @@ def test_turns_move_as_far(optimizer):
 )
 def test_turns_forget_as_much(optimizer, name):
     settings = SETTINGS[optimizer]
-    before, after = settings[name], lazy.correct(optimizer, settings, {"r1": EVERY})[name]
+    before, after = settings[name], lazy_regularization.correct(optimizer, settings, {"r1": EVERY})[name]
     before, after = torch.as_tensor(before), torch.as_tensor(after)
     assert torch.allclose(after ** (EVERY + 1), before**EVERY)
 
 
 def test_weight_decay_of_sgd_decays_as_much():
     settings = {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01}
-    corrected = settings | lazy.correct(torch.optim.SGD, settings, {"r1": EVERY})
+    corrected = settings | lazy_regularization.correct(torch.optim.SGD, settings, {"r1": EVERY})
     without = position(torch.optim.SGD, settings, [0.0] * EVERY * 200)
     assert without < 0.9
     assert position(torch.optim.SGD, corrected, [0.0] * (EVERY + 1) * 200) == pytest.approx(without, rel=1e-3)
@@ -71,14 +71,18 @@ def test_weight_decay_of_sgd_decays_as_much():
 
 def test_two_lazy_penalties_count_both():
     """One in every second turn and one in every fourth: seven steps in four turns."""
-    changed = lazy.correct(torch.optim.Adam, {"lr": 0.7, "betas": [0.5, 0.9]}, {"r1": 2, "r2": 4})
+    changed = lazy_regularization.correct(torch.optim.Adam, {"lr": 0.7, "betas": [0.5, 0.9]}, {"r1": 2, "r2": 4})
     assert changed["lr"] == pytest.approx(0.7 * 4 / 7)
 
 
 def test_what_is_left_out_is_pytorchs():
-    assert lazy.correct(torch.optim.SGD, {}, {"r1": 4}) == {"lr": 0.001, "momentum": 0, "weight_decay": 0}
+    assert lazy_regularization.correct(torch.optim.SGD, {}, {"r1": 4}) == {
+        "lr": 0.001,
+        "momentum": 0,
+        "weight_decay": 0,
+    }
 
 
 def test_an_optimizer_without_a_correction():
     with pytest.raises(UserError, match=r"regularizer\.r1\.every=4 is not known to suit torch\.optim\.Adagrad"):
-        lazy.correct(torch.optim.Adagrad, {"_target_": "torch.optim.Adagrad"}, {"r1": 4})
+        lazy_regularization.correct(torch.optim.Adagrad, {"_target_": "torch.optim.Adagrad"}, {"r1": 4})

@@ -12,10 +12,10 @@ from ganduel import randomness
 from ganduel.augment import Chain, Transform
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
-from ganduel.data.recipe import Recipe
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
-from ganduel.errors import UserError
+from ganduel.data.transform import Recipe
+from ganduel.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import yaml
 from conftest import assert_penalty_has_the_right_derivative, sizes
 from torch import nn
 
-from ganduel import config
-from ganduel.build import locate
+from ganduel.config.build import locate
+from ganduel.config.compose import config_dir
 from ganduel.models.dcgan import convolution, upconvolution
 from ganduel.models.layers import SelfAttention, normalise_spectrally
 from ganduel.models.style import Adaptive, Demodulated, Mapping
@@ -25,7 +25,7 @@ def seed() -> None:
 
 @cache
 def options(model: str) -> dict[str, Any]:
-    return yaml.safe_load((config.config_dir() / "model" / f"{model}.yaml").read_text())["model"]
+    return yaml.safe_load((config_dir() / "model" / f"{model}.yaml").read_text())["model"]
 
 
 def network(model: str, player: str, **changes: Any) -> nn.Module:

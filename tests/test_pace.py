@@ -5,8 +5,8 @@ import math
 import pytest
 from conftest import rows
 
-from ganduel.errors import UserError
 from ganduel.pace import Clock, Duration, Gate, Pace
+from ganduel.system.errors import UserError
 
 UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False}
 

@@ -16,13 +16,13 @@ import torch
 from conftest import about, picture
 from PIL import Image
 
-from ganduel.data import doctor, packing, sources
+from ganduel.data import inspection, packing, sources
 from ganduel.data.packing import complete, packed_path
-from ganduel.data.recipe import Recipe, _look, to_array
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store, suffix
+from ganduel.data.transform import Recipe, _look, to_array
 from ganduel.data.workers import TASK
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 RGB = Recipe(resolution=8, channels=3, crop=None, resize="lanczos")
 GREY = Recipe(resolution=8, channels=1, crop=None, resize="lanczos")
@@ -524,9 +524,9 @@ def test_near_duplicates(tmp_path: Path) -> None:
     arrays += [faint, arrays[7], arrays[9][:, ::-1]]
     names = [str(i) for i in range(len(arrays))]
     looks = np.frombuffer(b"".join(_look(Image.fromarray(a)) for a in arrays), "<u8").reshape(-1, 4)
-    found = doctor.near_duplicates(looks, names, 64)
+    found = inspection.near_duplicates(looks, names, 64)
     assert found == {"near_duplicates": 2, "near_pairs": [["3", "200"], ["7", "201"]]}
-    assert doctor.near_duplicates(looks, names, 32)["near_duplicates"] is None
+    assert inspection.near_duplicates(looks, names, 32)["near_duplicates"] is None
     assert int(np.unpackbits((looks[3] ^ looks[200]).view(np.uint8)).sum()) > 0  # alike, not equal
 
 
@@ -534,8 +534,10 @@ def test_checksum(data_folder: Path) -> None:
     for recipe in (RGB, Recipe(136, 3, None, "lanczos")):
         path = pack_folder(data_folder, recipe)
         file = path.with_suffix(suffix(about(path)["compressed"]))
-        assert doctor.intact(open_store(path, about(path), None), about(path)["content"])
+        assert inspection.intact(open_store(path, about(path), None), about(path)["content"])
         raw = bytearray(file.read_bytes())
         raw[len(raw) // 2] ^= 1
         file.write_bytes(raw)
-        assert complete(path, None) and not doctor.intact(open_store(path, about(path), None), about(path)["content"])
+        assert complete(path, None) and not inspection.intact(
+            open_store(path, about(path), None), about(path)["content"]
+        )

@@ -12,7 +12,7 @@ from conftest import picture
 from PIL import Image
 from test_report import line, write_run
 
-from ganduel import cli
+from ganduel.commands import cli
 from ganduel.report import curves, page, runs
 
 RATES = 0.0001, 0.00001, 0.5

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from conftest import MODELS, largest_difference
 
-from ganduel import config
-from ganduel.errors import UserError
+from ganduel.config.compose import config_dir
+from ganduel.system.errors import UserError
 
 Cell = dict[str, str]
 
@@ -22,7 +22,7 @@ NONE = "none"
 
 def options(group: str) -> list[str]:
     """All files of a group: new ones join by themselves."""
-    return sorted(path.stem for path in (config.config_dir() / group).glob("*.yaml"))
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 # Lighter than usual: plain gradient descent takes large gradients as they are, and diverges.
@@ -193,5 +193,5 @@ def summary() -> str:
 
 
 def test_the_documentation_lists_what_is_refused():
-    text = (config.config_dir().parent / "docs" / "combinations.md").read_text()
+    text = (config_dir().parent / "docs" / "combinations.md").read_text()
     assert summary() in text, f"docs/combinations.md is to say:\n{summary()}"

@@ -17,15 +17,18 @@ from conftest import MODELS, TINY, assert_equal, state
 from test_scripts import SCRIPTS
 from torch import nn
 
-from ganduel import build, cli, config, published
-from ganduel.errors import UserError
+from ganduel.commands import cli
+from ganduel.config import build
+from ganduel.config.compose import compose
+from ganduel.importing import stylegan2_ada
+from ganduel.system.errors import UserError
 
 SOURCE = "open('ran', 'w')"  # what the classes of a file carry as their source code
 CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
 
 
 def game(*overrides: str) -> Any:
-    composed = config.compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
+    composed = compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
     torch.manual_seed(0)
     return build.game(composed["model"], {}, []).eval()
 
@@ -102,14 +105,14 @@ def test_all_weights_come_over(publish, overrides):
         for parameter in other.parameters():
             parameter += 1
     path = publish(G=persistent(other.generators["G"]), D=persistent(discriminator), G_ema=persistent(generator))
-    read = {name: published.tensors(module) for name, module in published.read(path).items()}
+    read = {name: stylegan2_ada.tensors(module) for name, module in stylegan2_ada.read(path).items()}
     for name, network in (("G", other.generators["G"]), ("D", discriminator), ("G_ema", generator)):
-        ours = published.ours(read[name])
+        ours = stylegan2_ada.ours(read[name])
         assert_equal(dict(sorted(ours.items())), dict(sorted(network.state_dict().items())))
-    found = published.settings(read["G"], read["D"])
+    found = stylegan2_ada.settings(read["G"], read["D"])
     remade = game(*overrides, *(f"{key}={value}" for key, value in found.items()))
-    remade.generators["G"].load_state_dict(published.ours(read["G_ema"]))
-    remade.discriminators["D"].load_state_dict(published.ours(read["D"]))
+    remade.generators["G"].load_state_dict(stylegan2_ada.ours(read["G_ema"]))
+    remade.discriminators["D"].load_state_dict(stylegan2_ada.ours(read["D"]))
     seed = torch.arange(4)
     images = one.sample(one.generators, seed)
     assert torch.equal(images, remade.sample(remade.generators, seed))
@@ -181,7 +184,7 @@ def storage_that_calls() -> bytes:
 def test_hostile_files_are_refused_and_nothing_runs(publish, hostile, message):
     path = publish(G=hostile)
     with pytest.raises(UserError, match=message) as refused:
-        published.read(path)
+        stylegan2_ada.read(path)
     assert "\n" not in str(refused.value) and not Path("ran").exists()
 
 
@@ -196,7 +199,7 @@ def test_functions_of_the_reader_cannot_be_changed(tmp_path):
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x04ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00aK\x01sb.")
     with pytest.raises(UserError, match="changes a function"):
-        published.read(path)
+        stylegan2_ada.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1]), pickle.dumps({"G": {}})])
@@ -204,17 +207,17 @@ def test_what_is_no_published_network_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "network.pkl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"network.pkl: is (damaged or )?no pickle of StyleGAN2-ADA"):
-        published.read(path)
+        stylegan2_ada.read(path)
     with pytest.raises(UserError, match="cannot be read"):
-        published.read(tmp_path / "none.pkl")
+        stylegan2_ada.read(tmp_path / "none.pkl")
 
 
 def test_other_filters_and_architectures_are_refused():
     names = OrderedDict(persistent(game().generators["G"]).state_dict())
     with pytest.raises(UserError, match="resample_filter is another filter"):
-        published.ours(names | {"synthesis.b8.resample_filter": torch.ones(4, 4)})
+        stylegan2_ada.ours(names | {"synthesis.b8.resample_filter": torch.ones(4, 4)})
     discriminator = game().discriminators["D"].state_dict()
     with pytest.raises(UserError, match="not of the architecture skip"):
-        published.settings({k: v for k, v in names.items() if "b8.torgb" not in k}, discriminator)
+        stylegan2_ada.settings({k: v for k, v in names.items() if "b8.torgb" not in k}, discriminator)
     with pytest.raises(UserError, match="discriminator is of the architecture skip"):
-        published.settings(names, discriminator | {"b8.fromrgb.weight": torch.ones(1)})
+        stylegan2_ada.settings(names, discriminator | {"b8.fromrgb.weight": torch.ones(1)})

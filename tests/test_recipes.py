@@ -10,10 +10,12 @@ import yaml
 from conftest import pair, sizes
 from expected_times import jobs, swept
 
-from ganduel import build, cli, config
+from ganduel.commands import cli
+from ganduel.config import build
+from ganduel.config.compose import compose, config_dir
 from ganduel.game import Game
 
-NAMES = sorted(p.stem for p in (config.config_dir() / "experiment").glob("*.yaml"))
+NAMES = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
 DATA = ("data=digits",)  # whatever a recipe's own data set is, it may not be here
 PAIRS = {name for name in NAMES if name.startswith("horse2zebra")}
 SWEEPS = {
@@ -29,7 +31,7 @@ SWEEPS = {
 
 def small(name: str) -> list[str]:
     """Overrides that make a recipe's networks tiny, layer by layer."""
-    model = config.compose("train", [f"experiment={name}", *DATA])["model"]
+    model = compose("train", [f"experiment={name}", *DATA])["model"]
     overrides = ["model.channels=4"] if "channels" in model else []
     overrides += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
     for player in ("generator", "discriminator"):
@@ -55,7 +57,7 @@ def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
 
 
 def file(name: str) -> str:
-    return (config.config_dir() / "experiment" / f"{name}.yaml").read_text()
+    return (config_dir() / "experiment" / f"{name}.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
@@ -71,7 +73,7 @@ def test_headers(name):
 
 def variants(name: str, *overrides: str) -> list[dict[str, Any]]:
     """The configurations that a sweep stands for."""
-    return [config.compose("train", [f"experiment={name}", *DATA, *overrides, *job]) for job in jobs(name)]
+    return [compose("train", [f"experiment={name}", *DATA, *overrides, *job]) for job in jobs(name)]
 
 
 def test_every_sweep_is_listed():
@@ -114,7 +116,7 @@ def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(PAIRS - {"horse2zebra_paper"}))
 def test_what_report_r4_changes(name):
     """Of the CycleGAN paper, but for the size, the generator and what it does to the images."""
-    recipe, paper = (config.compose("train", [f"experiment={n}"]) for n in (name, "horse2zebra_paper"))
+    recipe, paper = (compose("train", [f"experiment={n}"]) for n in (name, "horse2zebra_paper"))
     assert (paper["data"]["resolution"], round(256 * paper["data"]["margin"]), paper["data"]["mirror"]) == (
         256,
         30,
@@ -162,7 +164,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_networks_are_those_of_the_reports(name):
     shape = ("data.resolution=28",) if "mnist" in name else ("data.resolution=64", "data.channels=3")
-    composed = config.compose("train", [f"experiment={name}", *DATA, *shape])
+    composed = compose("train", [f"experiment={name}", *DATA, *shape])
     with torch.device("meta"):  # shapes without numbers
         game = build.game(composed["model"], composed["augment"], [])
         generator, discriminator = game.generators["G"], game.discriminators["D"]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ganduel import cli
-from ganduel.report import __main__ as report
+from ganduel.commands import cli, report
 from ganduel.report.runs import markdown, read, settings
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_equal, rows, state
 
-from ganduel.run import RunFolder, differences
+from ganduel.runs.folder import RunFolder, differences
 
 RUN = Path("runs/tiny")
 PENALTY = ("regularizer=[r1]", "regularizer.r1.every=3")  # a phase that is not due in every step

@@ -13,10 +13,12 @@ from conftest import MODELS, TINY
 from PIL import Image, ImageSequence
 
 import ganduel
-from ganduel import checkpoint, cli
+from ganduel.commands import cli
 from ganduel.data.loading import to_bytes
-from ganduel.errors import UserError
-from ganduel.sampling import films, latents, parse_seeds
+from ganduel.runs import checkpoint
+from ganduel.sampling import films, latents
+from ganduel.sampling.sampler import parse_seeds
+from ganduel.system.errors import UserError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from conftest import rows
 from torch.optim import lr_scheduler
 
 from ganduel import schedules
-from ganduel.errors import UserError
 from ganduel.pace import Clock
+from ganduel.system.errors import UserError
 
 CLOCK = Clock(images_per_iteration=30, steps_per_iteration=1, images_per_epoch=100)
 RATE = 5e-4

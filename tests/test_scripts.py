@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganduel import checkpoint, config
-from ganduel.evaluation.features import DigitClassifier
+from ganduel.config.compose import compose
+from ganduel.evaluation.digit_classifier import DigitClassifier
+from ganduel.runs import checkpoint
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -153,9 +154,9 @@ def test_mnist_table_trains_six_models_alike(monkeypatch):
     monkeypatch.setattr(table.subprocess, "run", lambda command, **how: commands.append(command[2:]))
     monkeypatch.setattr(sys, "argv", ["mnist_table.py", "--turns=7", "--root=digits", "--runs=out"])
     table.main()
-    rows = [config.compose("train", overrides) for module, *overrides in commands if module == "ganduel.train"]
+    rows = [compose("train", overrides) for module, *overrides in commands if module == "ganduel.train"]
     assert [row["name"] for row in rows] == [
         f"mnist_table/{name}" for name in ("vanilla", "dcgan", "lsgan", "wgan", "wgan_gp", "resnet")
     ]
     assert {(row["duration"], row["batch_size"], row["data"]["resolution"]) for row in rows} == {("7 steps", 64, 32)}
-    assert commands[-1] == ["ganduel.report", "out/mnist_table"]
+    assert commands[-1] == ["ganduel.commands.report", "out/mnist_table"]

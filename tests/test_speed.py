@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import MODELS, NO_BATCH_NORM, largest_difference
 
-from ganduel import setup, speed
+from ganduel import setup
 from ganduel.augment import Transform
-from ganduel.errors import UserError
-from ganduel.forecast import forecast, unchanged
+from ganduel.speed import graphs
+from ganduel.speed.forecast import forecast, unchanged
+from ganduel.system.errors import UserError
 from ganduel.trainer import Move
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=2")
@@ -55,13 +56,13 @@ RECORDED = {
 def test_recorded_phases_train_the_same(trainer, case):
     """With the defaults of each model; over falling rates, lazy phases, shared fakes, dropout, ADA and statistics."""
     one, other = (trainer(*RECORDED[case], model=case.split(",")[0]) for _ in range(2))
-    recorded = speed.replay(one, recorder(one), required=True)
+    recorded = graphs.replay(one, recorder(one), required=True)
     for i in range(8):
         for each in (one, other):
             each.step()
             if i == 4:
                 each.stats.reset()  # as for a line of the logs
-    assert any(graph.runs > speed.WARM_UP + 2 for graph in recorded.graphs.values())
+    assert any(graph.runs > graphs.WARM_UP + 2 for graph in recorded.graphs.values())
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     assert one.stats.means() == pytest.approx(other.stats.means(), abs=1e-5)
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
@@ -77,7 +78,7 @@ def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
         for record in (False, True):
             one = trainer(*overrides)
             if record:
-                speed.replay(one, recorder(one), required=True)
+                graphs.replay(one, recorder(one), required=True)
             for _ in range(12):
                 one.step()
             counts = {int(b) for name, b in one.game.generators.named_buffers() if name.endswith("num_batches_tracked")}
@@ -87,7 +88,7 @@ def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
 def test_dropout_in_micro_batches_is_not_recorded(trainer):
     """It draws anew for each part, which no recording can be told."""
     one = trainer("model.discriminator.dropout=0.5", "micro_batch=4")
-    speed.replay(one, recorder(one), required=True)
+    graphs.replay(one, recorder(one), required=True)
     with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout draws anew for every micro batch"):
         one.step()
 
@@ -96,7 +97,7 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     def reason(*overrides, **how):
         one = trainer(*overrides, **how)
         one.device = torch.device("cuda")
-        return speed.unrecordable(one)
+        return graphs.unrecordable(one)
 
     assert reason() is None and reason("augment=[ada]") is None
     assert "the gate decides on the host" in reason("pace=gated")
@@ -110,12 +111,12 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     one = trainer("augment=[instance_noise]")
     one.device = torch.device("cuda")
     one.game.augment["D"].transforms.append(Moving())
-    assert "Moving is another in every step" in speed.unrecordable(one)
+    assert "Moving is another in every step" in graphs.unrecordable(one)
     half = trainer()
     half.device, half.dtype = torch.device("cuda"), torch.float16
-    assert "precision=fp16" in speed.unrecordable(half)
+    assert "precision=fp16" in graphs.unrecordable(half)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "one process" in speed.unrecordable(half)
+    assert "one process" in graphs.unrecordable(half)
 
 
 def test_cuda_graphs_need_cuda(train, capsys):
@@ -126,7 +127,7 @@ def test_cuda_graphs_need_cuda(train, capsys):
 
 def test_a_recording_that_fails_says_so(trainer):
     one = trainer()
-    speed.replay(one, refusing, required=True)
+    graphs.replay(one, refusing, required=True)
     with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be recorded .*; set cuda_graphs=false"):
         for _ in range(4):
             one.step()
@@ -138,7 +139,7 @@ def refusing(do):
 
 def test_a_recording_that_fails_is_done_without(trainer, capsys):
     one, other = trainer(*NO_BATCH_NORM), trainer(*NO_BATCH_NORM)
-    speed.replay(one, refusing, required=False)
+    graphs.replay(one, refusing, required=False)
     for _ in range(6):
         one.step()
         other.step()
@@ -150,8 +151,8 @@ def test_a_recording_that_fails_is_done_without(trainer, capsys):
 def test_every_recording_leaves_its_own_gradients(trainer):
     """Where alarms look for those of a player's last step."""
     one = trainer(*LAZY)
-    recorded = speed.replay(one, lambda do: (lambda: None, do()), required=True)
-    for _ in range(2 * speed.WARM_UP + 4):
+    recorded = graphs.replay(one, lambda do: (lambda: None, do()), required=True)
+    for _ in range(2 * graphs.WARM_UP + 4):
         one.step()
     player, batch = one.players["D"], one.draw(one.pace.turns[0])
     for phase in (*player.phases, *player.phases):
@@ -164,12 +165,12 @@ def test_every_recording_leaves_its_own_gradients(trainer):
 def test_a_state_that_is_loaded_ends_recordings(trainer):
     """It lies elsewhere in memory, where the old ones would not look; a forecast loads one too."""
     one = trainer()
-    recorded = speed.replay(one, recorder(one), required=True)
+    recorded = graphs.replay(one, recorder(one), required=True)
     forecast(one)  # long enough for the recordings that it is about
     assert one.iteration == 0 and not recorded.graphs
-    for _ in range(speed.WARM_UP + 1):
+    for _ in range(graphs.WARM_UP + 1):
         one.step()
-    assert all(graph.runs == speed.WARM_UP + 1 for graph in recorded.graphs.values())
+    assert all(graph.runs == graphs.WARM_UP + 1 for graph in recorded.graphs.values())
     one.load_state_dict(one.state_dict())
     assert not recorded.graphs
 
@@ -185,7 +186,7 @@ def test_compiled_networks_train_the_same(trainer, model):
 
     one, other = (trainer(*(LAZY if model == "dcgan" else ()), model=model) for _ in range(2))
     torch._dynamo.reset()
-    speed.compile_networks(one, backend)
+    graphs.compile_networks(one, backend)
     for _ in range(2):
         one.step()
         other.step()
@@ -200,7 +201,7 @@ def test_what_cannot_be_compiled_says_so(trainer):
 
     one = trainer()
     torch._dynamo.reset()
-    speed.compile_networks(one, backend)
+    graphs.compile_networks(one, backend)
     with pytest.raises(UserError, match=r"compile=true: .*no compiler here.*set compile=false"):
         one.step()
 

@@ -21,16 +21,16 @@ from conftest import NO_BATCH_NORM, about, assert_equal, largest_difference, row
 from fake_s3 import BUCKET, Store, serve
 from test_distributed import torchrun
 
-from ganduel import cli
+from ganduel.commands import cli
 from ganduel.data import packing, streaming
-from ganduel.data.doctor import intact
+from ganduel.data.inspection import intact
 from ganduel.data.loading import MIXED, _order, _shards, open_images
 from ganduel.data.packing import complete
-from ganduel.data.recipe import Recipe
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store
 from ganduel.data.streaming import Directory, Place, Shards, place
-from ganduel.errors import UserError
+from ganduel.data.transform import Recipe
+from ganduel.system.errors import UserError
 
 COUNT = 500
 RECIPE = Recipe(resolution=8, channels=3, crop=None, resize="box")

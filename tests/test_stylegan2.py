@@ -11,13 +11,16 @@ import torch
 from conftest import MODELS, assert_equal, largest_difference
 from test_scripts import script
 
-from ganduel import build, config, randomness, summary
-from ganduel.errors import UserError
+from ganduel import randomness
+from ganduel.config import build
+from ganduel.config.compose import compose
 from ganduel.game import Critic, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
 from ganduel.regularizers import PathLength
+from ganduel.runs import summary
+from ganduel.system.errors import UserError
 from ganduel.trainer import Move
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -27,7 +30,7 @@ PLAIN = ("augment=[]", "optimizer=sgd")
 
 
 def game(*overrides: str) -> NoiseGame:
-    composed = config.compose("train", [*SMALL, *overrides])
+    composed = compose("train", [*SMALL, *overrides])
     torch.manual_seed(0)
     made = build.game(composed["model"], {}, [])
     assert isinstance(made, NoiseGame)
@@ -58,7 +61,7 @@ REPORTED = {
 
 @needs_reference
 def test_every_layer_has_the_published_sizes():
-    composed = config.compose("train", ["model=stylegan2_ada", "data.resolution=64", "data.channels=3"])
+    composed = compose("train", ["model=stylegan2_ada", "data.resolution=64", "data.channels=3"])
     made = build.game(composed["model"], {}, [])
     for player, network in (("G", made.generators["G"]), ("D", made.discriminators["D"])):
         published = json.loads((REFERENCE / f"stylegan2_ada_64_{player}_shapes.json").read_text())
@@ -89,7 +92,7 @@ def test_the_automatic_configuration():
     """By resolution and batch: what the paper's configuration for one GPU has."""
 
     def automatic(*overrides: str) -> tuple:
-        c = config.compose("train", ["model=stylegan2_ada", *overrides])
+        c = compose("train", ["model=stylegan2_ada", *overrides])
         rates = {player["lr"] for player in c["optimizer"].values()}
         r1 = c["regularizer"]["r1_stylegan"]["weight"]
         return c["batch_size"], c["model"]["channel_base"], rates, c["ema"]["half_life"], pytest.approx(2 * r1)

@@ -10,11 +10,11 @@ from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import randomness, setup
 from ganduel.augment import Chain, Transform
-from ganduel.errors import UserError
 from ganduel.game import Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1, r2
 from ganduel.stats import Stats, merged
+from ganduel.system.errors import UserError
 from ganduel.trainer import Move, Trainer, phases
 
 NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 import ganduel
-from ganduel import cli
+from ganduel.commands import cli
 from ganduel.data.loading import normalise, to_bytes
-from ganduel.errors import UserError
-from ganduel.sampling import translated
+from ganduel.sampling.sampler import translated
 from ganduel.sampling.translation import placed
+from ganduel.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

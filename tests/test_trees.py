@@ -16,9 +16,9 @@ import lmdb
 import numpy as np
 import pytest
 
-from ganduel.data import trees
-from ganduel.data.trees import Folder, Lmdb, Tar, Zip, open_tree
-from ganduel.errors import UserError
+from ganduel.data import archives
+from ganduel.data.archives import Folder, Lmdb, Tar, Zip, open_tree
+from ganduel.system.errors import UserError
 
 RANDOM = np.random.default_rng(0)
 FILES = {
@@ -216,10 +216,10 @@ def declare(path: Path, name: str, size: int, compressed: int) -> None:
 @pytest.mark.parametrize(
     ("size", "compressed", "refused"),
     [
-        (trees.LARGEST, trees.LARGEST // 2, False),
-        (trees.LARGEST + 1, trees.LARGEST // 2, True),
-        (trees.SUSPECT + 1, trees.SUSPECT // 1000, True),
-        (trees.SUSPECT, 1000, False),
+        (archives.LARGEST, archives.LARGEST // 2, False),
+        (archives.LARGEST + 1, archives.LARGEST // 2, True),
+        (archives.SUSPECT + 1, archives.SUSPECT // 1000, True),
+        (archives.SUSPECT, 1000, False),
     ],
 )
 def test_a_zip_bomb_is_refused_by_what_it_declares(tmp_path: Path, size: int, compressed: int, refused: bool) -> None:
@@ -236,7 +236,7 @@ def test_a_zip_bomb_is_refused_by_what_it_declares(tmp_path: Path, size: int, co
 def test_a_real_zip_bomb_is_not_inflated(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.jpg", "w") as member:
-        for _ in range(trees.SUSPECT // (1 << 20) + 1):
+        for _ in range(archives.SUSPECT // (1 << 20) + 1):
             member.write(bytes(1 << 20))
     declare(path, "bomb.jpg", 1000, path.stat().st_size)  # what it declares is all that is read
     tracemalloc.start()
@@ -250,7 +250,7 @@ def test_a_real_zip_bomb_is_not_inflated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_a_tar_bomb_is_refused_by_what_it_declares(tmp_path: Path, kind: str) -> None:
     member = tarfile.TarInfo("bomb.jpg")
-    member.size = trees.LARGEST + 1
+    member.size = archives.LARGEST + 1
     path = tmp_path / f"x.{kind}"
     path.write_bytes({"tar": bytes, "tar.gz": gzip.compress}[kind](member.tobuf() + bytes(4096)))  # type: ignore[operator]
     with pytest.raises(UserError, match=r"declares 268 MB for bomb\.jpg"):

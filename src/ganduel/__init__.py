@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ganduel.sampling import Sampler
+    from ganduel.sampling.sampler import Sampler
 
 __version__ = "0.1.0"
 
 
 def load(path: str | Path, **settings: Any) -> "Sampler":
-    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are those of `sampling.Sampler`.
+    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are those of `sampling.sampler.Sampler`.
 
         model = load("runs/dcgan-mnist")            # or device="cuda", truncation=0.7, ema=False ...
         model.sample(16, seed=0)                    # float32 (16, C, H, W) in [-1, 1]
@@ -23,6 +23,6 @@ def load(path: str | Path, **settings: Any) -> "Sampler":
 
     PyTorch is imported by the first call. Raises `errors.UserError` for what cannot be loaded.
     """
-    from ganduel.sampling import Sampler
+    from ganduel.sampling.sampler import Sampler
 
     return Sampler(path, **settings)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 SHOWN = 64  # images of the pictures made during training
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 
 class Turn(NamedTuple):

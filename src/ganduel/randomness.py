@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from ganduel.device import move
+from ganduel.system.device import move
 
 
 def _signed(x: int) -> int:

@@ -7,20 +7,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganduel import build, checkpoint, distributed, randomness, speed
+from ganduel import randomness
 from ganduel.augment import Chain
-from ganduel.data import doctor
+from ganduel.config import build
+from ganduel.data import inspection
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
-from ganduel.device import configure, precision
 from ganduel.ema import EMA
-from ganduel.errors import UserError
-from ganduel.evaluation.features import check_features
+from ganduel.evaluation.digit_classifier import check_features
 from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Duration, Gate
 from ganduel.regularizers import PathLength, Regularizer
-from ganduel.terminal import say
+from ganduel.runs import checkpoint
+from ganduel.speed import graphs
+from ganduel.system import distributed
+from ganduel.system.device import configure, precision
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
 
 NETWORKS = "generators.", "discriminators."
@@ -109,9 +113,9 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         device=device,
     )
     if config["compile"]:
-        speed.compile_networks(trainer)
+        graphs.compile_networks(trainer)
     if config["cuda_graphs"] is not False:
-        speed.record_phases(trainer, required=config["cuda_graphs"] is True)
+        graphs.record_phases(trainer, required=config["cuda_graphs"] is True)
     if distributed.is_main():
         for warning in doubts(game, loss, penalties):
             say(f"warning: {warning}")
@@ -215,7 +219,7 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
     if chain.adaptive:
         raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
     path = distributed.in_turn(
-        lambda: prepare(data, config["workers"], config["allow"], tell=lambda about: say(doctor.report(about)))
+        lambda: prepare(data, config["workers"], config["allow"], tell=lambda about: say(inspection.report(about)))
     )
     images = open_images(path, data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
     return suited(images, domains)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ganduel import distributed
-from ganduel.errors import UserError
+from ganduel.system import distributed
+from ganduel.system.errors import UserError
 
 T = TypeVar("T")
 Sums = dict[str, Tensor]

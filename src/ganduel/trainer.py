@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import distributed, randomness
+from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair
-from ganduel.device import as_it_lies
 from ganduel.ema import EMA, decay
-from ganduel.errors import UserError
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Gate, Pace, Turn
 from ganduel.regularizers import Projection, Regularizer, still
 from ganduel.stats import Stats, merged
+from ganduel.system import distributed
+from ganduel.system.device import as_it_lies
+from ganduel.system.errors import UserError
 
 ACCURACIES = "accuracy/real", "accuracy/fake"
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganduel.errors import UserError
-from ganduel.files import file_hash, locked, make_folder, sync
-from ganduel.terminal import progress, say
+from ganduel.system.errors import UserError
+from ganduel.system.files import file_hash, locked, make_folder, sync
+from ganduel.system.terminal import progress, say
 
 TIMEOUT = 30  # seconds without a byte
 PAUSES = (1, 5, 20, 60)  # seconds before each new try after a broken connection

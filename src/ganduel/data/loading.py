@@ -14,8 +14,8 @@ from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
-from ganduel.device import move
-from ganduel.errors import UserError
+from ganduel.system.device import move
+from ganduel.system.errors import UserError
 
 Batch = dict[str, Tensor]
 MIXED = 8  # shards whose images are mixed at any time

@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from ganduel.data import doctor
-from ganduel.data.recipe import Prepared, Recipe, prepare
+from ganduel.data import inspection
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import FileWriter, labels_path, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
+from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
-from ganduel.errors import UserError
-from ganduel.files import file_hash, locked, make_folder, write_text
-from ganduel.terminal import progress
+from ganduel.system.errors import UserError
+from ganduel.system.files import file_hash, locked, make_folder, write_text
+from ganduel.system.terminal import progress
 
 FORMAT = 2
 LARGE = 128  # pixels a side above which images are stored compressed
@@ -217,9 +217,9 @@ class Packing:
             "modes": dict(done.modes.most_common()),
             "sizes": dict(done.sizes.most_common(10)),
             "labels": list(originals.label_names),
-            **doctor.statistics(done.sums, done.kept * self.recipe.resolution**2),
-            **doctor.identity(records["digest"]),
-            **doctor.near_duplicates(
+            **inspection.statistics(done.sums, done.kept * self.recipe.resolution**2),
+            **inspection.identity(records["digest"]),
+            **inspection.near_duplicates(
                 records["look"],
                 [name for name, keep in zip(originals.names, kept, strict=True) if keep],
                 self.recipe.resolution,

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ganduel import build
+from ganduel.config import build
+from ganduel.data.archives import ARCHIVES, PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
-from ganduel.data.recipe import Recipe, cores
 from ganduel.data.streaming import place
-from ganduel.data.trees import ARCHIVES, PACKED
-from ganduel.errors import UserError
-from ganduel.terminal import say
+from ganduel.data.transform import Recipe, cores
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 
 def prepare(

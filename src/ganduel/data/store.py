@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.data.recipe import decode_all
 from ganduel.data.streaming import Place, Shards
-from ganduel.errors import UserError
+from ganduel.data.transform import decode_all
+from ganduel.system.errors import UserError
 
 CHUNK = 512  # images read at once where all are wanted
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.data.recipe import decode_all
-from ganduel.errors import UserError
-from ganduel.files import locked, make_folder
+from ganduel.data.transform import decode_all
+from ganduel.system.errors import UserError
+from ganduel.system.files import locked, make_folder
 
 SHARD = 64 * 2**20  # bytes
 OPEN = 16  # shards that a process has open: more than training mixes

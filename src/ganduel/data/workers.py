@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ganduel.data.recipe import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals
+from ganduel.data.transform import Prepared, Recipe, prepare
 
 TASK = 32, 2**21  # at most so many images and about so many bytes go to a process at once
 FEW = 500  # images for which starting processes is not worth it

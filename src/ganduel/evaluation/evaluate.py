@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ganduel import __version__
 from ganduel.data.loading import to_bytes
-from ganduel.errors import UserError
 from ganduel.evaluation.extractors import Features
-from ganduel.evaluation.fid import FIDELITY_VERSION, Images, measure
+from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
 from ganduel.evaluation.paths import path_length
 from ganduel.game import Comparison
+from ganduel.system.errors import UserError
 
 # The values that are said, in this order; of several comparisons, with their names at the end.
 SHOWN = "fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganduel.data.recipe import decode
 from ganduel.data.sources import folder as find_images
-from ganduel.errors import UserError
-from ganduel.evaluation.fid import Images
+from ganduel.data.transform import decode
+from ganduel.evaluation.measure import Images
+from ganduel.system.errors import UserError
 
 
 class Folder:

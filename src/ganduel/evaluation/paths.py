@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.utils import create_sample_similarity
 
-from ganduel import distributed
 from ganduel.evaluation.extractors import hub, needed
-from ganduel.evaluation.fid import in_batches
+from ganduel.evaluation.measure import in_batches
+from ganduel.system import distributed
 
 STEP = 1e-4  # of the way
 LARGEST = 256  # pixels a side that are compared

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ganduel.config import leaves
-from ganduel.files import write_text
-from ganduel.schema import PATHS
+from ganduel.config.compose import leaves
+from ganduel.config.schema import PATHS
+from ganduel.system.files import write_text
 
 if TYPE_CHECKING:
-    from ganduel.sampling import Sampler
+    from ganduel.sampling.sampler import Sampler
 
 NAME = "README.md"
 SHOWN = ("model", "loss", "regularizer", "augment", "optimizer", "scheduler", "pace", "ema")  # settings that tell

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import instance_norm
 
 from ganduel import game
-from ganduel.errors import UserError, installed
 from ganduel.export.card import Exported
 from ganduel.models.cyclegan import InstanceNorm
+from ganduel.system.errors import UserError, installed
 
 if TYPE_CHECKING:
-    from ganduel.sampling import Sampler
+    from ganduel.sampling.sampler import Sampler
 
 NEAR = 1e-4  # how far images of the file may be from ours, which lie in [-1, 1]
 Inputs = dict[str, Tensor]

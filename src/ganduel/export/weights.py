@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganduel.errors import UserError, installed
 from ganduel.export.card import Exported
+from ganduel.system.errors import UserError, installed
 
 if TYPE_CHECKING:
-    from ganduel.sampling import Sampler
+    from ganduel.sampling.sampler import Sampler
 
 SUFFIX = ".safetensors"
 ABOUT = "ganduel"  # the key of what the checkpoint says, as JSON

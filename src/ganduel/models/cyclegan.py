@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, pad
 
-from ganduel import distributed, randomness
+from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair, normalise
 from ganduel.game import Batch, Comparison, Critic, Duel, Game
 from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d
+from ganduel.system import distributed
 
 STD = 0.02  # of all first weights (the paper's appendix)
 ROWS = 8  # test images of each domain in the pictures made during training

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import randomness
-from ganduel.errors import UserError
 from ganduel.game import Generator as Base
 from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
 from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
+from ganduel.system.errors import UserError
 
 Noise = Literal["random", "constant", "none"]
 NOISES = get_args(Noise)

@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from ganduel import __version__
-from ganduel.files import kimg
+from ganduel.config.schema import METRICS
 from ganduel.report.curves import COLOURS, chart, curves
 from ganduel.report.runs import RESULTS, Row, Run, cell, shown
-from ganduel.schema import METRICS
+from ganduel.system.files import kimg
 
 LIMIT = 5_000_000  # bytes of the whole page
 CURVES = 1_500_000  # of these at most, about, for curves

@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ganduel.config import leaves
-from ganduel.errors import UserError
-from ganduel.schema import METRICS
+from ganduel.config.compose import leaves
+from ganduel.config.schema import METRICS
+from ganduel.system.errors import UserError
 
 Row = dict[str, Any]
 """Column -> value of one run."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ganduel.sampling.grids import tile
+from ganduel.pictures import tile
 
 PANEL = 320  # pixels a side of what a figure shows of images, at least
 MARGIN, LINE = 16, 22

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ganduel.errors import UserError, installed
-from ganduel.files import make_folder
+from ganduel.system.errors import UserError, installed
+from ganduel.system.files import make_folder
 
 SIDE = 256  # pixels that a film has a side, at least, where its size is left to us
 QUALITY = 10  # ffmpeg's constant rate factor: 0 loses nothing, 18 is hard to tell from it

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import build
+from ganduel.config import build
 from ganduel.data.loading import to_bytes
-from ganduel.errors import UserError
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
-from ganduel.sampling import Sampler
+from ganduel.pictures import save_picture
 from ganduel.sampling.figures import Panel, compose, grid, plot
-from ganduel.sampling.grids import save_picture
+from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
+from ganduel.system.errors import UserError
 
 
 class Face(NamedTuple):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ganduel.data.loading import to_bytes
-from ganduel.errors import UserError
-from ganduel.sampling import Sampler, parse_seeds
+from ganduel.pictures import check_size, save_picture, tile
 from ganduel.sampling.films import save_gif, save_mp4
-from ganduel.sampling.grids import check_size, save_picture, tile
-from ganduel.terminal import progress
+from ganduel.sampling.sampler import Sampler, parse_seeds
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import progress
 
 METHODS = {"z": "slerp", "w": "lerp"}  # styles lie on no sphere
 

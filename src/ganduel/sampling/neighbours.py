@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ganduel.data.loading import ImageSet
-from ganduel.errors import UserError
-from ganduel.sampling import Sampler
+from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
-from ganduel.sampling.grids import check_size, save_picture
+from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
-from ganduel.terminal import progress, say
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import progress, say
 
 HELD = 2**26  # numbers of pixels that are compared at once
 USUAL = 1000  # held-out images that samples are held against

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ganduel.data.archives import PACKED
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.streaming import place
-from ganduel.data.trees import PACKED
-from ganduel.errors import UserError
-from ganduel.sampling import Sampler
+from ganduel.sampling.sampler import Sampler
+from ganduel.system.errors import UserError
 
 
 def trained_on(

@@ -9,13 +9,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ganduel.data.recipe import SMALLEST, in_mode, to_array
 from ganduel.data.sources import IMAGE_SUFFIXES, is_image
-from ganduel.errors import UserError
-from ganduel.files import make_folder
-from ganduel.sampling import Sampler
-from ganduel.sampling.grids import save_png
-from ganduel.terminal import progress, say
+from ganduel.data.transform import SMALLEST, in_mode, to_array
+from ganduel.pictures import save_png
+from ganduel.sampling.sampler import Sampler
+from ganduel.system.errors import UserError
+from ganduel.system.files import make_folder
+from ganduel.system.terminal import progress, say
 
 
 def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: str | None, direction: str) -> Path:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ganduel.data.download import File, Remote
 from ganduel.data.sources._shared import Originals, Source, by_folder, is_image, open_root, originals, stamp
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 REMOTE = Remote(
     "AFHQ",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ganduel.data.archives import file_stamp
 from ganduel.data.download import File, Remote
 from ganduel.data.sources._shared import Originals, Source, home, near, open_root, originals, stamp
-from ganduel.data.trees import file_stamp
-from ganduel.errors import UserError
-from ganduel.terminal import say
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 REMOTE = Remote(

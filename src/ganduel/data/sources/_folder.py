@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ganduel.data.archives import Tree
 from ganduel.data.sources._shared import IMAGE_SUFFIXES, Originals, Source, is_image, open_root, originals, stamp
-from ganduel.data.trees import Tree
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 PARTS = "train", "val", "valid", "validation", "test"
 

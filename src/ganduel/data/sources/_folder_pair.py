@@ -2,7 +2,7 @@
 
 from ganduel.data.download import File, Remote
 from ganduel.data.sources._shared import Originals, Source, by_folder, is_image, open_root, originals, stamp
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 PARTS = "trainA", "trainB", "testA", "testB"
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/"

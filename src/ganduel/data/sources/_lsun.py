@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from ganduel.data.archives import Lmdb, Zip, open_tree
 from ganduel.data.download import Remote, by_hand
 from ganduel.data.sources._shared import Originals, Source, near, stamp
-from ganduel.data.trees import Lmdb, Zip, open_tree
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 TRAIN = {"bedroom": 3_033_042}  # counts of official parts, where they are known
 VAL = 300

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ganduel.data.archives import LARGEST, Folder, Tree
 from ganduel.data.download import File, Remote, obtain
 from ganduel.data.sources._digits import in_memory
 from ganduel.data.sources._shared import Originals, Source, look, stamp
-from ganduel.data.trees import LARGEST, Folder, Tree
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 REMOTE = Remote(
     "MNIST",

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from ganduel.data.archives import Folder, open_tree
 from ganduel.data.download import File, Remote
 from ganduel.data.sources._shared import Originals, Source, home, is_image, near, open_root, originals, stamp
-from ganduel.data.trees import Folder, open_tree
-from ganduel.errors import UserError, suggest
+from ganduel.system.errors import UserError, suggest
 
 REMOTE = Remote(
     "Places365",

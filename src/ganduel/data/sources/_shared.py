@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ganduel.data.archives import ARCHIVES, PACKED, Folder, Keep, Tree, open_tree
 from ganduel.data.download import Remote, by_hand, obtain
-from ganduel.data.trees import ARCHIVES, PACKED, Folder, Keep, Tree, open_tree
-from ganduel.errors import UserError
-from ganduel.terminal import say
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 

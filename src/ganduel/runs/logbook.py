@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ganduel.run import RunFolder
-from ganduel.terminal import progress, say
+from ganduel.runs.folder import RunFolder
+from ganduel.system.terminal import progress, say
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of TensorBoard's dependencies

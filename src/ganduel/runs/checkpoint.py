@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 FORMAT = 1
 RUN = ("config", "data", "step", "images_seen", "state")  # what every checkpoint of a run has

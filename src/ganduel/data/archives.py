@@ -21,9 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from ganduel.errors import UserError
-from ganduel.files import locked, make_folder
-from ganduel.terminal import progress, say
+from ganduel.system.errors import UserError
+from ganduel.system.files import locked, make_folder
+from ganduel.system.terminal import progress, say
 
 Keep = Callable[[str], Any]  # whether a file is wanted, by its name below the tree, with slashes
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 Settings = dict[str, Any]
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganduel import checkpoint
 from ganduel.data.loading import ImageSet, Pair
-from ganduel.errors import UserError
-from ganduel.terminal import progress
+from ganduel.runs import checkpoint
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import progress
 
 VERSION = 1  # of the network and its training: numbers of different versions do not compare
 SIZE = 28  # pixels a side that the classifier sees

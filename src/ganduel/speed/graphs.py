@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganduel import distributed
 from ganduel.augment import Transform
-from ganduel.errors import UserError
 from ganduel.game import Batch, Duel
 from ganduel.stats import Stats
-from ganduel.terminal import say
+from ganduel.system import distributed
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 from ganduel.trainer import Move, Numbers, Trainer
 
 WARM_UP = 3  # steps before a phase is recorded, in which libraries choose and allocate

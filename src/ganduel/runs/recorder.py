@@ -9,21 +9,22 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ganduel import checkpoint, distributed
+from ganduel.config.schema import METRICS
 from ganduel.data.loading import to_bytes
-from ganduel.device import memory
-from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.game import SHOWN
-from ganduel.health import Health
-from ganduel.logbook import Logbook
-from ganduel.run import RunFolder, differences
+from ganduel.pictures import save_png, tile
+from ganduel.runs import checkpoint
+from ganduel.runs.folder import RunFolder, differences
+from ganduel.runs.health import Health
+from ganduel.runs.logbook import Logbook
 from ganduel.sampling import judging
-from ganduel.sampling.grids import save_png, tile
-from ganduel.schema import METRICS
 from ganduel.stats import merged
-from ganduel.terminal import say
+from ganduel.system import distributed
+from ganduel.system.device import memory
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 NETWORKS = ("G", "D", "G_ema")
 State = dict[str, Tensor]

@@ -18,18 +18,19 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ganduel import __version__, config
-from ganduel.errors import Interrupted, UserError
-from ganduel.schema import METRICS
+from ganduel import __version__
+from ganduel.config.compose import check_sweep, compose, config_dir, explain, finish, listed, parse, quote
+from ganduel.config.schema import METRICS
+from ganduel.system.errors import Interrupted, UserError
 
 # command -> (module whose main(config, overrides) does it, what it prints as its result)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "train": ("ganduel.train", lambda result: result["run"]),
-    "sample": ("ganduel.sample", lambda result: result["out"]),
-    "fid": ("ganduel.fid", lambda result: result["text"]),
-    "data": ("ganduel.data.__main__", lambda result: result["path"]),
-    "export": ("ganduel.export.__main__", lambda result: "\n".join(result["files"])),
-    "report": ("ganduel.report.__main__", lambda result: result["text"]),
+    "train": ("ganduel.commands.train", lambda result: result["run"]),
+    "sample": ("ganduel.commands.sample", lambda result: result["out"]),
+    "fid": ("ganduel.commands.fid", lambda result: result["text"]),
+    "data": ("ganduel.commands.data", lambda result: result["path"]),
+    "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
+    "report": ("ganduel.commands.report", lambda result: result["text"]),
 }
 
 
@@ -68,22 +69,22 @@ def command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    quoted = [config.quote(a) for a in arguments]
+    quoted = [quote(a) for a in arguments]
     try:
         try:
             read = _read(quoted)
             flags = [a for a in quoted if a not in (*read.overrides, "--")]
             typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
             if name == "report":
-                read.overrides = config.listed("runs", read.overrides)
-            config.parse(read.overrides)
+                read.overrides = listed("runs", read.overrides)
+            parse(read.overrides)
         except ValueError as error:
             return _fail(str(error), 2)
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
-                config.check_sweep(name, read.overrides)
+                check_sweep(name, read.overrides)
             return _through_hydra(name, flags, read.overrides)
-        perform(name, config.compose(name, read.overrides), typed)
+        perform(name, compose(name, read.overrides), typed)
         return 0
     except UserError as error:
         return _fail(str(error))
@@ -140,7 +141,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
                 with open_dict(composed):
                     composed.name = f"{composed.name}/{context.job.num}"
                 overrides = [o for o in overrides if not o.startswith("name=")] + [f"name={composed.name}"]
-            result = perform(name, config.finish(composed), overrides)
+            result = perform(name, finish(composed), overrides)
         except UserError as error:
             sys.exit(_fail(str(error)))
         except Interrupted as error:
@@ -155,11 +156,11 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
         elsewhere = [] if name == "train" else [f"hydra.sweep.dir='{scratch}'"]
         sys.argv = [f"gan-{name}", *flags, "--", *overrides, *elsewhere]
         try:
-            hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name=name)(job)()
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(job)()
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 2 if end.code else 0
         except (HydraException, OmegaConfBaseException) as error:
-            return _fail(config.explain(name, overrides, error))
+            return _fail(explain(name, overrides, error))
     if len(finished) > 1:
         _, value, folder = min(finished)
         print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)

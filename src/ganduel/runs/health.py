@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganduel import distributed, randomness
+from ganduel import randomness
+from ganduel.system import distributed
 from ganduel.trainer import Player, Trainer, split
 
 FEWEST, MOST = 8, 64  # images that a check looks at; in between, a batch

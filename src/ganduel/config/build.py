@@ -17,12 +17,12 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from ganduel import lazy
+from ganduel import lazy_regularization
 from ganduel.augment import Chain
-from ganduel.device import as_it_lies
-from ganduel.errors import UserError, describe, suggest
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
+from ganduel.system.device import as_it_lies
+from ganduel.system.errors import UserError, describe, suggest
 
 Config = dict[str, Any]
 
@@ -209,7 +209,7 @@ def optimizer(
     """
     _check_part(node, key, allow, ("params",))
     if every := {name: r.every for name, r in penalties.items() if r.every > 1}:
-        node = {**node, **lazy.correct(locate(node["_target_"], key, allow), node, every)}
+        node = {**node, **lazy_regularization.correct(locate(node["_target_"], key, allow), node, every)}
     if device.type not in ("cpu", "cuda"):
         node = {name: value for name, value in node.items() if name != "fused"}
     return part(node, key, allow, params=[as_it_lies(p.detach(), p) for p in networks.parameters()])

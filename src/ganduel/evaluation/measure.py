@@ -16,12 +16,13 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
-from ganduel import checkpoint, distributed
-from ganduel.device import out_of_memory
-from ganduel.errors import UserError
 from ganduel.evaluation.extractors import Features
-from ganduel.evaluation.neighbours import K_DENSITY, K_MANIFOLD, neighbourhoods
-from ganduel.terminal import say
+from ganduel.evaluation.manifold import K_DENSITY, K_MANIFOLD, neighbourhoods
+from ganduel.runs import checkpoint
+from ganduel.system import distributed
+from ganduel.system.device import out_of_memory
+from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # of every image; for FID moments will do
 LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4}  # images of each kind; of others 2

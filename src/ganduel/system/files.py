@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ganduel.errors import UserError
+from ganduel.system.errors import UserError
 
 try:
     import fcntl

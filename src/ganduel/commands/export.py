@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ganduel import build
+from ganduel.commands.sample import beside
+from ganduel.config import build
 from ganduel.export import card
-from ganduel.files import make_folder
-from ganduel.sample import beside
-from ganduel.sampling import Sampler
+from ganduel.sampling.sampler import Sampler
+from ganduel.system.files import make_folder
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -22,6 +22,6 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from ganduel import cli
+    from ganduel.commands import cli
 
     cli.export()

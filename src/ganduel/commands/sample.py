@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ganduel import build
-from ganduel.device import choose
-from ganduel.sampling import Sampler, parse_seeds
+from ganduel.config import build
+from ganduel.sampling.sampler import Sampler, parse_seeds
+from ganduel.system.device import choose
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -25,6 +25,6 @@ def beside(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    from ganduel import cli
+    from ganduel.commands import cli
 
     cli.sample()

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.data import doctor
+from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
 from ganduel.data.store import labels_path, open_store
 from ganduel.data.streaming import place
-from ganduel.errors import UserError
-from ganduel.files import file_hash
-from ganduel.sampling.grids import save_png, tile
-from ganduel.terminal import say
+from ganduel.pictures import save_png, tile
+from ganduel.system.errors import UserError
+from ganduel.system.files import file_hash
+from ganduel.system.terminal import say
 
 PREVIEW = 64  # images, spread over the whole set
 THUMBNAIL = 128  # pixels a side of the largest of them
@@ -34,7 +34,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
         return main(config, overrides)
     store = open_store(path, about, place(path, data))
-    say(doctor.report(about))
+    say(inspection.report(about))
     preview = path.with_suffix(".png")
     chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
     save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])), preview)
@@ -55,12 +55,12 @@ def intact(path: Path, about: dict[str, Any], data: dict[str, Any]) -> bool:
     """Whether a packed set can be opened and holds what was written."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
-        return labelled and doctor.intact(open_store(path, about, place(path, data)), about["content"])
+        return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])
     except (OSError, ValueError):
         return False
 
 
 if __name__ == "__main__":
-    from ganduel import cli
+    from ganduel.commands import cli
 
     cli.data()

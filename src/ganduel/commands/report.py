@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ganduel.errors import UserError
-from ganduel.files import make_folder, write_text
 from ganduel.report.page import page
 from ganduel.report.runs import find, markdown, read, results, settings
-from ganduel.terminal import say
+from ganduel.system.errors import UserError
+from ganduel.system.files import make_folder, write_text
+from ganduel.system.terminal import say
 
 
 def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -26,6 +26,6 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from ganduel import cli
+    from ganduel.commands import cli
 
     cli.report()

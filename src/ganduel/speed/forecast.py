@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganduel import distributed
-from ganduel.device import available, memory, out_of_memory, synchronise
-from ganduel.errors import UserError
+from ganduel.system import distributed
+from ganduel.system.device import available, memory, out_of_memory, synchronise
+from ganduel.system.errors import UserError
 from ganduel.trainer import Move, Trainer, assign_rate
 
 

@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ganduel.errors import UserError, describe, suggest
-from ganduel.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
+from ganduel.config.schema import CHOICES, METRICS, PATHS, RANGES, SCHEMAS
+from ganduel.system.errors import UserError, describe, suggest
 
 # What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -35,7 +35,7 @@ for _name, _formula in RESOLVERS.items():
 
 def config_dir() -> Path:
     """The configuration files: inside the installed package, else in the checkout around it."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
 

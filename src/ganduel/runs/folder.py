@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ganduel import checkpoint
-from ganduel.config import leaves
-from ganduel.errors import UserError
-from ganduel.files import kimg, locked, make_folder, sync, write_text
-from ganduel.terminal import say
+from ganduel.config.compose import leaves
+from ganduel.runs import checkpoint
+from ganduel.system.errors import UserError
+from ganduel.system.files import kimg, locked, make_folder, sync, write_text
+from ganduel.system.terminal import say
 
 # What may differ between a run and its continuation; the rest would make it another experiment.
 FREE = (

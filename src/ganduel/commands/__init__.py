@@ -1,0 +1,1 @@
+"""One module a command; `cli` reads the command line."""

@@ -1,0 +1,141 @@
+"""gan-fid: measure a checkpoint, or two folders of images."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganduel.commands.sample import beside
+from ganduel.evaluation.evaluate import describe, evaluate, versions
+from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.folders import Folder
+from ganduel.evaluation.measure import measure
+from ganduel.sampling.sampler import Sampler
+from ganduel.sampling.trained import trained_on
+from ganduel.system import distributed
+from ganduel.system.device import choose
+from ganduel.system.errors import UserError
+
+
+def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Returns the values with their provenance."""
+    if (config["ckpt"] is None) == (config["folders"] is None):
+        raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
+    counts(config["metric"]["samples"])
+    device = choose(config["device"])
+    distributed.start(device)
+    try:
+        with distributed.together():
+            return (of_folders if config["ckpt"] is None else of_checkpoint)(config, device)
+    finally:
+        distributed.stop()
+
+
+def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
+    sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
+    trained, settings = sampler.config, config["metric"]
+    images, cache = distributed.in_turn(lambda: trained_on(sampler, config["data"], config["workers"], config["allow"]))
+    kind = settings["features"] or trained["metric"]["features"]
+    weights = settings["weights"] or trained["metric"]["weights"]
+    features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
+    comparisons = sampler.game.comparisons(sampler.game.generators, images)
+    sizes = counts(settings["samples"])
+    found = []
+    for size in sizes:
+        repeats = [
+            evaluate(
+                comparisons,
+                features,
+                which=settings["which"],
+                samples=size,
+                seed=config["seed"] + repeat,
+                batch=config["batch"],
+                cache=cache,
+                ema=config["ema"],
+            )
+            for repeat in range(config["repeats"])
+        ]
+        row = {**repeats[0], **spread(repeats)}
+        row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
+        row |= {"images": sampler.content["images_seen"], "repeats": config["repeats"], "time": time.strftime("%FT%T")}
+        found.append(row)
+    if distributed.is_main() and (log := beside(sampler.path) / "metrics.jsonl").exists():
+        with open(log, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found)
+    return {"text": table(found), "rows": found} if len(found) > 1 else found[0]
+
+
+def counts(value: Any) -> list[int]:
+    """One number of images, or several. Raises UserError."""
+    found = value if isinstance(value, list) else [value]
+    if not found or not all(type(count) is int and count >= 2 for count in found):
+        raise UserError(
+            f"metric.samples={value} is not allowed; it takes a number of images, 2 or more, or a list of them"
+        )
+    return found
+
+
+def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean and, of several, standard deviation of every value."""
+    values = {name: [row[name] for row in rows] for name in rows[0] if isinstance(rows[0][name], float)}
+    result = {name: statistics.mean(v) for name, v in values.items()}
+    if len(rows) > 1:
+        result |= {f"{name}_repeats_std": statistics.stdev(v) for name, v in values.items()}
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """What becomes of every value with the number of images, in Markdown: mean, and of several repeats the standard
+    deviation and how large that is beside the mean."""
+    repeated = rows[0]["repeats"] > 1
+    values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
+    kinds = ("mean", "std", "relative") if repeated else ("mean",)
+    heads = ["images", *(f"{name}, {kind}" if repeated else name for name in values for kind in kinds)]
+    lines = [heads, ["---:"] * len(heads)]
+    for row in rows:
+        cells = [f"{next(row[key] for key in row if key.startswith('generated')):,}"]
+        for name in values:
+            mean, std = row[name], row.get(f"{name}_repeats_std", 0.0)
+            relative = f"{abs(std / mean):.1%}" if mean else "-"
+            cells += [f"{mean:.4g}", f"{std:.2g}", relative] if repeated else [f"{mean:.4g}"]
+        lines.append(cells)
+    repeats = f"{rows[0]['repeats']} times, with other samples each time; " if repeated else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
+
+
+def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Compare two folders of images, real first."""
+    if len(config["folders"]) != 2:
+        raise UserError(f"folders={config['folders']} is not allowed; it takes two, as in folders=[real,fake]")
+    real, fake = (Folder(path) for path in config["folders"])
+    settings = config["metric"]
+    if "ppl" in settings["which"]:
+        raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
+    kind = settings["features"] or "inception"
+    features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
+    values = measure(
+        fake.images,
+        real.images,
+        features,
+        settings["which"],
+        reference=None,
+        cache=None,
+        device=device,
+        batch=config["batch"],
+    )
+    row = {
+        **values,
+        "generated": fake.images.count,
+        "real": real.images.count,
+        "features": features.identity,
+        "note": features.note,
+        "data": f"{config['folders'][0]} {real.identity}",
+        "ema": config["ema"],
+        "seed": config["seed"],
+        "versions": versions(),
+    }
+    return {**row, "text": describe(row)}

@@ -1,0 +1,45 @@
+"""Pictures of many images, and PNG files."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from ganduel.system.errors import UserError
+from ganduel.system.files import make_folder
+
+LARGEST = 65_535  # pixels a side that image viewers still open
+
+
+def tile(images: Tensor, columns: int | None = None) -> Tensor:
+    """Images (N, C, H, W), uint8, side by side with two pixels between: (3, height, width). As square as can be by
+    default."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write one image (C, H, W), uint8, grey or RGB, so that no half of it is ever seen."""
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    temporary = path.with_name(path.name + ".tmp")
+    Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
+    temporary.replace(path)
+
+
+def save_picture(picture: Tensor, out: Path) -> Path:
+    """One PNG (3, H, W), uint8, where a user wants it; returns its path."""
+    path = out if out.suffix else out.with_suffix(".png")
+    if path.suffix != ".png":
+        raise UserError(f"out={out}: a picture is a PNG; give a name that ends in .png")
+    make_folder(path.parent, "out")
+    save_png(picture, path)
+    return path
+
+
+def check_size(rows: int, columns: int, size: Sequence[int]) -> None:
+    """Raise UserError for a picture of so many images (height, width) that viewers do not open."""
+    if max(rows * (size[0] + 2), columns * (size[1] + 2)) > LARGEST:
+        raise UserError(f"{rows} x {columns} images make a picture of over {LARGEST} pixels a side; take fewer seeds")
