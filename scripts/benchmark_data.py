@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ganduel.config.compose import compose, quote
+from ganduel.config.compose import compose
+from ganduel.config.keys import quote
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.packing import FORMAT
 from ganduel.data.prepare import origin, prepare

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ganduel.config import schema
-from ganduel.config.compose import config_dir
+from ganduel.config.keys import config_dir
 
 TOP = config_dir()
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*?))??(?: +# (?P<comment>.*))?")

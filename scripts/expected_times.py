@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganduel.config import build
-from ganduel.config.compose import compose, config_dir, parse
+from ganduel.config.compose import compose
+from ganduel.config.keys import config_dir, parse
 from ganduel.game import Generator
 from ganduel.models import winograd  # noqa: F401 - before tensors are fakes, which its constants must not be
 from ganduel.pace import Clock, Duration

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from ganduel.config import build
-from ganduel.config.compose import compose, quote
+from ganduel.config.compose import compose
+from ganduel.config.keys import quote
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation.evaluate import versions

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ganduel.config.compose import check_sweep, compose, listed, quote
+from ganduel.config.compose import check_sweep, compose
+from ganduel.config.keys import listed, quote
 from ganduel.system.errors import UserError
 
 PAGES = Path(__file__).parents[1] / "docs" / "reports"

@@ -10,7 +10,8 @@ import yaml
 from ganduel import losses, pace, regularizers
 from ganduel.augment import Transform
 from ganduel.config import build, schema
-from ganduel.config.compose import compose, config_dir
+from ganduel.config.compose import compose
+from ganduel.config.keys import config_dir
 from ganduel.game import Game, NoiseGame
 
 TOP = config_dir()

@@ -13,7 +13,7 @@ import yaml
 from test_recipes import NAMES
 
 import ganduel
-from ganduel.config.compose import config_dir, leaves
+from ganduel.config.keys import config_dir, leaves
 
 TOP = config_dir()
 DOCS = Path(__file__).parents[1] / "docs"

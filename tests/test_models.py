@@ -11,7 +11,7 @@ from conftest import assert_penalty_has_the_right_derivative, sizes
 from torch import nn
 
 from ganduel.config.build import locate
-from ganduel.config.compose import config_dir
+from ganduel.config.keys import config_dir
 from ganduel.models.dcgan import convolution, upconvolution
 from ganduel.models.layers import SelfAttention, normalise_spectrally
 from ganduel.models.style import Adaptive, Demodulated, Mapping

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from conftest import MODELS, largest_difference
 
-from ganduel.config.compose import config_dir
+from ganduel.config.keys import config_dir
 from ganduel.system.errors import UserError
 
 Cell = dict[str, str]

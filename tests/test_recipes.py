@@ -12,7 +12,8 @@ from expected_times import jobs, swept
 
 from ganduel.commands import cli
 from ganduel.config import build
-from ganduel.config.compose import compose, config_dir
+from ganduel.config.compose import compose
+from ganduel.config.keys import config_dir
 from ganduel.game import Game
 
 NAMES = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))

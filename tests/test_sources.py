@@ -16,7 +16,8 @@ from PIL import Image
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
 from ganduel.config import build
-from ganduel.config.compose import compose, config_dir
+from ganduel.config.compose import compose
+from ganduel.config.keys import config_dir
 from ganduel.data import download, sources
 from ganduel.data.download import Remote
 from ganduel.data.sources import Originals, Source, _afhq, _celeba, _places

@@ -9,6 +9,7 @@ from conftest import MODELS, NO_BATCH_NORM, largest_difference
 from ganduel import setup
 from ganduel.augment import Transform
 from ganduel.speed import graphs
+from ganduel.speed.compile import compile_networks
 from ganduel.speed.forecast import forecast, unchanged
 from ganduel.system.errors import UserError
 from ganduel.trainer import Move
@@ -186,7 +187,7 @@ def test_compiled_networks_train_the_same(trainer, model):
 
     one, other = (trainer(*(LAZY if model == "dcgan" else ()), model=model) for _ in range(2))
     torch._dynamo.reset()
-    graphs.compile_networks(one, backend)
+    compile_networks(one, backend)
     for _ in range(2):
         one.step()
         other.step()
@@ -201,7 +202,7 @@ def test_what_cannot_be_compiled_says_so(trainer):
 
     one = trainer()
     torch._dynamo.reset()
-    graphs.compile_networks(one, backend)
+    compile_networks(one, backend)
     with pytest.raises(UserError, match=r"compile=true: .*no compiler here.*set compile=false"):
         one.step()
 

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path, **settings: Any) -> "Sampler":
-    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are those of `sampling.sampler.Sampler`.
+    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are `Sampler`'s.
 
         model = load("runs/dcgan-mnist")            # or device="cuda", truncation=0.7, ema=False ...
         model.sample(16, seed=0)                    # float32 (16, C, H, W) in [-1, 1]

@@ -21,6 +21,7 @@ from ganduel.pace import Clock, Duration, Gate
 from ganduel.regularizers import PathLength, Regularizer
 from ganduel.runs import checkpoint
 from ganduel.speed import graphs
+from ganduel.speed.compile import compile_networks
 from ganduel.system import distributed
 from ganduel.system.device import configure, precision
 from ganduel.system.errors import UserError
@@ -113,7 +114,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         device=device,
     )
     if config["compile"]:
-        graphs.compile_networks(trainer)
+        compile_networks(trainer)
     if config["cuda_graphs"] is not False:
         graphs.record_phases(trainer, required=config["cuda_graphs"] is True)
     if distributed.is_main():

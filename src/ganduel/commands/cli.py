@@ -19,7 +19,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, config_dir, explain, finish, listed, parse, quote
+from ganduel.config.compose import check_sweep, compose, finish
+from ganduel.config.explain import explain
+from ganduel.config.keys import config_dir, listed, parse, quote
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
 

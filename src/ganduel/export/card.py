@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ganduel.config.compose import leaves
+from ganduel.config.keys import leaves
 from ganduel.config.schema import PATHS
 from ganduel.system.files import write_text
 

@@ -3,16 +3,14 @@ a checkpoint is: `ganduel.load`, gan-sample, gan-fid."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ganduel.export.card import Exported
-from ganduel.system.errors import UserError, installed
+from ganduel.runs.safetensors import ABOUT, SUFFIX
+from ganduel.system.errors import installed
 
 if TYPE_CHECKING:
     from ganduel.sampling.sampler import Sampler
-
-SUFFIX = ".safetensors"
-ABOUT = "ganduel"  # the key of what the checkpoint says, as JSON
 
 
 def save(sampler: "Sampler", folder: Path) -> Exported:
@@ -42,15 +40,3 @@ CALLS = {
     ("real",): "images = model.sample(16)  # float32 (16, C, H, W) in [-1, 1]; model.bytes(16) gives uint8",
     ("A", "B"): 'zebras = model.translate(horses, "A2B")  # (N, C, H, W) of any size, uint8 or float in [-1, 1]',
 }
-
-
-def load(path: Path) -> dict[str, Any]:
-    """What a checkpoint would hold, but for discriminators. Raises UserError for other files."""
-    safetensors = installed("safetensors", "export", f"reading {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[ABOUT])
-            return {**about, "state": {"ema": {name: file.get_tensor(name) for name in file.keys()}}}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        reason = "not made by gan-export" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged or no file of gan-export ({reason})") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ganduel.config.compose import leaves
+from ganduel.config.keys import leaves
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import UserError
 

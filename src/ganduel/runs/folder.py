@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ganduel.config.compose import leaves
+from ganduel.config.keys import leaves
 from ganduel.runs import checkpoint
 from ganduel.system.errors import UserError
 from ganduel.system.files import kimg, locked, make_folder, sync, write_text

@@ -1,0 +1,80 @@
+"""What to say of a configuration that Hydra refuses: one line that a person can act on."""
+
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+from hydra import MissingConfigException, compose, initialize_config_dir
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from ganduel.config.keys import config_dir, flatten, parse
+from ganduel.config.schema import SCHEMAS
+from ganduel.system.errors import describe, suggest
+
+
+def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
+    """One line that says what to do about an error of composition."""
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = error.options or _options(group)
+        close = suggest(option, options)
+        listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
+        return f"unknown {group} '{option}'. {close}{listed}"
+    typed = [o for o in parse(overrides) if not o.is_hydra_override()]
+    if mistake := _misspelt(command, typed):
+        return mistake
+    cause: BaseException = error
+    while cause.__cause__ and (not str(cause).strip() or isinstance(cause.__cause__, OmegaConfBaseException)):
+        cause = cause.__cause__
+    key = str(getattr(cause, "full_key", None) or "")
+    found = [str(o.input_line).partition("=")[2] for o in typed if o.key_or_group == key]
+    if isinstance(cause, ValidationError) and found and (hint := _hint(command, key)) is not None:
+        listed = f", as in {key}=[{found[-1]}]" if typing.get_origin(hint) is list else ""
+        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}{listed}"
+    text = " ".join(line for line in str(cause).splitlines() if not re.match(r"\s*(full_key|\w+_type)[:=]", line))
+    return f"{key}: {text}" if key else text
+
+
+def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
+    """What is wrong with the first key that the configuration does not have, if there is one."""
+    chosen = [o for o in typed if o.key_or_group and (config_dir() / o.key_or_group).is_dir()]
+    for override in chosen:
+        if not isinstance(override.value(), str | list) and not override.is_sweep_override():
+            return f"{override.input_line} is not allowed; it takes {', '.join(_options(override.key_or_group))}"
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            base = compose(command, overrides=[o.input_line or "" for o in chosen], return_hydra_config=True)
+        groups = {name for name in base.hydra.runtime.choices if "/" not in name}
+        known = [key for key, _ in flatten(base) if not key.startswith("hydra.")]
+    except (HydraException, OmegaConfBaseException):  # then the mistake is another
+        return None
+    nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
+    for override in typed:
+        key = override.key_or_group
+        if override in chosen or key in groups or key in nodes or override.is_add():
+            continue
+        group, _, rest = key.partition(".")
+        option = rest.partition(".")[0]
+        selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
+        if group not in groups and option in _options(group) and option not in selected:  # any number may be chosen
+            select = ",".join([*selected, option])
+            return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
+        return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
+    return None
+
+
+def _hint(command: str, key: str) -> Any:
+    """The type that the schema gives a key; None where it gives none."""
+    hint: Any = SCHEMAS[command]
+    for name in key.split("."):
+        hint = typing.get_type_hints(hint).get(name) if is_dataclass(hint) else None
+    return hint
+
+
+def _options(group: str) -> list[str]:
+    """The options of a group of configs/."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
