@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
 from ganduel.data.loading import ImageSet, open_images
@@ -86,7 +87,7 @@ def tell(name: str, slow: list[float], fast: list[float], unit: str) -> None:
 def batches(root: Path, resolution: int, workers: int, rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as packed:
         data = settings(root, Path(packed), resolution)
-        images = open_images(prepare(data, None, []), data, seed=0, device=CPU)
+        images = open_images(prepare(data, None, build.source(data, [])), data, seed=0, device=CPU)
         assert isinstance(images, ImageSet)
         files = from_files(root, resolution, workers)
         next(files)  # starts the workers
@@ -107,7 +108,8 @@ def packing(root: Path, resolution: int, count: int, rounds: int) -> None:
         def run(workers: int) -> float:
             packed = Path(tempfile.mkdtemp(dir=folder))
             start = time.perf_counter()
-            prepare(settings(many, packed, resolution), workers, [])
+            data = settings(many, packed, resolution)
+            prepare(data, workers, build.source(data, []))
             return count / (time.perf_counter() - start)
 
         one, two = compare(lambda: run(1), lambda: run(2), rounds)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ganduel import checkpoint
 from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
@@ -21,7 +22,6 @@ from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation.evaluate import versions
 from ganduel.importing import stylegan2_ada
-from ganduel.runs import checkpoint
 from ganduel.runs.recorder import ABOUT
 from ganduel.system.errors import UserError
 
@@ -49,7 +49,7 @@ def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[
 
 def images_of(composed: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its images, which are packed where needed."""
-    path = prepare(composed["data"], composed["workers"], composed["allow"])
+    path = prepare(composed["data"], composed["workers"], build.source(composed["data"], composed["allow"]))
     images = open_images(path, composed["data"], seed=0, device=torch.device("cpu"))
     return {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}}
 

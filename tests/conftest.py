@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ganduel import setup
+from ganduel import checkpoint, setup
 from ganduel.commands import cli
+from ganduel.config import build
 from ganduel.config.compose import compose as compose_config
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier
 from ganduel.game import Duel
 from ganduel.regularizers import r1
-from ganduel.runs import checkpoint
 from ganduel.trainer import Trainer
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
@@ -53,7 +53,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("packed")
     root = pair(tmp_path_factory.mktemp("pair"))
     data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"])["data"]
-    prepare(data, 1, [])
+    prepare(data, 1, build.source(data, []))
     return f"data.packed={folder}"
 
 

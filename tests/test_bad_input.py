@@ -16,9 +16,9 @@ import torch
 from conftest import picture
 from PIL import Image
 
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.config import build
-from ganduel.runs import checkpoint
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ganduel.runs import checkpoint
+from ganduel import checkpoint
 from ganduel.system.errors import UserError
 
 CONTENT = {

@@ -14,6 +14,7 @@ from torch import nn
 
 from ganduel import randomness
 from ganduel.commands import cli
+from ganduel.config import build
 from ganduel.data.loading import normalise
 from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator
 
@@ -337,7 +338,7 @@ def features(compose) -> list[str]:
     from ganduel.evaluation.extractors import find_features
 
     data = compose()["data"]
-    digits = open_images(prepare(data, 1, []), data, seed=0, device=torch.device("cpu"))
+    digits = open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=torch.device("cpu"))
     weights = find_features("digits", None, digits, Path(data["packed"])).weights
     return ["metric.features=digits", f"metric.weights={weights}"]
 

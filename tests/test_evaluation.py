@@ -9,6 +9,7 @@ import torch
 from conftest import rows
 
 from ganduel.commands import cli
+from ganduel.config import build
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier, manifold, paths
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def digits(compose) -> ImageSet:
     data = compose()["data"]
-    return open_images(prepare(data, 1, []), data, seed=0, device=CPU)
+    return open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=CPU)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_gan_fid_of_a_run(train, capsys, packed):
 
 def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
     assert train("data.limit=100") == 0
-    from ganduel.runs import checkpoint
+    from ganduel import checkpoint
 
     path = Path("runs/tiny/checkpoints/latest.pt")
     content = checkpoint.load(path)
@@ -163,7 +164,7 @@ def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
 
 def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
     """The folders of a stranger's file are only looked into."""
-    from ganduel.runs import checkpoint
+    from ganduel import checkpoint
 
     assert train() == 0
     path = Path("runs/tiny/checkpoints/latest.pt")

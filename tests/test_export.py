@@ -11,10 +11,10 @@ from conftest import MODELS, TINY
 from torch import Tensor
 
 import ganduel
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.export import onnx
 from ganduel.models.cyclegan import UNetGenerator
-from ganduel.runs import checkpoint
 
 TURNED = {  # what else changes a network's layers
     "mapped": (*MODELS["dcgan"], "model.generator.mapping=2", "model.generator.norm=demodulation"),

@@ -9,9 +9,9 @@ from conftest import MODELS, TINY, assert_equal
 from PIL import Image
 
 import ganduel
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.data.loading import to_bytes
-from ganduel.runs import checkpoint
 from ganduel.sampling import figures, judging, neighbours
 from ganduel.sampling.trained import trained_on
 from ganduel.trainer import Trainer

@@ -13,9 +13,9 @@ from conftest import MODELS, TINY
 from PIL import Image, ImageSequence
 
 import ganduel
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.data.loading import to_bytes
-from ganduel.runs import checkpoint
 from ganduel.sampling import films, latents
 from ganduel.sampling.sampler import parse_seeds
 from ganduel.system.errors import UserError

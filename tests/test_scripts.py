@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ganduel import checkpoint
 from ganduel.config.compose import compose
 from ganduel.evaluation.digit_classifier import DigitClassifier
-from ganduel.runs import checkpoint
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganduel import randomness
+from ganduel import checkpoint, randomness
 from ganduel.augment import Chain
 from ganduel.config import build
 from ganduel.data import inspection
@@ -19,7 +19,6 @@ from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Duration, Gate
 from ganduel.regularizers import PathLength, Regularizer
-from ganduel.runs import checkpoint
 from ganduel.speed import graphs
 from ganduel.speed.compile import compile_networks
 from ganduel.system import distributed
@@ -220,7 +219,12 @@ def image_set(config: dict[str, Any], device: torch.device, domains: tuple[str, 
     if chain.adaptive:
         raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
     path = distributed.in_turn(
-        lambda: prepare(data, config["workers"], config["allow"], tell=lambda about: say(inspection.report(about)))
+        lambda: prepare(
+            data,
+            config["workers"],
+            build.source(data, config["allow"]),
+            tell=lambda about: say(inspection.report(about)),
+        )
     )
     images = open_images(path, data, seed=config["seed"], device=device, mirror=data["mirror"], augment=chain)
     return suited(images, domains)

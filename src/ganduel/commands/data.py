@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganduel.config import build
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
@@ -25,7 +26,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Returns the doctor's report with the paths of the packed set and its preview."""
     data = config["data"]
     new: list[dict[str, Any]] = []
-    path = prepare(data, config["workers"], config["allow"], tell=new.append)
+    path = prepare(data, config["workers"], build.source(data, config["allow"]), tell=new.append)
     about = json.loads(path.read_text())
     if not new and not intact(path, about, data):
         if data["root"] is None or abandoned(data["root"]):

@@ -10,6 +10,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
 import hydra.utils
@@ -185,6 +186,11 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
 
 def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
     return part(node, key, allow) if isinstance(node, dict) and "_target_" in node else node
+
+
+def source(data: Config, allow: Sequence[str]) -> Callable[[], Any]:
+    """What finds the originals of a data set, once it is called."""
+    return partial(part, data["source"], "data.source", allow)
 
 
 def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """From a data configuration to a packed set."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
 from ganduel.data.archives import ARCHIVES, PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
+from ganduel.data.sources import Source
 from ganduel.data.streaming import place
 from ganduel.data.transform import Recipe, cores
 from ganduel.system.errors import UserError
@@ -18,13 +18,14 @@ from ganduel.system.terminal import say
 def prepare(
     data: dict[str, Any],
     workers: int | None,
-    allow: Sequence[str],
+    source: Callable[[], Source],
     tell: Callable[[dict[str, Any]], None] = lambda about: None,
 ) -> Path:
     """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
 
-    `tell` is told of a set that was packed just now. A packed copy whose originals are gone is used as it is; with
-    `data.root=null`, whatever originals it was made from.
+    `source` finds the originals; it is called only where they are needed. `tell` is told of a set that was packed just
+    now. A packed copy whose originals are gone is used as it is; with `data.root=null`, whatever originals it was made
+    from.
     """
     folder = packed_folder(data)
     side = data["resolution"] + round(data["resolution"] * data["margin"])
@@ -34,13 +35,13 @@ def prepare(
         if data["root"] is not None:
             say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
         return path
-    source = build.part(data["source"], "data.source", allow)
-    recipe = replace(recipe, width=source.width)
-    recorded = {"format": FORMAT, "stamp": source.stamp, **origin(data), **asdict(recipe)}
+    found = source()
+    recipe = replace(recipe, width=found.width)
+    recorded = {"format": FORMAT, "stamp": found.stamp, **origin(data), **asdict(recipe)}
     path = packed_path(folder, data["name"], recorded)
     if not complete(path, place(path, data)):
         pack(
-            source,
+            found,
             recipe,
             path,
             {"name": data["name"], "root": data["root"], "recipe": recorded},

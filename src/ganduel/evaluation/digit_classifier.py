@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganduel import checkpoint
 from ganduel.data.loading import ImageSet, Pair
-from ganduel.runs import checkpoint
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch_fidelity.utils import create_feature_extractor
 
+from ganduel import checkpoint
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.evaluation.digit_classifier import check_features, digit_weights, load_classifier
-from ganduel.runs import checkpoint
 from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash
 

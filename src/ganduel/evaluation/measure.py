@@ -16,9 +16,9 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
+from ganduel import checkpoint
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.manifold import K_DENSITY, K_MANIFOLD, neighbourhoods
-from ganduel.runs import checkpoint
 from ganduel.system import distributed
 from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ganduel.checkpoint import ABOUT, EXPORTED
 from ganduel.export.card import Exported
-from ganduel.runs.safetensors import ABOUT, SUFFIX
 from ganduel.system.errors import installed
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def save(sampler: "Sampler", folder: Path) -> Exported:
     """One file of all generators, named as in the game: "G.", or "A2B." and "B2A."."""
     torch_file = installed("safetensors.torch", "export", "format=safetensors")
-    path = folder / f"generator{SUFFIX}"
+    path = folder / f"generator{EXPORTED}"
     about = {key: value for key, value in sampler.content.items() if key not in ("state", "format")}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sampler.game.generators.state_dict().items()}
     temporary = path.with_name(f"{path.name}.tmp")

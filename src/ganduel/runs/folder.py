@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ganduel import checkpoint
 from ganduel.config.keys import leaves
-from ganduel.runs import checkpoint
 from ganduel.system.errors import UserError
 from ganduel.system.files import kimg, locked, make_folder, sync, write_text
 from ganduel.system.terminal import say

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ganduel import checkpoint
 from ganduel.config.schema import METRICS
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.game import SHOWN
 from ganduel.pictures import save_png, tile
-from ganduel.runs import checkpoint
 from ganduel.runs.folder import RunFolder, differences
 from ganduel.runs.health import Health
 from ganduel.runs.logbook import Logbook

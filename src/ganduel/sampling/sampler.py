@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganduel import checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, NoiseGame
-from ganduel.runs import checkpoint, safetensors
 from ganduel.system.errors import UserError
 
 
@@ -42,8 +42,8 @@ class Sampler:
         `label` is the class of all images; None draws one for each.
         """
         self.path = checkpoint.find(path)
-        exported = self.path.suffix == safetensors.SUFFIX
-        self.content: dict[str, Any] = (safetensors.load if exported else checkpoint.load)(self.path)
+        exported = self.path.suffix == checkpoint.EXPORTED
+        self.content: dict[str, Any] = (checkpoint.load_exported if exported else checkpoint.load)(self.path)
         self.config: dict[str, Any] = self.content["config"]
         self.device = torch.device(device)
         try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ganduel.config import build
 from ganduel.data.archives import PACKED
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
@@ -59,4 +60,5 @@ def packed_set(
             "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
     moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
-    return prepare({**data, **moved}, workers, [*allow])
+    data = {**data, **moved}
+    return prepare(data, workers, build.source(data, [*allow]))

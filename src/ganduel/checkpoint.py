@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 import os
 import pickle
 import warnings
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.system.errors import UserError
+from ganduel.system.errors import UserError, installed
 
 FORMAT = 1
 RUN = ("config", "data", "step", "images_seen", "state")  # what every checkpoint of a run has
+EXPORTED = ".safetensors"  # the ending of exported weights
+ABOUT = "ganduel"  # where exported weights say what the checkpoint says of itself, as JSON
 NETWORKS = ("game", "ema")  # what a networks-only checkpoint keeps of the trainer's state
 
 State = dict[str, Any]
@@ -87,6 +90,18 @@ def load(path: Path, needs: Collection[str] = RUN) -> State:
     if not whole:
         raise UserError(f"{path}: is damaged (its checksum does not match)")
     return content
+
+
+def load_exported(path: Path) -> dict[str, Any]:
+    """What a checkpoint would hold, but for discriminators. Raises UserError for other files."""
+    safetensors = installed("safetensors", "export", f"reading {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[ABOUT])
+            return {**about, "state": {"ema": {name: file.get_tensor(name) for name in file.keys()}}}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        reason = "not made by gan-export" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UserError(f"{path}: is damaged or no file of gan-export ({reason})") from error
 
 
 def networks_only(content: State) -> State:
