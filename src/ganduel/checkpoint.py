@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ganduel.system.errors import UserError, installed
+from ganduel.system.files import replacing
 
 FORMAT = 1
 RUN = ("config", "data", "step", "images_seen", "state")  # what every checkpoint of a run has
@@ -32,18 +33,15 @@ def save(path: Path, content: State) -> None:
 
     Raises UserError where it cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
     content = {"format": FORMAT, **content}
     content["checksum"] = checksum(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer wraps the former in the latter
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path} ({_reason(error)}); the checkpoints before it are intact: "
             "make room or give write permission, then run the same command again"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from ganduel.system.errors import UserError
-from ganduel.system.files import make_folder
+from ganduel.system.files import make_folder, replacing
 
 LARGEST = 65_535  # pixels a side that image viewers still open
 
@@ -24,9 +24,8 @@ def tile(images: Tensor, columns: int | None = None) -> Tensor:
 def save_png(image: Tensor, path: Path) -> None:
     """Write one image (C, H, W), uint8, grey or RGB, so that no half of it is ever seen."""
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    temporary = path.with_name(path.name + ".tmp")
-    Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
 
 
 def save_picture(picture: Tensor, out: Path) -> Path:

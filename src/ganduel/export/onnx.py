@@ -16,6 +16,7 @@ from ganduel import game
 from ganduel.export.card import Exported
 from ganduel.models.cyclegan import InstanceNorm
 from ganduel.system.errors import UserError, installed
+from ganduel.system.files import replacing
 
 if TYPE_CHECKING:
     from ganduel.sampling.sampler import Sampler
@@ -105,11 +106,10 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
                 opset_version=opset,
             )
             assert program is not None
-            temporary = path.with_name(f"{path.name}.tmp")
-            program.save(temporary, external_data=False)
+            with replacing(path) as temporary:
+                program.save(temporary, external_data=False)
     finally:
         logging.getLogger("torch.onnx").setLevel(loud)
-    temporary.replace(path)
 
 
 def plain(network: nn.Module) -> nn.Module:

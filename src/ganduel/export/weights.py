@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ganduel.checkpoint import ABOUT, EXPORTED
 from ganduel.export.card import Exported
 from ganduel.system.errors import installed
+from ganduel.system.files import replacing
 
 if TYPE_CHECKING:
     from ganduel.sampling.sampler import Sampler
@@ -19,9 +20,8 @@ def save(sampler: "Sampler", folder: Path) -> Exported:
     path = folder / f"generator{EXPORTED}"
     about = {key: value for key, value in sampler.content.items() if key not in ("state", "format")}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sampler.game.generators.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.tmp")
-    torch_file.save_file(tensors, temporary, {"format": "pt", ABOUT: json.dumps(about)})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch_file.save_file(tensors, temporary, {"format": "pt", ABOUT: json.dumps(about)})
     return Exported([path], USE.format(name=path.name, call=CALLS[sampler.game.domains]))
 
 

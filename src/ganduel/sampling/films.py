@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ganduel.system.errors import UserError, installed
-from ganduel.system.files import make_folder
+from ganduel.system.files import make_folder, replacing
 
 SIDE = 256  # pixels that a film has a side, at least, where its size is left to us
 QUALITY = 10  # ffmpeg's constant rate factor: 0 loses nothing, 18 is hard to tell from it
@@ -20,11 +21,9 @@ def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
     many times, by default once."""
     path = _path(out, ".gif")
     first, *others = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in _scaled(frames, scale or 1)]
-    temporary = path.with_name(path.name + ".tmp")
-    first.save(
-        temporary, format="gif", save_all=True, append_images=others, duration=1000 // fps, loop=0, optimize=False
-    )
-    temporary.replace(path)
+    how: dict[str, Any] = {"save_all": True, "append_images": others, "loop": 0, "optimize": False}
+    with replacing(path) as temporary:
+        first.save(temporary, format="gif", duration=1000 // fps, **how)
     return path
 
 
@@ -40,25 +39,24 @@ def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
     first = next(frames)
     if scale is None:
         scale = 1 if min(first.shape[1:]) >= SIDE else 2 * -(-SIDE // (2 * min(first.shape[1:])))
-    temporary = path.with_name(path.name + ".tmp")
-    writer = None
-    for frame in _scaled(itertools.chain([first], frames), scale):
-        frame = pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2), value=255)  # sides are even
-        if writer is None:
-            writer = ffmpeg.write_frames(
-                str(temporary),
-                (frame.shape[2], frame.shape[1]),
-                fps=fps,
-                macro_block_size=1,
-                codec="libx264",
-                quality=None,
-                output_params=["-crf", str(QUALITY), "-movflags", "+faststart", "-f", "mp4"],
-            )
-            writer.send(None)
-        writer.send(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
-    assert writer is not None
-    writer.close()
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        writer = None
+        for frame in _scaled(itertools.chain([first], frames), scale):
+            frame = pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2), value=255)  # sides are even
+            if writer is None:
+                writer = ffmpeg.write_frames(
+                    str(temporary),
+                    (frame.shape[2], frame.shape[1]),
+                    fps=fps,
+                    macro_block_size=1,
+                    codec="libx264",
+                    quality=None,
+                    output_params=["-crf", str(QUALITY), "-movflags", "+faststart", "-f", "mp4"],
+                )
+                writer.send(None)
+            writer.send(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
+        assert writer is not None
+        writer.close()
     return path
 
 

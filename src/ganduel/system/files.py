@@ -5,14 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from ganduel.system.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, nothing keeps two processes apart
-    fcntl = None  # type: ignore[assignment]
 
 
 def make_folder(path: Path, key: str) -> None:
@@ -26,11 +22,22 @@ def make_folder(path: Path, key: str) -> None:
         raise UserError(f"{key}: no permission to write into {path}; choose another with {key}=FOLDER")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written. It takes the place of `path` where the block ends without an
+    error, so that a reader finds the old file or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that a reader finds the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
@@ -53,18 +60,20 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, busy: str | None = None) -> Iterator[IO[str]]:
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold a lock that the system releases when this process ends, however it ends.
 
     Waits while another process holds it, or raises UserError(busy).
     """
-    with open(path, "a", encoding="utf-8") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-            except BlockingIOError:
-                raise UserError(busy) from None
-        yield file
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0 if busy else -1)
+    except Timeout:
+        raise UserError(busy) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def kimg(path: Path) -> float:
