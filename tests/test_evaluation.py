@@ -1,6 +1,7 @@
 """Metrics and their provenance, with features that need no download."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 import torch
 from conftest import rows
 
-from ganduel import cli
-from ganduel.data.loading import ImageSet, open_images
+from ganduel import cli, randomness
+from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
 from ganduel.errors import UserError
 from ganduel.evaluation import features, neighbours, paths
+from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
 from ganduel.evaluation.fid import Images, in_batches, measure
+from ganduel.game import Generator, NoiseGame
 
 CPU = torch.device("cpu")
 
@@ -72,6 +76,65 @@ def test_better_images_score_better(digits, digit_features):
     assert same["kid"] < half["kid"] < none["kid"]
     assert same["isc"] > none["isc"]
     assert same["precision"] > 0.9 and same["recall"] > 0.9 and none["recall"] < 0.1
+
+
+class Perfect(Generator):
+    """Draws real images of the asked class."""
+
+    latent, classes = 1, 10
+
+    def __init__(self, images: ImageSet):
+        super().__init__()
+        self.images, self.asked = images, torch.tensor([], dtype=torch.int64)
+        labels = images.labels[images.train.long()]
+        self.numbers = [images.train[labels == label] for label in range(10)]
+
+    def style(self, latent, seed=None, label=None):
+        self.asked = torch.cat([self.asked, label])
+        shares = randomness.uniform(seed, (), "which image").tolist()
+        known = [self.numbers[label] for label in label.tolist()]
+        numbers = [some[int(share * len(some))] for some, share in zip(known, shares, strict=True)]
+        return normalise(self.images.gather(torch.stack(numbers)))
+
+    def synthesis(self, style, seed=None):
+        return style
+
+
+@pytest.fixture
+def skewed(digits) -> ImageSet:
+    """All zeros, and one in four of the other digits."""
+    labels = digits.labels[digits.train.long()]
+    digits.train = digits.train[(labels == 0) | (torch.arange(len(labels)) % 4 == 0)]
+    return digits
+
+
+def test_classes_are_measured_as_frequent_as_they_are(skewed, digit_features, tmp_path):
+    """A perfect generator scores like the same number of real images that NumPy draws. Were all classes drawn alike, it
+    would score many times worse."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    settings = {"which": ["fid"], "samples": 2000, "seed": 0, "batch": 500, "cache": tmp_path, "ema": True}
+    found = evaluate(game.comparisons(game.generators, skewed), digit_features, **settings)["fid"]
+    resampled = skewed.train[np.random.default_rng(0).integers(0, skewed.count, 2000)]
+    assert found < 2 * score(skewed.gather(resampled), skewed, digit_features)["fid"]
+    share = skewed.labels[skewed.train.long()].bincount(minlength=10) / skewed.count
+    drawn = game.generators["G"].asked[-2000:].bincount(minlength=10)
+    assert 0.25 < share[0] < 0.35
+    assert ((drawn - 2000 * share).abs() < 4 * (2000 * share * (1 - share)).sqrt()).all()  # binomial
+    alike = torch.cat([skewed.gather(some[:40]) for some in game.generators["G"].numbers])
+    assert score(alike, skewed, digit_features)["fid"] > 4 * found
+
+
+def test_an_image_has_its_class_wherever_it_is_drawn(skewed):
+    """In any block of a measurement, and at the beginning of a walk."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    (compared,) = game.comparisons(game.generators, skewed)
+    whole = compared.make(range(20), 3)
+    assert torch.equal(compared.make(range(5, 9), 3), whole[5:9])
+    asked = game.generators["G"].asked
+    assert len(asked[-24:-4].unique()) > 2 and torch.equal(asked[-4:], asked[-24:-4][5:9])
+    near, _ = compared.walk(range(5, 9), 3, 0.5)
+    assert torch.equal(near, whole[5:9])
+    assert torch.equal(*game.generators["G"].asked[-8:].chunk(2))  # a walk stays in its class
 
 
 def test_batch_size_does_not_matter(digits, digit_features):
@@ -269,29 +332,61 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
 
 
 def test_precision_and_recall_are_torch_fidelitys():
-    """And density and coverage their formulae (Naeem et al. 2020, section 3)."""
+    """Of all images, however many there are of each kind."""
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     for overlap in (0.0, 0.7, 2.0):
         generator = torch.Generator().manual_seed(0)
         fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
-        ours = neighbours.neighbourhoods(fake, real)
+        ours = neighbours.precision_and_recall(fake, real)
         theirs = prc_features_to_metric(fake, real, verbose=False)
         assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
         assert 0.05 < ours["recall"] < 0.95 or overlap == 2
+
+
+def test_density_and_coverage_are_their_formulae():
+    """Naeem et al. 2020, section 3."""
+    for overlap in (0.0, 0.7, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        fake, real = torch.randn(90, 5, generator=generator), torch.randn(90, 5, generator=generator) * 1.5 + overlap
+        ours = neighbours.density_and_coverage(fake, real)
         between = (fake[:, None] - real).square().sum(2).sqrt()
         radius = (real[:, None] - real).square().sum(2).sqrt().sort(1).values[:, 5]
         density = sum(float((between[i] < radius).sum()) for i in range(90)) / (5 * 90)
-        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(130)) / 130
+        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(90)) / 90
         assert (ours["density"], ours["coverage"]) == pytest.approx((density, coverage), abs=1e-6)
 
 
-def test_distances_in_parts_are_the_same(monkeypatch):
+@pytest.mark.parametrize(("fakes", "reals"), [(100, 100), (100, 500), (500, 100)])
+def test_a_perfect_generator_covers_what_it_should(fakes, reals):
+    """However many images there are of each kind, in whatever order: of M of each, an expected coverage of
+    1 - (M - 1) ... (M - k) / (2M - 1) ... (2M - k) (Naeem et al. 2020, section 3), and a density of 1."""
+    expected = 1 - math.prod((100 - i) / (200 - i) for i in range(1, 6))
+    found = []
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        fake, real = (torch.randn(count, 8, generator=generator) for count in (fakes, reals))
+        found.append(neighbours.density_and_coverage(*(some[some[:, 0].argsort()] for some in (fake, real))))
+    density, coverage = (np.mean([values[name] for values in found]) for name in ("density", "coverage"))
+    assert density == pytest.approx(1, abs=0.06) and coverage == pytest.approx(expected, abs=0.015)  # four deviations
+
+
+def test_equal_numbers_are_said():
+    row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
+    row |= {"ema": True, "seed": 0, "versions": {}}
+    said = "2,000 generated against 10,000 real images (density and coverage of 2,000 of each), data x"
+    assert said in describe(row)
+    del row["coverage"]
+    assert "2,000 generated against 10,000 real images, data x" in describe(row)
+
+
+@pytest.mark.parametrize("compare", [neighbours.precision_and_recall, neighbours.density_and_coverage])
+def test_distances_in_parts_are_the_same(monkeypatch, compare):
     generator = torch.Generator().manual_seed(0)
     fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
-    whole = neighbours.neighbourhoods(fake, real)
+    whole = compare(fake, real)
     monkeypatch.setattr(neighbours, "AT_ONCE", 350)
-    assert neighbours.neighbourhoods(fake, real) == pytest.approx(whole)
+    assert compare(fake, real) == pytest.approx(whole)
 
 
 def test_a_batch_that_does_not_fit_is_halved():
