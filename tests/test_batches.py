@@ -2,14 +2,17 @@
 
 import pytest
 import torch
-from conftest import largest_difference
+from conftest import NO_BATCH_NORM, largest_difference
 
 from ganduel import batches, forecast, setup
 from ganduel.errors import UserError
 from ganduel.game import NoiseGame
 from ganduel.models.stylegan2_discriminator import minibatch_deviation
+from ganduel.regularizers import PathLength
 from ganduel.train import memory_advice
 from ganduel.trainer import Trainer, split
+
+LENGTHS = "regularizer=[path_length]"
 
 
 def divisors(number):
@@ -70,45 +73,75 @@ def test_parts_that_are_allowed_train_as_the_whole_batch_and_others_do_not(train
 
 
 @pytest.mark.parametrize(
+    ("count", "share", "taken"), [(8, 0.5, 4), (5, 0.5, 3), (12, 0.3, 4), (1, 0.01, 1), (8, 1, 8), (100, 0.07, 7)]
+)
+def test_the_first_images(count, share, taken):
+    """Rounded up, but not for the sake of a last binary digit."""
+    assert batches.first(count, share) == taken
+
+
+@pytest.mark.parametrize("share", [0.07, 0.3, 0.45, 0.5, 1.0])
+def test_parts_that_are_allowed_take_the_first_images_of_the_whole_batch_and_others_take_more(trainer, share):
+    """For every batch of up to 24 images and every size that divides it, by the images' numbers."""
+    game, penalties = trainer().game, {"path_length": PathLength(decay=0.01, share=share)}
+    for batch in range(1, 25):
+        for size in divisors(batch):
+            parts = [part["seed"] for part in split({"seed": torch.arange(batch)}, size)]
+            taken = sorted(int(i) for part in parts for i in part[: batches.first(size, share)])
+            same = taken == [*range(batches.first(batch, share))]
+            assert (size in batches.sizes(game, penalties, batch, world=1)) == same, (batch, size)
+            assert same or len(taken) > batches.first(batch, share)
+
+
+def test_path_lengths_are_those_of_the_whole_batch_in_parts_that_are_allowed(trainer):
+    """Of the first 4 of 12 images; parts of 4, which would take 2 each, are not."""
+    ends, lengths = [], []
+    for size in (12, 6, 3, 4):
+        few = ("batch_size=12", "regularizer.path_length.fn.share=0.3", "regularizer.path_length.every=1")
+        one = trainer(*NO_BATCH_NORM, "regularizer=[path_length]", *few, "optimizer=sgd", "optimizer.G.lr=0.01")
+        assert allowed(one) == [3, 6, 12]
+        one.micro_batch = size
+        one.step()
+        ends.append(one.game.generators.state_dict())
+        lengths.append(one.regularizers["path_length"].mean.item())
+    assert max(largest_difference(ends[0], end) for end in ends[1:3]) < 1e-6 < largest_difference(ends[0], ends[3])
+    assert lengths[1:3] == pytest.approx(lengths[:1] * 2, rel=1e-5) and lengths[3] != pytest.approx(
+        lengths[0], rel=1e-3
+    )
+
+
+GROUPS = "changes the groups of 4 images that model.discriminator compares (its stddev_group)"
+ALONE = "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
+MORE = "makes regularizer.path_length take 8 images of the batch instead of 4 (its fn.share=0.5)"
+LARGER = "take a larger batch_size"
+
+
+@pytest.mark.parametrize(
     ("world", "model", "overrides", "message"),
     [
-        (
-            1,
-            "stylegan2_ada",
-            ["micro_batch=2"],
-            "micro_batch=2 changes the groups of 4 images that model.discriminator ",
-        ),
-        (1, "stylegan2_ada", ["micro_batch=2"], r"compares \(its stddev_group\); it takes 4, 8$"),
+        (1, "stylegan2_ada", ["micro_batch=2"], f"micro_batch=2 {GROUPS}; it takes 4, 8"),
         (
             1,
             "stylegan2_ada",
             ["micro_batch=3"],
-            "micro_batch=3 does not divide the 8 images of a process; it takes 4, 8$",
+            "micro_batch=3 does not divide the 8 images of a process; it takes 4, 8",
         ),
-        (1, "stylegan2_ada", ["batch_size=12", "micro_batch=6"], "changes the groups of 4 images .* it takes 4, 12$"),
-        (
-            4,
-            "stylegan2_ada",
-            [],
-            "batch_size=8 over 4 processes changes the groups of 4 images that model.discriminator ",
-        ),
-        (4, "stylegan2_ada", [], r"; take a larger batch_size or fewer processes \(2\)$"),
-        (2, "stylegan2_ada", ["batch_size=16", "micro_batch=2"], "changes the groups of 4 images .*; it takes 4, 8$"),
-        (1, "vanilla", ["micro_batch=1"], "micro_batch=1 leaves batch normalisation of vectors a single image"),
-        (1, "vanilla", ["micro_batch=1"], "; it takes 2, 4, 8$"),
-        (
-            8,
-            "vanilla",
-            [],
-            r"batch_size=8 over 8 processes leaves .*; take a larger batch_size or fewer processes \(4\)$",
-        ),
-        (1, "vanilla", ["batch_size=1"], "batch_size=1 leaves .*; take a larger batch_size$"),
+        (1, "stylegan2_ada", ["batch_size=12", "micro_batch=6"], f"micro_batch=6 {GROUPS}; it takes 4, 12"),
+        (2, "stylegan2_ada", ["batch_size=16", "micro_batch=2"], f"micro_batch=2 {GROUPS}; it takes 4, 8"),
+        (4, "stylegan2_ada", [], f"batch_size=8 over 4 processes {GROUPS}; {LARGER} or fewer processes (2)"),
+        (1, "vanilla", ["micro_batch=1"], f"micro_batch=1 {ALONE}; it takes 2, 4, 8"),
+        (1, "vanilla", [LENGTHS, "micro_batch=2"], f"micro_batch=2 {ALONE}; it takes 4, 8"),  # half of 2 is one
+        (1, "vanilla", ["batch_size=1"], f"batch_size=1 {ALONE}; {LARGER}"),
+        (8, "vanilla", [], f"batch_size=8 over 8 processes {ALONE}; {LARGER} or fewer processes (4)"),
+        (1, "dcgan", [LENGTHS, "micro_batch=1"], f"micro_batch=1 {MORE}; it takes 2, 4, 8"),
+        (8, "dcgan", [LENGTHS], f"batch_size=8 over 8 processes {MORE}; {LARGER} or fewer processes (4)"),
     ],
 )
 def test_parts_that_would_change_a_run_are_refused(trainer, monkeypatch, world, model, overrides, message):
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as refused:
         trainer(*overrides, model=model)
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(
@@ -140,9 +173,11 @@ def test_a_group_of_one_is_refused(trainer):
     ("model", "overrides", "sizes"),
     [
         ("stylegan2_ada", ["batch_size=16"], [4, 8, 16]),
-        ("stylegan2_ada", ["batch_size=6"], [3, 6]),
+        ("stylegan2_ada", ["batch_size=6", "regularizer=[]"], [3, 6]),
+        ("stylegan2_ada", ["batch_size=6"], [6]),
         ("stylegan2_ada", ["model.discriminator.stddev_group=0"], [2, 4, 8]),
-        ("vanilla", ["regularizer=[path_length]"], [4, 8]),  # half of 2 is a single image
+        ("vanilla", [LENGTHS], [4, 8]),
+        ("dcgan", [LENGTHS, "regularizer.path_length.fn.share=0.25"], [4, 8]),
         ("dcgan", [], [2, 4, 8]),
     ],
 )

@@ -19,13 +19,18 @@ def group(count: int, together: int) -> int:
     return max(size for size in range(1, min(count, together) + 1) if count % size == 0)
 
 
+def first(count: int, share: float) -> int:
+    """How many images a share (above 0, at most 1) of `count` images is, rounded up."""
+    return math.ceil(share * count * (1 - 1e-12))  # 0.07 * 100 is a little more than 7
+
+
 def together(discriminator: nn.Module) -> int:
     """How many images a discriminator wants to compare with each other; see `Critic.both`."""
     return max(1, getattr(discriminator, "together", 1))
 
 
 Penalties = Mapping[str, Any]
-"""Functions of a duel, by name. One that takes only the first images of a batch has an attribute `share`."""
+"""Functions of a duel, by name. One that takes only the first images of a batch is a module with a `share`."""
 
 
 def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | None:
@@ -33,7 +38,8 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
 
     `part` must divide `batch`.
     """
-    fewest = min((math.ceil(fn.share * part) for fn in penalties.values() if hasattr(fn, "share")), default=part)
+    shares = {name: fn.share for name, fn in penalties.items() if hasattr(fn, "share")}
+    fewest = min((first(part, share) for share in shares.values()), default=part)
     if fewest == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):
         return "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
     for discriminator in game.discriminators.values():
@@ -42,6 +48,13 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
         size = group(batch, together(discriminator))
         if part % size:
             return f"changes the groups of {size} images that model.discriminator compares (its stddev_group)"
+    for name, share in shares.items():
+        # The first images of all parts are the first images of the batch if, and only if, they are as many.
+        whole, parts = first(batch, share), first(part, share) * (batch // part)
+        if parts != whole:
+            return (
+                f"makes regularizer.{name} take {parts} images of the batch instead of {whole} (its fn.share={share})"
+            )
     return None
 
 
