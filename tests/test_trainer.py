@@ -414,9 +414,9 @@ def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, war
 def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
     one = trainer(f"loss={loss}")
     one.game.discriminators["D"].output = "linear"
-    assert setup.doubts(one.game, one.loss, {}) == []
+    assert setup.doubts(one.game, one.loss, {}, 8) == []
     one.game.discriminators["D"].output = "sigmoid"
-    doubts = setup.doubts(one.game, one.loss, {})
+    doubts = setup.doubts(one.game, one.loss, {}, 8)
     assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
 
 

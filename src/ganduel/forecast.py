@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganduel import distributed
+from ganduel import batches, distributed
 from ganduel.device import available, memory, out_of_memory, synchronise
 from ganduel.errors import UserError
 from ganduel.trainer import Move, Trainer, assign_rate
@@ -58,9 +58,9 @@ def largest_micro_batch(trainer: Trainer) -> int:
     if distributed.world() > 1:
         raise UserError("micro_batch=auto is for one process; find the number with one, and set it for all")
     before, fits = trainer.micro_batch, None
-    numbers = [m for m in range(1, trainer.batch_size + 1) if trainer.batch_size % m == 0]
+    numbers = batches.sizes(trainer.game, dict(trainer.regularizers.items()), trainer.batch_size, world=1)
     try:
-        for number in numbers[1:] or numbers:  # batch normalisation has nothing to normalise one image by
+        for number in [n for n in numbers if n > 1] or numbers:  # one image is little to normalise by
             growth = 0.0 if fits is None else memory(trainer.device) * (number / fits - 1)
             if growth > available(trainer.device):
                 break
