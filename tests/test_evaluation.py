@@ -1,7 +1,6 @@
 """Metrics and their provenance, with features that need no download."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
 from ganduel.errors import UserError
-from ganduel.evaluation import features, neighbours, paths
+from ganduel.evaluation import features, paths
 from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
-from ganduel.evaluation.fid import Images, in_batches, measure
+from ganduel.evaluation.fid import Images, measure
 from ganduel.game import Generator, NoiseGame
 
 CPU = torch.device("cpu")
@@ -331,46 +330,6 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
         assert again == pytest.approx({name: first[name] for name in again})
 
 
-def test_precision_and_recall_are_torch_fidelitys():
-    """Of all images, however many there are of each kind."""
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    for overlap in (0.0, 0.7, 2.0):
-        generator = torch.Generator().manual_seed(0)
-        fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
-        ours = neighbours.precision_and_recall(fake, real)
-        theirs = prc_features_to_metric(fake, real, verbose=False)
-        assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
-        assert 0.05 < ours["recall"] < 0.95 or overlap == 2
-
-
-def test_density_and_coverage_are_their_formulae():
-    """Naeem et al. 2020, section 3."""
-    for overlap in (0.0, 0.7, 2.0):
-        generator = torch.Generator().manual_seed(0)
-        fake, real = torch.randn(90, 5, generator=generator), torch.randn(90, 5, generator=generator) * 1.5 + overlap
-        ours = neighbours.density_and_coverage(fake, real)
-        between = (fake[:, None] - real).square().sum(2).sqrt()
-        radius = (real[:, None] - real).square().sum(2).sqrt().sort(1).values[:, 5]
-        density = sum(float((between[i] < radius).sum()) for i in range(90)) / (5 * 90)
-        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(90)) / 90
-        assert (ours["density"], ours["coverage"]) == pytest.approx((density, coverage), abs=1e-6)
-
-
-@pytest.mark.parametrize(("fakes", "reals"), [(100, 100), (100, 500), (500, 100)])
-def test_a_perfect_generator_covers_what_it_should(fakes, reals):
-    """However many images there are of each kind, in whatever order: of M of each, an expected coverage of
-    1 - (M - 1) ... (M - k) / (2M - 1) ... (2M - k) (Naeem et al. 2020, section 3), and a density of 1."""
-    expected = 1 - math.prod((100 - i) / (200 - i) for i in range(1, 6))
-    found = []
-    for seed in range(50):
-        generator = torch.Generator().manual_seed(seed)
-        fake, real = (torch.randn(count, 8, generator=generator) for count in (fakes, reals))
-        found.append(neighbours.density_and_coverage(*(some[some[:, 0].argsort()] for some in (fake, real))))
-    density, coverage = (np.mean([values[name] for values in found]) for name in ("density", "coverage"))
-    assert density == pytest.approx(1, abs=0.06) and coverage == pytest.approx(expected, abs=0.015)  # four deviations
-
-
 def test_equal_numbers_are_said():
     row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
     row |= {"ema": True, "seed": 0, "versions": {}}
@@ -378,32 +337,6 @@ def test_equal_numbers_are_said():
     assert said in describe(row)
     del row["coverage"]
     assert "2,000 generated against 10,000 real images, data x" in describe(row)
-
-
-@pytest.mark.parametrize("compare", [neighbours.precision_and_recall, neighbours.density_and_coverage])
-def test_distances_in_parts_are_the_same(monkeypatch, compare):
-    generator = torch.Generator().manual_seed(0)
-    fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
-    whole = compare(fake, real)
-    monkeypatch.setattr(neighbours, "AT_ONCE", 350)
-    assert compare(fake, real) == pytest.approx(whole)
-
-
-def test_a_batch_that_does_not_fit_is_halved():
-    done, tried = [], []
-
-    def do(numbers: range) -> None:
-        tried.append(len(numbers))
-        if len(numbers) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        done.extend(numbers)
-
-    in_batches(range(11), 8, do)
-    assert done == list(range(11)) and tried == [8, 4, 2, 2, 2, 2, 2, 1]
-    with pytest.raises(torch.OutOfMemoryError):
-        in_batches(range(3), 8, lambda numbers: do(range(9)))
-    with pytest.raises(RuntimeError, match="something else"):
-        in_batches(range(3), 8, lambda numbers: (_ for _ in ()).throw(RuntimeError("something else")))
 
 
 def test_one_image_over_and_over_scores_no_recall(digits, digit_features):
@@ -420,44 +353,6 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
     digit_features.extractor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     score(digits.store.pixels[:100], digits, digit_features, ("fid", "kid", "isc", "prc", "dc", "successive"))
     assert sum(seen) == 100 + digits.count
-
-
-def test_features_are_exact_where_training_is_not(digits, digit_features):
-    """TF32 is off for a measurement, and on again after it."""
-    settings, seen = (torch.backends.cuda.matmul, torch.backends.cudnn), []
-    digit_features.extractor.register_forward_hook(lambda *_: seen.extend(s.allow_tf32 for s in settings))
-    before = [s.allow_tf32 for s in settings]
-    try:
-        for s in settings:
-            s.allow_tf32 = True
-        score(digits.store.pixels[:20], digits, digit_features)
-        assert seen and not any(seen) and all(s.allow_tf32 for s in settings)
-    finally:
-        for s, was in zip(settings, before, strict=True):
-            s.allow_tf32 = was
-
-
-def test_path_length_of_a_linear_generator(monkeypatch):
-    """With the mean squared difference as distance: that of the ends; the extremes do not count."""
-    generator = torch.Generator().manual_seed(0)
-    start, goal = (torch.randn(200, 1, 4, 4, generator=generator, dtype=torch.float64) / 10 for _ in range(2))
-    goal[7] += 1000
-
-    class Difference(torch.nn.Module):
-        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            assert a.shape[1:] == (3, 4, 4)
-            return (a - b).square().mean((1, 2, 3))[:, None]
-
-    def walk(numbers: range, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        a, b = start[list(numbers)], goal[list(numbers)]
-        return a, torch.lerp(a, b, share)
-
-    monkeypatch.setattr(paths, "lpips", Difference)
-    monkeypatch.setattr(paths, "STEP", 0.5)
-    lengths = (127.5 * (start - goal)).square().mean((1, 2, 3)).sort().values
-    expected = float(lengths[1:-1].mean())  # of 200, the 1st percentile lies between the 2nd and the 3rd
-    for batch in (1, 64):
-        assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=0.02)
 
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):

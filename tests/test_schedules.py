@@ -98,7 +98,10 @@ def test_warm_up_is_a_factor():
         (lambda: schedules.step("1 epoch", 0.0, 0.0, None), "factor=0.0 must be more than 0"),
         (lambda: schedules.step("1 epoch", 0.5, -1.0, None), "floor=-1.0 must be 0 or more"),
         (lambda: schedules.cosine("1 epoch", -1.0, None), "floor=-1.0 must be 0 or more"),
+        (lambda: schedules.step("1 epoch", -0.5, 0.0, None), "factor=-0.5 must be more than 0"),
         (lambda: schedules.linear_decay("1 epoch", 1.0, None), "hold=1.0 must be a share"),
+        (lambda: schedules.linear_decay("1 epoch", 1.5, None), "hold=1.5 must be a share"),
+        (lambda: schedules.linear_decay("1 epoch", -0.5, None), "hold=-0.5 must be a share"),
     ],
 )
 def test_what_is_refused(make, message):

@@ -9,6 +9,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def save(path: Path, content: State) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer wraps the former in the latter
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nor is there anything to unlink where the folder is a file
+            temporary.unlink()
         raise UserError(
             f"cannot write {path} ({_reason(error)}); the checkpoints before it are intact: "
             "make room or give write permission, then run the same command again"
