@@ -224,10 +224,10 @@ LOSSES = {
         losses.minimax(0.1, 0.0, 0.0, 0.0), cross_entropy(0.9, 0), lambda r, f: (np.log(1 - sigma(f)), -sigma(f))
     ),
     "least_squares": LossByHand(
-        losses.least_squares(a=-0.5, b=0.9, c=0.7, discriminator=2.5, generator=1.5, flip=0.0, noise=0.0),
-        lambda r, f: (2.5 * (r - 0.9) ** 2 + 2.5 * (f + 0.5) ** 2, 5 * (r - 0.9), 5 * (f + 0.5)),
+        losses.least_squares(a=-2.0, b=0.6, c=0.7, discriminator=2.5, generator=1.5, flip=0.0, noise=0.0),
+        lambda r, f: (2.5 * (r - 0.6) ** 2 + 2.5 * (f + 2) ** 2, 5 * (r - 0.6), 5 * (f + 2)),
         lambda r, f: (1.5 * (f - 0.7) ** 2, 3 * (f - 0.7)),
-        boundary=0.2,
+        boundary=-0.7,
     ),
     "hinge": LossByHand(
         losses.hinge(),

@@ -282,7 +282,7 @@ def test_a_gate_opens_by_the_whole_batch(limit, closed, micro_batch):
     theta, A = weights(duel())
     real, fake = reals(duel(), 0), G(A, latents("D"))
     loss, stepped = turn_of_D(by, theta, real, fake)
-    right = D(theta, real) > 0.2, D(theta, fake) < 0.2
+    right = D(theta, real) > by.boundary, D(theta, fake) < by.boundary
     accuracy = (right[0].mean() + right[1].mean()) / 2
     assert right[0].mean() != accuracy
     value = {"loss_floor": loss + (0.001 if closed else -0.001), "accuracy_ceiling": accuracy - 0.001 * closed}[limit]
