@@ -132,7 +132,7 @@ def test_not_even_the_fewest_fit(trainer, monkeypatch):
 def test_auto_trains_with_what_fits(train, capsys, monkeypatch):
     monkeypatch.setattr(forecast, "available", lambda device: 0.0)
     assert train("micro_batch=auto", "duration=2 steps") == 0
-    assert "batch 8 in parts of 2" in capsys.readouterr().err
+    assert "batch 8 in parts of 2, each with BatchNorm statistics of its own\n" in capsys.readouterr().err
     assert train("micro_batch=null", "duration=3 steps") == 0
     assert "in parts" not in capsys.readouterr().err
 

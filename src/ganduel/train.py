@@ -18,7 +18,7 @@ from ganduel.pace import Duration
 from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
 from ganduel.schema import METRICS
-from ganduel.setup import assemble
+from ganduel.setup import assemble, has_batch_norm
 from ganduel.speed import Recorded
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
@@ -148,7 +148,8 @@ class Training:
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
-        parts = f" in parts of {trainer.micro_batch}" if divided else ""
+        apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""
+        parts = f" in parts of {trainer.micro_batch}{apart}" if divided else ""
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
