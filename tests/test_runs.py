@@ -56,7 +56,7 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "checkpoints/latest.pt",
         "checkpoints/previous.pt",
         "checkpoints/best.pt",
-        "checkpoints/000000.032kimg.pt",
+        *(f"checkpoints/{seen}kimg.pt" for seen in numbers[-3:]),
     }
     assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4]
     assert "model.channels=4" in (RUN / "overrides.txt").read_text().splitlines()
@@ -294,6 +294,20 @@ def test_periodic_checkpoints_hold_networks_only(train):
     assert set(state(RUN, "000003kimg")["state"]) == {"game", "ema"}
     for path in (RUN / "checkpoints").glob("*.pt"):
         assert torch.load(path, weights_only=True)["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, []), (1, [6]), (2, [5, 6]), (3, [4, 5, 6]), (5, [2, 3, 4, 5, 6]), (None, [1, 2, 3, 4, 5, 6])]
+)
+def test_so_many_periodic_checkpoints_stay(tmp_path, keep, left):
+    """The newest; while there are fewer of them, all. What is not numbered is never counted."""
+    run = RunFolder(tmp_path)
+    run.save({"state": {"game": {}, "ema": {}}})
+    for number in range(1, 7):
+        run.save_networks({"state": {"game": {}, "ema": {}}}, f"{number:06d}kimg.pt", keep)
+        found = sorted(int(path.name[:6]) for path in run.checkpoints.glob("0*"))
+        assert found == [n for n in range(1, number + 1) if keep is None or n > number - keep]
+    assert found == left and (run.checkpoints / "latest.pt").exists()
 
 
 def test_init_from(train, capsys):
