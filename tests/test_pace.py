@@ -35,6 +35,40 @@ def test_a_step_is_a_turn_of_the_generator():
 
 
 @pytest.mark.parametrize(
+    ("text", "left", "passed"),
+    [
+        ("48 steps", 16, 2 / 3),
+        ("64 steps", 32, 1 / 2),
+        ("32 steps", 0, 1),
+        ("30 steps", -2, 32 / 30),
+        ("1.28 kimg", 16, 0.8),
+        ("1.281 kimg", 17, 1024 / 1281),
+        ("2.048 kimg", 64, 1 / 2),
+        ("1.01 kimg", 0, 1024 / 1010),  # this long it has lasted, but no whole iteration longer
+        ("1 kimg", -1, 1.024),
+        ("12.8 epochs", 16, 0.8),
+    ],
+)
+def test_time_goes_on_in_iterations_of_another_size(text, left, passed):
+    """After 32 steps of 32 images, with batches of 16 from now on."""
+    clock = Clock(16, 1, images_per_epoch=100, steps=32, images_seen=32 * 32)
+    duration = Duration.parse(text, "duration")
+    assert clock.left(duration) == left and clock.passed(duration) == pytest.approx(passed)
+
+
+def test_the_clock_counts_turns_and_images():
+    clock = Clock(2 * 16, 3, images_per_epoch=100, steps=32, images_seen=32 * 32)
+    clock.tick()
+    assert (clock.steps, clock.images_seen) == (32 + 3, 32 * 32 + 2 * 16)
+    assert clock.describe() == "35 steps = 1.1 kimg = 10.6 epochs"
+    assert clock.describe(ahead=10) == "65 steps = 1.4 kimg = 13.8 epochs"
+    assert (clock.steps, clock.images_seen) == (35, 1056)
+    # What a duration takes from now on is another matter.
+    assert clock.iterations(Duration.parse("35 steps", "every.log")) == 12
+    assert clock.images(Duration.parse("30 steps", "ema.half_life")) == 320
+
+
+@pytest.mark.parametrize(
     "text", ["5 parsecs", "-1 kimg", "0 steps", "kimg", "5", "", "1.2.3 kimg", "nan epochs", "1e400 kimg"]
 )
 def test_what_is_no_duration(text):

@@ -104,8 +104,8 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
 
     class Moving(Transform):
-        def at(self, images_seen):
-            self.strength = images_seen
+        def at(self, clock):
+            self.strength = clock.images_seen
 
     one = trainer("augment=[instance_noise]")
     one.device = torch.device("cuda")

@@ -1,6 +1,5 @@
 """From a configuration to a trainer that is ready to step."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -82,18 +81,17 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     if config["metric"]["which"]:
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
-    for chain in (*game.chains.values(), images.augment):
-        chain.start(clock)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
         loss,
         regularizers,
         pace,
+        clock,
         images,
         ema,
         optimizers,
-        partial(schedule, clock),
+        schedule,
         seed=seed,
         batch_size=batch_size,
         micro_batch=micro,

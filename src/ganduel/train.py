@@ -59,25 +59,31 @@ class Training:
     def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, device: torch.device):
         self.config, self.overrides, self.run = config, overrides, run
         every = {f"every.{name}": text for name, text in config["every"].items() if text is not None}
-        durations = {key: Duration.parse(text, key) for key, text in {"duration": config["duration"], **every}.items()}
+        times = {"duration": config["duration"], **every}
+        self.durations = {key: Duration.parse(text, key) for key, text in times.items()}
         self.trainer, self.clock = assemble(config, device, fresh=config["overwrite"] or not run.started())
-        self.total = self.clock.iterations(durations["duration"])
+        self.recorder = Recorder(config, overrides, run, self.trainer)
+        self.total: int  # iterations, with those before this process
+        self.every: dict[str, int]  # iterations from a task to the next time that it is due
+
+    def plan(self) -> None:
+        """Turn durations into iterations, of which those to come may be of another size than those so far."""
+        self.total = max(1, self.trainer.iteration + self.clock.left(self.durations["duration"]))
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
             "every.sample": math.ceil(self.total / 20),
             "every.metric": math.ceil(self.total / 5),
             "every.checkpoint": min(math.ceil(self.total / 20), 2000),
         }
-        self.every = {
-            key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()
-        }
-        apart = min(self.every["every.sample"], self.every["every.checkpoint"])
-        self.recorder = Recorder(config, overrides, run, self.trainer, apart)
+        chosen = {key: self.clock.iterations(duration) for key, duration in self.durations.items() if key in intervals}
+        self.every = intervals | chosen
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the duration; returns the results."""
         trainer, recorder = self.trainer, self.recorder
-        resumed = recorder.open(self.total)
+        resumed = recorder.restore()
+        self.plan()
+        recorder.open(self.total, apart=min(self.every["every.sample"], self.every["every.checkpoint"]))
         pausing = recorder.watch.pausing
         tasks = [
             Task(self.every["every.log"], recorder.write_statistics),
@@ -158,7 +164,7 @@ class Training:
             f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"
-            f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}{parts}\n"
+            f"duration   {self.clock.describe(self.total - trainer.iteration)}, batch {trainer.batch_size}{parts}\n"
             f"{forecast}"
             f"every      {every} steps\n"
             f"metrics    {measured}\n"
@@ -185,7 +191,7 @@ class Training:
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
-            f"finished   {self.clock.describe(self.trainer.iteration)}\n"
+            f"finished   {self.clock.describe()}\n"
             + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
             + (f"best       {values} at step {recorder.best['step']:,}\n" if values else "")
             + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"

@@ -22,8 +22,9 @@ from ganduel.ema import EMA, decay
 from ganduel.errors import UserError
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Gate, Pace, Turn
+from ganduel.pace import Clock, Gate, Pace, Turn
 from ganduel.regularizers import Projection, Regularizer, still
+from ganduel.schedules import Schedule
 from ganduel.stats import Stats, merged
 
 ACCURACIES = "accuracy/real", "accuracy/fake"
@@ -63,7 +64,7 @@ class Player:
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int, float], float]  # (images seen, learning rate set) -> learning rate now
+    schedule: Schedule
     phases: list[Phase]  # the main one first
     projections: list[Projection]
     turns: int  # in one iteration
@@ -73,10 +74,10 @@ class Player:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
 
-    def set_rate(self, images_seen: int) -> None:
+    def set_rate(self, clock: Clock) -> None:
         """Follow the schedule."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            assign_rate(group, self.schedule(images_seen, rate))
+            assign_rate(group, self.schedule(clock, rate))
 
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
@@ -102,7 +103,8 @@ class Move(NamedTuple):
 
 
 class Trainer:
-    """Trains one game. All that changes is in `state_dict()`; all else is a function of (seed, iteration)."""
+    """Trains one game. All that changes is in `state_dict()`; all else is a function of the seed, the iteration and the
+    clock."""
 
     def __init__(
         self,
@@ -110,10 +112,11 @@ class Trainer:
         loss: AdversarialLoss,
         regularizers: dict[str, Regularizer | Projection],
         pace: Pace,
+        clock: Clock,
         images: ImageSet | Pair,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
-        schedule: Callable[[int, float], float],
+        schedule: Schedule,
         *,
         seed: int,
         batch_size: int,
@@ -124,10 +127,10 @@ class Trainer:
     ):
         """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
         the half-life of the averaged losses, as a share of the images seen."""
-        self.game, self.loss, self.pace, self.images, self.ema = game, loss, pace, images, ema
+        self.game, self.loss, self.pace, self.clock, self.images, self.ema = game, loss, pace, clock, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
-        self.images_per_iteration = batch_size * pace.n_critic
+        self.images_per_iteration = clock.images_per_iteration
         self.iteration = 0
         self.warm_up = 1  # iterations until its pace is what it will be
         self.stats = Stats()
@@ -155,12 +158,12 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
-        return self.iteration * self.images_per_iteration
+        return self.clock.images_seen
 
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         for chain in (*self.game.chains.values(), self.images.augment):
-            chain.at(self.images_seen)
+            chain.at(self.clock)
         fakes: Batch = {}
         for turn in self.pace.turns:
             fakes = self.take_turn(turn, fakes)
@@ -168,13 +171,14 @@ class Trainer:
             stream = (self.seed, "settle", self.iteration)
             self.game.settle(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
         self.iteration += 1
+        self.clock.tick()
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
         """All phases of a turn that are due. Returns the fakes that the next turn meets instead of making them: none,
         but where players share them."""
         player, batch = self.players[turn.player], self.draw(turn, fakes)
-        player.set_rate(self.images_seen)
+        player.set_rate(self.clock)
         nth = self.iteration * player.turns + turn.nth
         main, *lazy = player.phases
         # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
@@ -349,6 +353,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
+            "steps": self.clock.steps,
+            "images_seen": self.clock.images_seen,
             "game": self.game.state_dict(),
             "ema": self.ema.generators.state_dict(),
             "regularizers": self.regularizers.state_dict(),
@@ -359,6 +365,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration = state["iteration"]
+        self.clock.steps, self.clock.images_seen = state["steps"], state["images_seen"]
         self.game.load_state_dict(state["game"])
         self.ema.generators.load_state_dict(state["ema"])
         self.regularizers.load_state_dict(state["regularizers"])
