@@ -22,13 +22,15 @@ from ganduel.data.store import Raw
 from ganduel.ema import EMA
 from ganduel.game import Game, Generator, NoiseGame
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Pace
+from ganduel.pace import Clock, Pace
 from ganduel.regularizers import Projection, Regularizer
+from ganduel.schedules import Schedule
 from ganduel.trainer import Trainer
 
 Array = np.ndarray
 CPU = torch.device("cpu")
 N, SEED = 4, 7
+HELD_OUT = 10  # images
 RATE_D, RATE_G = 0.1, 0.3
 
 
@@ -58,9 +60,9 @@ class LinearGenerator(Generator):
 
 
 def image_set(seed: int) -> ImageSet:
-    """24 images to train on, and one batch held out."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (24 + N, 1, 2, 2), np.uint8)
-    train, held_out = torch.arange(24 + N, dtype=torch.int32).split((24, N))
+    """24 images to train on, and two and a half batches held out."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (24 + HELD_OUT, 1, 2, 2), np.uint8)
+    train, held_out = torch.arange(24 + HELD_OUT, dtype=torch.int32).split((24, HELD_OUT))
     about = {"shards": None}
     return ImageSet(Raw(torch.from_numpy(pixels)), about, train, held_out, resolution=2, augment=Chain(), device=CPU)
 
@@ -72,7 +74,7 @@ def duel(
     game: Game | None = None,
     images: ImageSet | Pair | None = None,
     optimizer: dict[str, Any] | None = None,
-    schedule: Callable[[int, float], float] = lambda images_seen, rate: rate,
+    schedule: Schedule = lambda clock, rate: rate,
     micro_batch: int = N,
     loss_ema: float = 0.0,
     ema: tuple[float, float | None] = (0.0, None),
@@ -95,11 +97,13 @@ def duel(
         "accuracy_ceiling": None,
         "share": False,
     }
+    turns = Pace(**usual | pace)
     return Trainer(
         game,
         loss or losses.wasserstein(),
         penalties,
-        Pace(**usual | pace),
+        turns,
+        Clock(N * turns.n_critic, turns.n_generator, images_per_epoch=24),
         images or image_set(0),
         EMA(game.generators, *ema),
         {"D": moved("D", game.discriminators, RATE_D), "G": moved("G", game.generators, RATE_G)},

@@ -1,11 +1,10 @@
 """The trainer against updates by hand: what turns do to the weights and to the logged numbers."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from by_hand import (
+    HELD_OUT,
     LOSSES,
     OPTIMIZERS,
     PENALTIES,
@@ -39,7 +38,6 @@ from ganduel.augment import Chain
 from ganduel.data.loading import Pair
 from ganduel.game import NoiseGame
 from ganduel.models.cyclegan import CycleGame
-from ganduel.pace import Clock
 from ganduel.regularizers import PathLength, Projection, Regularizer
 
 WEIGHT = 0.3  # of penalties
@@ -63,12 +61,13 @@ def test_a_turn_of_each(name, micro_batch):
 
 
 def test_validation_judges_the_held_out_images_by_labels_as_they_are():
-    """Smoothed, but not flipped. The generator ignores its latents: all fakes are the last column of A."""
+    """All ten of them, in batches of four, four and two. Labels are smoothed, but not flipped. The generator ignores its
+    latents: all fakes are the last column of A."""
     one = duel(LOSSES["flipped"].loss)
     with torch.no_grad():
         one.game.generators["G"].A[:, :2] = 0
     theta, A = weights(one)
-    r, f = D(theta, numpy(one.images.validation_batch(0, N)["real"])), D(theta, A[:, 2:].T)
+    r, f = D(theta, numpy(one.images.validation_batch(0, HELD_OUT)["real"])), D(theta, A[:, 2:].T)
     assert one.validate() == close(
         {
             "validation/loss/D": LOSSES["smoothed"].of_D(r, f)[0].mean(),
@@ -216,8 +215,7 @@ def test_three_steps_in_two_turns(name):
 )
 def test_the_schedule_follows_the_images_seen(schedule, factors):
     """Two turns of D an iteration, at one learning rate, see eight images."""
-    clock = Clock(images_per_iteration=8, steps_per_iteration=1, images_per_epoch=24)
-    one = duel(schedule=partial(schedule, clock), n_critic=2)
+    one = duel(schedule=schedule, n_critic=2)
     theta, A = weights(one)
     for iteration, factor in enumerate(factors):
         one.step()

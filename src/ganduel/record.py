@@ -44,6 +44,8 @@ class Recorder:
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
+        self.validation: dict[str, float] = {}  # the latest
+        self.validated = 0  # the iteration that it is of
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
         self.worse = 0  # measurements since the best
@@ -86,17 +88,23 @@ class Recorder:
         # Halves go up: Python's own rounding, to even numbers, would give 1,500 and 2,500 images one name.
         return f"{(images + 500) // 1000:06d}kimg" if self.whole_thousands else f"{images / 1000:010.3f}kimg"
 
+    def validate(self) -> None:
+        """Look at the held-out images. Alarms go by what is found until the next time."""
+        trainer = self.trainer
+        self.validation, self.validated = trainer.validate(self.config["validation_images"]), trainer.iteration
+
     def write_statistics(self) -> None:
-        """Means since the last time, validation, health, learning rates, speed and memory."""
+        """Means since the last time, new validation, health, learning rates, speed and memory."""
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
         trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
-        numbers = merged(numbers, self.watch.pausing(trainer.validate)(), trainer.readings())
-        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, numbers))()
-        status = self.health.status(numbers | seen, trainer.game.duel_names)
-        numbers |= seen
+        numbers = merged(numbers, trainer.readings())
+        known = merged(numbers, self.validation)
+        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, known))()
+        status = self.health.status(known | seen, trainer.game.duel_names)
+        numbers |= seen | (self.validation if self.validated == trainer.iteration else {})
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = float(player.optimizer.param_groups[0]["lr"])
         numbers["speed/images_per_second"] = speed
@@ -250,6 +258,7 @@ class Recorder:
             "versions": versions(),
             "step": self.step,
             "images_seen": self.trainer.images_seen,
+            "validation": self.validation,
             "metric": self.metric,
             "best": self.best,
             "worse": self.worse,
@@ -289,6 +298,7 @@ class Recorder:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
         self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.validation = content.get("validation", {})
         self.health.state |= content.get("health", {})
         return True
 

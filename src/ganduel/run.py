@@ -45,6 +45,7 @@ FREE = (
     "overwrite",
     "runs_dir",
     "tf32",
+    "validation_images",
     "workers",
 )
 

@@ -71,12 +71,15 @@ class Training:
         self.total = max(1, self.trainer.iteration + self.clock.left(self.durations["duration"]))
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
+            "every.validation": min(math.ceil(self.total / 20), 1000),
             "every.sample": math.ceil(self.total / 20),
             "every.metric": math.ceil(self.total / 5),
             "every.checkpoint": min(math.ceil(self.total / 20), 2000),
         }
         chosen = {key: self.clock.iterations(duration) for key, duration in self.durations.items() if key in intervals}
         self.every = intervals | chosen
+        log = self.every["every.log"]  # a line of which tells of each validation
+        self.every["every.validation"] = math.ceil(self.every["every.validation"] / log) * log
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the duration; returns the results."""
@@ -86,6 +89,7 @@ class Training:
         recorder.open(self.total, apart=min(self.every["every.sample"], self.every["every.checkpoint"]))
         pausing = recorder.watch.pausing
         tasks = [
+            Task(self.every["every.validation"], pausing(recorder.validate)),
             Task(self.every["every.log"], recorder.write_statistics),
             Task(self.every["every.metric"], pausing(recorder.measure)),
             Task(self.every["every.sample"], pausing(recorder.write_samples)),
@@ -98,7 +102,7 @@ class Training:
                     recorder.log.say(f"{summary.describe(trainer)}\n")
                 self.banner(resumed, pausing(self.look_ahead)())
                 if trainer.iteration == 0:
-                    for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
+                    for do in (recorder.write_reals, *(task.do for task in tasks[2:])):
                         do()
                         self.heed(signals, owners)
                 while trainer.iteration < self.total and not recorder.ended:

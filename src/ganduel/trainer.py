@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -243,7 +244,9 @@ class Trainer:
                 total = torch.stack([*losses.values()]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
                 # The gradient scale leaves out a step that is not finite, and so do its statistics.
-                stats.add(losses, merged(*(each.statistics for each in numbers)), player.scaler.is_enabled())
+                stats.add(
+                    losses, merged(*(each.statistics for each in numbers)), finite_only=player.scaler.is_enabled()
+                )
                 verdicts += [each.verdict for each in numbers if each.verdict is not None]
         distributed.average_gradients(player.networks.parameters())
         closed = phase.gate is not None and self.ask(phase.gate, torch.stack(verdicts).mean(0), stats)
@@ -317,24 +320,31 @@ class Trainer:
             numbers |= dict(zip(ACCURACIES, right, strict=True))
         return numbers
 
-    def validate(self) -> dict[str, float]:
-        """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a
-        validation split."""
-        count = min(self.batch_size, self.images.held_out)
-        count -= count % self.micro_batch if count > self.micro_batch else 0
-        if count < 2:  # BatchNorm has nothing to normalise one image by
-            return {}
-        seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
-        batch = {**self.images.validation_batch(self.images_seen, count), "seed": seed}
+    def validate(self, most: int | None = None) -> dict[str, float]:
+        """Both losses, D's logits and its accuracy: means over the held-out images, or the first `most` in their order,
+        and as many new fakes. Changes nothing. {} without a validation split."""
+        count = self.images.held_out if most is None else min(most, self.images.held_out)
+        group = max(1, *(getattr(d, "together", 1) for d in self.game.discriminators.values()))
+        rank, world = distributed.rank(), distributed.world()
         stats = Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
         self.game.discriminators.eval()
-        with torch.no_grad(), self.autocast(True):
-            for part in split(batch, self.micro_batch):
-                duels = self.game.duels(part)
-                for numbers in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
-                    stats.add(numbers.losses, numbers.statistics)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
+            self.reseed(randomness.key(self.seed, "validation", self.iteration), rank)  # G's dropout
+            for numbers in portions(count, self.batch_size, self.micro_batch, group):
+                shared = len(numbers) == self.batch_size  # what is less than a batch, all processes look at
+                own = numbers[rank::world] if shared else numbers
+                stream = (self.seed, "validation", self.iteration)
+                where = {"first": own.start, "count": len(own), "stride": own.step}
+                seed = randomness.seeds(*stream, **where, device=self.device)
+                batch = {**self.images.validation_batch(own.start, len(own), own.step), "seed": seed}
+                for part in split(batch, self.micro_batch):
+                    weight = len(part["seed"]) / (1 if shared else world)
+                    with self.autocast(True):
+                        duels = self.game.duels(part)
+                        for found in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
+                            stats.add(found.losses, found.statistics, weight=weight)
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
@@ -442,8 +452,20 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
     So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
     """
-    k = max(1, len(batch["seed"]) // size)  # fewer images, as validation may have, are one part
+    k = max(1, len(batch["seed"]) // size)  # fewer images, the last in validation, are one part
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
+
+
+def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
+    """The numbers of so many images, to be looked at as in training: in whole batches, and then what is left of them.
+
+    Of the rest, a D that compares images in groups (of `group`, else 1) sees whole micro batches, then whole groups;
+    up to group - 1 images are left out. So is one image alone, by which batch normalisation cannot normalise, unless
+    batches are of one.
+    """
+    full = batch if group == 1 else micro
+    cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})
+    return [range(*ends) for ends in pairwise(cuts) if ends[1] - ends[0] > 1 or batch == 1]
 
 
 def fakes_of(met: list[list[Duel]]) -> Batch:

@@ -45,6 +45,7 @@ class ImageSet:
         measured. `augment` changes what is trained on.
         """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
+        self.mixed = validation[_order("held out", 0, len(validation)).long()]  # a part of them is like the whole
         self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
         self.shape = store.shape[0], resolution, resolution
         self.margin = store.shape[1] - resolution
@@ -115,9 +116,11 @@ class ImageSet:
         squares = zip(images, places, strict=True)
         return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in squares])
 
-    def validation_batch(self, position: int, count: int) -> Batch:
-        """`count` validation images from a position that wraps around, in [-1, 1]."""
-        index = self.validation[torch.arange(position, position + count) % self.held_out]
+    def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
+        """Validation images `position`, `position + stride`, ... of a shuffled sequence, the same in every run, that
+        begins again after its last; as `batch` gives them."""
+        positions = torch.arange(position, position + count * stride, stride)
+        index = self.mixed[positions % self.held_out]
         return {"real": normalise(self.gather(index)), **self._label(index)}
 
     def _label(self, index: Tensor) -> Batch:
@@ -182,8 +185,10 @@ class Pair:
         """ "A" and "B", each as `ImageSet.batch` gives it."""
         return {name: side.batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
-    def validation_batch(self, position: int, count: int) -> Batch:
-        return {name: side.validation_batch(position, count)["real"] for name, side in self.sides.items()}
+    def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
+        """ "A" and "B", each as `ImageSet.validation_batch` gives it: in `held_out` images, the smaller side comes more
+        than once."""
+        return {name: side.validation_batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
 
 def open_images(
