@@ -30,7 +30,7 @@ from ganduel import build, config, randomness, setup
 from ganduel.device import choose, label, memory
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn
-from ganduel.trainer import Phase, Trainer, fakes_of
+from ganduel.trainer import Move, Phase, Trainer, fakes_of
 
 IMAGES = 64  # of noise, or as many as a batch
 
@@ -56,8 +56,10 @@ class Play:
             self.batch = self.trainer.draw(self.turn, fakes_of(self.maker()) if self.maker else {})
 
     def __call__(self) -> list[list[Duel]]:
+        player = self.trainer.players[self.turn.player]
         keep = self.turn.leaves and self.turn.player == "D"
-        return self.trainer.run(self.phase, self.trainer.players[self.turn.player], self.batch, keep)
+        new = self.phase is player.phases[0] and self.turn.like is None
+        return self.trainer.run(Move(self.phase, player, self.batch, keep, new, dropout=0))
 
 
 def noise(folder: Path, size: int, count: int) -> None:
@@ -96,8 +98,7 @@ def parts(trainer: Trainer) -> list[Part]:
             play.prepare()
             trainer.stats.reset()
             play()
-            losses = [name.removeprefix("loss/") for name in trainer.stats.sums if name.startswith("loss/")]
-            found.append(Part(" + ".join(losses), 1 / play.phase.every, play, play.prepare))
+            found.append(Part(" + ".join(trainer.stats.losses), 1 / play.phase.every, play, play.prepare))
         maker = plays[0] if turn.leaves else None
 
     def rest() -> None:

@@ -142,9 +142,9 @@ def gradients(trainer: Any) -> dict[str, Any]:
         if player.scaler.is_enabled():
             player.scaler = torch.amp.GradScaler(trainer.device.type, init_scale=SCALE)
 
-    def advance(phase: Any, player: Any, batch: Any, keep: bool) -> Any:
-        met, stats = Trainer.advance(trainer, phase, player, batch, keep)
-        name = " + ".join(key.removeprefix("loss/") for key in stats.sums if key.startswith("loss/"))
+    def advance(move: Any) -> Any:
+        met, stats = Trainer.advance(trainer, move)
+        name, player = " + ".join(stats.losses), move.player
         given = [p.grad.detach().double().cpu().flatten() for p in player.networks.parameters() if p.grad is not None]
         found.setdefault(name, torch.cat(given))
         return met, stats
@@ -260,7 +260,7 @@ def begun(bench: Bench, family: str, overrides: list[str]) -> tuple[Any, dict[st
     flags(overrides)()
     for _ in range(6):
         trainer.step()
-    return trainer, {name: value for name, value in trainer.stats.means().items() if name.startswith("loss/")}
+    return trainer, {name: float(total / count) for name, (total, count) in trainer.stats.losses.items()}
 
 
 def against(bench: Bench, default: tuple[Any, dict[str, float]], family: str, setting: str, seconds: float) -> None:

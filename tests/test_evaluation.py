@@ -8,13 +8,16 @@ import pytest
 import torch
 from conftest import rows
 
-from ganduel import cli
-from ganduel.data.loading import ImageSet, open_images
+from ganduel import cli, randomness
+from ganduel.augment import Chain
+from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
 from ganduel.errors import UserError
 from ganduel.evaluation import features, paths
+from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
 from ganduel.evaluation.fid import Images, measure
+from ganduel.game import Generator, NoiseGame
 
 CPU = torch.device("cpu")
 
@@ -72,6 +75,65 @@ def test_better_images_score_better(digits, digit_features):
     assert same["kid"] < half["kid"] < none["kid"]
     assert same["isc"] > none["isc"]
     assert same["precision"] > 0.9 and same["recall"] > 0.9 and none["recall"] < 0.1
+
+
+class Perfect(Generator):
+    """Draws real images of the asked class."""
+
+    latent, classes = 1, 10
+
+    def __init__(self, images: ImageSet):
+        super().__init__()
+        self.images, self.asked = images, torch.tensor([], dtype=torch.int64)
+        labels = images.labels[images.train.long()]
+        self.numbers = [images.train[labels == label] for label in range(10)]
+
+    def style(self, latent, seed=None, label=None):
+        self.asked = torch.cat([self.asked, label])
+        shares = randomness.uniform(seed, (), "which image").tolist()
+        known = [self.numbers[label] for label in label.tolist()]
+        numbers = [some[int(share * len(some))] for some, share in zip(known, shares, strict=True)]
+        return normalise(self.images.gather(torch.stack(numbers)))
+
+    def synthesis(self, style, seed=None):
+        return style
+
+
+@pytest.fixture
+def skewed(digits) -> ImageSet:
+    """All zeros, and one in four of the other digits."""
+    labels = digits.labels[digits.train.long()]
+    digits.train = digits.train[(labels == 0) | (torch.arange(len(labels)) % 4 == 0)]
+    return digits
+
+
+def test_classes_are_measured_as_frequent_as_they_are(skewed, digit_features, tmp_path):
+    """A perfect generator scores like the same number of real images that NumPy draws. Were all classes drawn alike, it
+    would score many times worse."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    settings = {"which": ["fid"], "samples": 2000, "seed": 0, "batch": 500, "cache": tmp_path, "ema": True}
+    found = evaluate(game.comparisons(game.generators, skewed), digit_features, **settings)["fid"]
+    resampled = skewed.train[np.random.default_rng(0).integers(0, skewed.count, 2000)]
+    assert found < 2 * score(skewed.gather(resampled), skewed, digit_features)["fid"]
+    share = skewed.labels[skewed.train.long()].bincount(minlength=10) / skewed.count
+    drawn = game.generators["G"].asked[-2000:].bincount(minlength=10)
+    assert 0.25 < share[0] < 0.35
+    assert ((drawn - 2000 * share).abs() < 4 * (2000 * share * (1 - share)).sqrt()).all()  # binomial
+    alike = torch.cat([skewed.gather(some[:40]) for some in game.generators["G"].numbers])
+    assert score(alike, skewed, digit_features)["fid"] > 4 * found
+
+
+def test_an_image_has_its_class_wherever_it_is_drawn(skewed):
+    """In any block of a measurement, and at the beginning of a walk."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    (compared,) = game.comparisons(game.generators, skewed)
+    whole = compared.make(range(20), 3)
+    assert torch.equal(compared.make(range(5, 9), 3), whole[5:9])
+    asked = game.generators["G"].asked
+    assert len(asked[-24:-4].unique()) > 2 and torch.equal(asked[-4:], asked[-24:-4][5:9])
+    near, _ = compared.walk(range(5, 9), 3, 0.5)
+    assert torch.equal(near, whole[5:9])
+    assert torch.equal(*game.generators["G"].asked[-8:].chunk(2))  # a walk stays in its class
 
 
 def test_batch_size_does_not_matter(digits, digit_features):
@@ -266,6 +328,15 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
     for which in (("fid", "kid", "prc"), ("fid",), ("kid",)):
         again = score(images, digits, digit_features, which, **settings)
         assert again == pytest.approx({name: first[name] for name in again})
+
+
+def test_equal_numbers_are_said():
+    row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
+    row |= {"ema": True, "seed": 0, "versions": {}}
+    said = "2,000 generated against 10,000 real images (density and coverage of 2,000 of each), data x"
+    assert said in describe(row)
+    del row["coverage"]
+    assert "2,000 generated against 10,000 real images, data x" in describe(row)
 
 
 def test_one_image_over_and_over_scores_no_recall(digits, digit_features):

@@ -102,7 +102,8 @@ def test_every_metric_is_its_formula(batch):
     theirs = isc_features_to_metric(torch.from_numpy(logits))
     assert values["isc"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
     assert values["isc_std"] == pytest.approx(theirs["inception_score_std"], rel=1e-4)
-    expected = neighbours.neighbourhoods(torch.from_numpy(a).float(), torch.from_numpy(b).float())
+    features = [torch.from_numpy(each).float() for each in (a, b)]
+    expected = {**neighbours.precision_and_recall(*features), **neighbours.density_and_coverage(*features)}
     assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
@@ -288,12 +289,11 @@ def numbers(*values: float) -> torch.Tensor:
 
 def test_radii_by_hand():
     """The third and the fifth neighbour on a line, of the nearest first; of few points the last."""
-    third, fifth = neighbours.radii(numbers(0, 1, 3, 7, 15, 31, 63))
-    assert third.tolist() == [7, 6, 4, 7, 14, 28, 56] and fifth.tolist() == [31, 30, 28, 24, 16, 31, 62]
-    third, fifth = neighbours.radii(numbers(0, 1, 3, 7))
-    assert third.tolist() == fifth.tolist() == [7, 6, 4, 7]
-    third, fifth = neighbours.radii(numbers(0, 1, 3))
-    assert third.tolist() == fifth.tolist() == [3, 2, 3]
+    line = numbers(0, 1, 3, 7, 15, 31, 63)
+    assert neighbours.radii(line, 3).tolist() == [7, 6, 4, 7, 14, 28, 56]
+    assert neighbours.radii(line, 5).tolist() == [31, 30, 28, 24, 16, 31, 62]
+    assert neighbours.radii(line[:4], 3).tolist() == neighbours.radii(line[:4], 5).tolist() == [7, 6, 4, 7]
+    assert neighbours.radii(line[:3], 3).tolist() == [3, 2, 3]
 
 
 def test_neighbourhoods_by_hand():
@@ -301,45 +301,68 @@ def test_neighbourhoods_by_hand():
 
     The third neighbour of a real image is 3, 2, 2, 2, 2 or 3 away, the fifth 5, 4, 3, 3, 4 or 5.
     """
-    real, fake = numbers(0, 1, 2, 3, 4, 5), numbers(8, 9, 28, 38, 48, 58, 68)
-    values = neighbours.neighbourhoods(fake, real)
-    assert values["precision"] == pytest.approx(1 / 7)  # 8 is at the edge of 5's
-    assert values["density"] == pytest.approx(2 / (5 * 7))  # 8 and 9 are within 5's, and 8 is at the edge of 4's
+    real, fake = numbers(0, 1, 2, 3, 4, 5), numbers(8, 9, 28, 38, 48, 58)
+    assert neighbours.precision_and_recall(fake, real)["precision"] == pytest.approx(1 / 6)  # 8 is at the edge of 5's
+    assert neighbours.precision_and_recall(real, fake)["recall"] == pytest.approx(1 / 6)  # the other way round
+    values = neighbours.density_and_coverage(fake, real)
+    assert values["density"] == pytest.approx(2 / (5 * 6))  # 8 and 9 are within 5's, and 8 is at the edge of 4's
     assert values["coverage"] == pytest.approx(1 / 6)
-    assert neighbours.neighbourhoods(real, fake)["recall"] == pytest.approx(1 / 7)  # as precision, the other way round
 
 
 def test_precision_and_recall_are_torch_fidelitys():
-    """And density and coverage their formulae (Naeem et al. 2020, section 3)."""
+    """Of all images, however many there are of each kind."""
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     for overlap in (0.0, 0.7, 2.0):
         generator = torch.Generator().manual_seed(0)
         fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
-        ours = neighbours.neighbourhoods(fake, real)
+        ours = neighbours.precision_and_recall(fake, real)
         theirs = prc_features_to_metric(fake, real, verbose=False)
         assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
         assert 0.05 < ours["recall"] < 0.95 or overlap == 2
+
+
+def test_density_and_coverage_are_their_formulae():
+    """Naeem et al. 2020, section 3."""
+    for overlap in (0.0, 0.7, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        fake, real = torch.randn(90, 5, generator=generator), torch.randn(90, 5, generator=generator) * 1.5 + overlap
+        ours = neighbours.density_and_coverage(fake, real)
         between = (fake[:, None] - real).square().sum(2).sqrt()
         radius = (real[:, None] - real).square().sum(2).sqrt().sort(1).values[:, 5]
         density = sum(float((between[i] < radius).sum()) for i in range(90)) / (5 * 90)
-        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(130)) / 130
+        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(90)) / 90
         assert (ours["density"], ours["coverage"]) == pytest.approx((density, coverage), abs=1e-6)
 
 
-@pytest.mark.parametrize(("at_once", "rows"), [(1, (1, 1, 1)), (239, (5, 7, 5)), (None, (40, 30, 30))])
-def test_how_many_distances_are_in_memory(monkeypatch, at_once, rows):
-    """So many, or one row of them: among 40 reals, among 30 fakes and between them. Values do not depend on it; by
-    default all of so few are."""
+@pytest.mark.parametrize(("fakes", "reals"), [(100, 100), (100, 500), (500, 100)])
+def test_a_perfect_generator_covers_what_it_should(fakes, reals):
+    """However many images there are of each kind, in whatever order: of M of each, an expected coverage of
+    1 - (M - 1) ... (M - k) / (2M - 1) ... (2M - k) (Naeem et al. 2020, section 3), and a density of 1."""
+    expected = 1 - math.prod((100 - i) / (200 - i) for i in range(1, 6))
+    found = []
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        fake, real = (torch.randn(count, 8, generator=generator) for count in (fakes, reals))
+        found.append(neighbours.density_and_coverage(*(some[some[:, 0].argsort()] for some in (fake, real))))
+    density, coverage = (np.mean([values[name] for values in found]) for name in ("density", "coverage"))
+    assert density == pytest.approx(1, abs=0.06) and coverage == pytest.approx(expected, abs=0.015)  # four deviations
+
+
+@pytest.mark.parametrize("compare", [neighbours.precision_and_recall, neighbours.density_and_coverage])
+def test_distances_in_parts_are_the_same(monkeypatch, compare):
     generator = torch.Generator().manual_seed(0)
-    fake, real = torch.randn(30, 4, generator=generator), torch.randn(40, 4, generator=generator)
-    expected = neighbours.neighbourhoods(fake, real)
-    sizes, cdist = [], torch.cdist
-    monkeypatch.setattr(torch, "cdist", lambda a, b: sizes.append(len(a)) or cdist(a, b))
-    if at_once:
-        monkeypatch.setattr(neighbours, "AT_ONCE", at_once)
-    assert neighbours.neighbourhoods(fake, real) == pytest.approx(expected)
-    assert sizes == [len(part) for n, r in zip((40, 30, 30), rows, strict=True) for part in torch.zeros(n).split(r)]
+    fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
+    whole = compare(fake, real)
+    monkeypatch.setattr(neighbours, "AT_ONCE", 350)
+    assert compare(fake, real) == pytest.approx(whole)
+
+
+def test_how_many_distances_are_in_memory(monkeypatch):
+    """2^26, a quarter of a gigabyte, or those of one image."""
+    assert neighbours.rows(torch.zeros(2**10, 1)) == 2**16 and neighbours.rows(torch.zeros(2**27, 0)) == 1
+    monkeypatch.setattr(neighbours, "AT_ONCE", 239)
+    assert [len(part) for part in neighbours.between(torch.zeros(12, 3), torch.zeros(40, 3))] == [5, 5, 2]
 
 
 # Path lengths

@@ -1,5 +1,7 @@
 """Durations, the clock, and turns."""
 
+import math
+
 import pytest
 from conftest import rows
 
@@ -48,11 +50,11 @@ def test_turns():
 
 
 def test_gate():
-    weak = {"loss/D": 0.3, "accuracy/real": 0.9, "accuracy/fake": 0.7, "loss/r1": 0.01}
-    assert Gate(0.31, None).closed(weak) and not Gate(0.29, None).closed(weak)
-    assert Gate(None, 0.79).closed(weak) and not Gate(None, 0.81).closed(weak)
-    assert Gate(0.29, 0.79).closed(weak) and Gate(0.31, 0.81).closed(weak) and not Gate(0.29, 0.81).closed(weak)
-    assert Gate(0.31, None).closed({"loss/DA": 0.1, "loss/DB": 0.5})  # their mean, and no accuracy
+    weak = 0.3, 0.8
+    assert Gate(0.31, None).closed(*weak) and not Gate(0.29, None).closed(*weak)
+    assert Gate(None, 0.79).closed(*weak) and not Gate(None, 0.81).closed(*weak)
+    assert Gate(0.29, 0.79).closed(*weak) and Gate(0.31, 0.81).closed(*weak) and not Gate(0.29, 0.81).closed(*weak)
+    assert Gate(0.31, None).closed(0.3, math.nan) and not Gate(None, 0.5).closed(0.3, math.nan)
 
 
 def test_gates_are_made_only_where_asked_for():

@@ -10,6 +10,7 @@ from ganduel import setup, speed
 from ganduel.augment import Transform
 from ganduel.errors import UserError
 from ganduel.forecast import forecast, unchanged
+from ganduel.trainer import Move
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=2")
 
@@ -25,8 +26,9 @@ def recorder(trainer):
 
         def replay():
             again, now = do()
-            for name, pair in stats.sums.items():
-                pair.copy_(now.sums[name])
+            for kind, pairs in stats.state_dict().items():
+                for name, pair in pairs.items():
+                    pair.copy_(now.state_dict()[kind][name])
             for before, after in zip(chain(*met), chain(*again), strict=True):
                 if "fake" in vars(before):
                     before.fake.data.copy_(after.fake.data)
@@ -36,11 +38,23 @@ def recorder(trainer):
     return record
 
 
-@pytest.mark.parametrize("model", ["dcgan", "cyclegan", "stylegan2_ada"])
-def test_recorded_phases_train_the_same(trainer, model):
-    """Over learning rates that fall, lazy phases, fakes that are shared, ADA and statistics."""
-    chosen = {"dcgan": (*NO_BATCH_NORM, *LAZY, "scheduler=linear_decay", "duration=8 steps"), "cyclegan": ()}
-    one, other = (trainer(*chosen.get(model, ()), model=model) for _ in range(2))
+FALLING = "scheduler=linear_decay", "duration=8 steps"
+RECORDED = {
+    "dcgan": (),  # batch normalisation, and G goes on from the fakes that D met
+    "dcgan, lazy": (*LAZY, *FALLING, "regularizer=[r1,r2]", "regularizer.r2.every=2"),
+    "dcgan, twice": ("pace.n_generator=2",),
+    "dcgan, parts": ("micro_batch=4",),
+    "dcgan, dropout in G": ("model.generator.dropout=0.5",),
+    "dcgan, dropout in D": ("model.discriminator.dropout=0.5",),
+    "cyclegan": (),
+    "stylegan2_ada": (),
+}
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_recorded_phases_train_the_same(trainer, case):
+    """With the defaults of each model; over falling rates, lazy phases, shared fakes, dropout, ADA and statistics."""
+    one, other = (trainer(*RECORDED[case], model=case.split(",")[0]) for _ in range(2))
     recorded = speed.replay(one, recorder(one), required=True)
     for i in range(8):
         for each in (one, other):
@@ -53,6 +67,29 @@ def test_recorded_phases_train_the_same(trainer, model):
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
     assert rates[0] == pytest.approx(rates[1])
     assert isinstance(one.players["G"].optimizer.param_groups[0]["lr"], torch.Tensor)
+
+
+def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
+    """Once an iteration where players share fakes, also where G makes them again: recorded, in micro batches, and for
+    lazy penalties on fakes. By hand: a batch moves the statistics once, so each of k parts does."""
+    lazy = "regularizer=[r2]", "regularizer.r2.every=2"
+    for overrides, moved in ((), 12), (("micro_batch=4",), 24), (lazy, 12), (("pace.share=false",), 24):
+        for record in (False, True):
+            one = trainer(*overrides)
+            if record:
+                speed.replay(one, recorder(one), required=True)
+            for _ in range(12):
+                one.step()
+            counts = {int(b) for name, b in one.game.generators.named_buffers() if name.endswith("num_batches_tracked")}
+            assert counts == {moved}, (overrides, record)
+
+
+def test_dropout_in_micro_batches_is_not_recorded(trainer):
+    """It draws anew for each part, which no recording can be told."""
+    one = trainer("model.discriminator.dropout=0.5", "micro_batch=4")
+    speed.replay(one, recorder(one), required=True)
+    with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout draws anew for every micro batch"):
+        one.step()
 
 
 def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
@@ -118,8 +155,9 @@ def test_every_recording_leaves_its_own_gradients(trainer):
         one.step()
     player, batch = one.players["D"], one.draw(one.pace.turns[0])
     for phase in (*player.phases, *player.phases):
-        one.advance(phase, player, batch, False)
-        own = recorded.graphs[id(phase)].gradients
+        move = Move(phase, player, batch, new=phase is player.phases[0])
+        one.advance(move)
+        own = recorded.graphs[id(phase), move.new].gradients
         assert own[0] is not None and [id(p.grad) for p in player.networks.parameters()] == [id(g) for g in own]
 
 

@@ -18,6 +18,7 @@ from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
 from ganduel.regularizers import PathLength
+from ganduel.trainer import Move
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the reference numbers are not in {REFERENCE}")
@@ -419,12 +420,12 @@ def test_path_length_of_a_linear_generator():
     noise = randomness.normal(seeds(5)[:3], (2, 5, 5), "path length") / 5
     lengths = (noise.flatten(1) @ made.matrix).norm(dim=1)
     assert value.item() == pytest.approx((lengths - 0.7).square().mean().item(), rel=1e-5)
-    assert statistics["path_length"].item() == pytest.approx(lengths.mean().item(), rel=1e-5)
+    assert statistics["length"].item() == pytest.approx(lengths.mean().item(), rel=1e-5)
     (lengths - 0.7).square().mean().backward()
     wanted, made.matrix.grad = made.matrix.grad, None
     value.backward()
     assert torch.allclose(made.matrix.grad, wanted, atol=1e-5)
-    penalty.adapt({"path_length": torch.tensor(1.7)})
+    penalty.adapt({"length": torch.tensor(1.7)})
     assert penalty.mean.item() == pytest.approx(0.95)
 
 
@@ -433,9 +434,9 @@ def test_path_lengths_leave_running_statistics_alone(trainer):
     buffers = lambda: {n: b.clone() for n, b in one.game.generators.named_buffers()}  # noqa: E731
     player = one.players["G"]
     before = buffers()
-    one.run(player.phases[1], player, one.draw(one.pace.turns[-1]))
+    one.run(Move(player.phases[1], player, one.draw(one.pace.turns[-1])))
     assert_equal(before, buffers())
-    one.run(player.phases[0], player, one.draw(one.pace.turns[-1]))
+    one.run(Move(player.phases[0], player, one.draw(one.pace.turns[-1]), new=True))
     assert largest_difference(before, buffers()) > 0  # which were on, and are so again
 
 
@@ -447,7 +448,6 @@ def test_path_lengths_leave_running_statistics_alone(trainer):
             ["regularizer.path_length.player=D"],
             "regularizer.path_length.player=D: path lengths are G's",
         ),
-        ("vanilla", ["regularizer=[path_length]", "micro_batch=2"], "micro_batch=2 leaves .* set 3 or more"),
         ("dcgan", ["regularizer=[path_length]", "regularizer.path_length.fn.share=0"], "share=0 must be above 0"),
     ],
 )

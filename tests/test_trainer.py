@@ -13,9 +13,9 @@ from ganduel.augment import Chain, Transform
 from ganduel.errors import UserError
 from ganduel.game import Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
-from ganduel.regularizers import Regularizer, r1
-from ganduel.stats import Stats
-from ganduel.trainer import Trainer, phases
+from ganduel.regularizers import Regularizer, r1, r2
+from ganduel.stats import Stats, merged
+from ganduel.trainer import Move, Trainer, phases
 
 NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
 GATED = ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
@@ -93,7 +93,7 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
     assert one.players["G"].optimizer.param_groups[0]["lr"] == 2e-4
     ran = []
     run = one.run
-    one.run = lambda phase, *rest: (ran.append(phase.every), run(phase, *rest))[1]
+    one.run = lambda move: (ran.append(move.phase.every), run(move))[1]
     for _ in range(5):
         one.step()
     assert ran == [1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1]  # D, its penalty, G, D, G, ...
@@ -141,16 +141,117 @@ def test_dropout_is_a_function_of_seed_and_step(trainer):
 
 def test_accuracy_counts_from_the_boundary(trainer):
     one = trainer("loss=least_squares")  # decides at 0.5
-    numbers = one.judgement("", real=torch.tensor([0.4, 0.6, 0.7, 2.0]), fake=torch.tensor([0.4, 0.6]))
+    numbers = one.judgement(real=torch.tensor([0.4, 0.6, 0.7, 2.0]), fake=torch.tensor([0.4, 0.6]))
     assert float(numbers["accuracy/real"]) == 0.75 and float(numbers["accuracy/fake"]) == 0.5
 
 
 def test_statistics_are_means_over_what_was_added():
     stats = Stats()
     for value in (1.0, 2.0, 6.0):
-        stats.add({"a": torch.tensor(value)})
-    stats.add({"b": torch.tensor(4.0)})
-    assert stats.means() == {"a": 3.0, "b": 4.0}
+        stats.add({"a": torch.tensor(value)}, {})
+    stats.add({}, {"b": torch.tensor(4.0)})
+    assert stats.means() == {"loss/a": 3.0, "b": 4.0}
+
+
+def with_penalty(monkeypatch, name: str, fn, weight: float = 1.0, every: int = 1) -> None:
+    """Let every trainer from here on have this penalty of D, and no other."""
+    parts, penalty = setup.build.parts, {name: Regularizer(fn, "D", weight, every)}
+    monkeypatch.setattr(
+        setup.build, "parts", lambda n, key, allow: penalty if key == "regularizer" else parts(n, key, allow)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "taken"),
+    [("dcgan", "G", "G"), ("dcgan", "D", "D"), ("cyclegan", "G", "G_A"), ("cyclegan", "cycle", "cycle_A")],
+)
+def test_a_penalty_with_the_name_of_another_loss_is_refused(trainer, monkeypatch, model, name, taken):
+    """Called G, it would replace the loss of G."""
+    with_penalty(monkeypatch, name, r1)
+    with pytest.raises(
+        UserError, match=rf"^regularizer\.{name}: another loss is called {taken} already .* another name$"
+    ):
+        trainer(model=model)
+
+
+def test_a_gate_does_not_ask_penalties(trainer, monkeypatch):
+    """Whatever they are called: D's loss, far above the floor, decides alone."""
+    with_penalty(monkeypatch, "Drift", lambda duel: 0 * r1(duel) - 1e6)
+    one = trainer("pace=gated", *NO_BATCH_NORM)
+    one.step()
+    assert one.stats.means()["gate/closed"] == 0 and one.stats.means()["loss/Drift"] == -1e6
+
+
+def test_numbers_of_one_name_do_not_replace_each_other():
+    assert merged({"a": 1}, {"b": 2}, {}) == {"a": 1, "b": 2}
+    with pytest.raises(UserError, match="two numbers of a step are called b: give one of them another name"):
+        merged({"a": 1, "b": 2}, {"b": 2})
+
+
+def test_statistics_of_penalties_have_their_own_names(trainer, monkeypatch):
+    """One that calls its statistic as D's accuracy is called changes no accuracy."""
+    with_penalty(monkeypatch, "odd", lambda duel: (r1(duel), {"accuracy/real": torch.tensor(7.0)}))
+    one = trainer(*NO_BATCH_NORM)
+    one.step()
+    assert one.stats.means()["regularizer/odd/accuracy/real"] == 7 and one.stats.means()["accuracy/real"] <= 1
+
+
+def test_penalties_meet_float32_fakes(trainer, monkeypatch):
+    """Also where bf16 made them for the main loss: at D(x) = sum(x^2) / 2, R2 is the mean squared norm of the fakes
+    themselves, and its derivative keeps 24 bits."""
+    seen = []
+
+    def spy(duel: Duel) -> torch.Tensor:
+        seen.append(duel.fake)
+        by_hand = duel.fake.double().square().sum((1, 2, 3)).mean()
+        exact = Duel(
+            "",
+            lambda x: x.square().flatten(1).sum(1) / 2,
+            duel.real,
+            duel.latent,
+            duel.generator,
+            duel.seed,
+            None,
+            duel.fake,
+        )
+        assert r2(exact).item() == pytest.approx(by_hand.item(), rel=1e-6)
+        return 0 * duel.critic(duel.real).mean()
+
+    with_penalty(monkeypatch, "spy", spy)
+    one = trainer("precision=bf16")
+    one.step()
+    assert [fake.dtype for fake in seen] == [torch.float32]
+
+
+def test_a_step_that_the_gradient_scale_leaves_out_does_not_end_the_run(trainer):
+    """fp16: where a loss overflows once, weights stay, the scale is halved, and no statistic remembers it."""
+    one = trainer()
+    one.players["D"].scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
+    one.step()
+    plain, before, averaged = one.loss, weights(one, "D"), one.stats.means()["loss_ema/D"]
+    one.loss = plain._replace(discriminator=lambda *logits: math.inf * plain.discriminator(*logits))
+    one.stats.reset()
+    one.take_turn(one.pace.turns[0], {})
+    assert largest_difference(before, weights(one, "D")) == 0
+    assert one.players["D"].scaler.get_scale() == 512
+    assert one.stats.means()["loss_ema/D"] == averaged
+    one.loss = plain
+    one.step()
+    assert one.not_finite() == []
+    assert largest_difference(before, weights(one, "D")) > 0
+    assert math.isfinite(one.stats.means()["loss/D"]) and math.isfinite(one.stats.means()["loss_ema/D"])
+    one.loss = plain._replace(discriminator=lambda *logits: math.nan * plain.discriminator(*logits))
+    one.stats.reset()
+    one.take_turn(one.pace.turns[0], {})
+    assert one.not_finite() == ["loss/D"]  # none of an interval's steps counted
+
+
+def test_statistics_of_before_are_read(trainer):
+    """Losses, other statistics and averages lay in one dict."""
+    one, pair = trainer(), torch.tensor([3.0, 2.0])
+    old = {"loss/D": pair, "logits/real": torch.tensor([6.0, 2.0]), "loss_ema/D": torch.tensor([7.0, 1.0])}
+    one.load_state_dict({**one.state_dict(), "stats": old})
+    assert one.stats.means() == {"loss/D": 1.5, "logits/real": 3.0, "loss_ema/D": 7.0}
 
 
 def test_what_is_not_finite_is_named(trainer):
@@ -210,7 +311,7 @@ def test_a_closed_gate_holds_d_alone(trainer):
     one = trainer("pace=gated", "regularizer=[r1,weight_clip]", "regularizer.r1.every=2")
     one.step()
     set_gate(one, floor=math.inf)
-    one.stats.sums.clear()
+    one.stats.reset()
     before, state = (weights(one, "D"), weights(one, "G")), copy.deepcopy(one.players["D"].optimizer.state_dict())
     seen = one.images_seen
     for _ in range(2):  # r1 is due in one of them
@@ -246,7 +347,7 @@ def test_the_gate_asks_for_the_whole_batch(trainer):
     for floor, expected in ((0.6, False), (0.4, True)):
         set_gate(one, floor=floor)
         main = one.players["D"].phases[0]
-        assert bool(one.run(main, one.players["D"], one.draw(Turn("D", 0, 0)))) is expected
+        assert bool(one.run(Move(main, one.players["D"], one.draw(Turn("D", 0, 0))))) is expected
 
 
 def test_the_gate_opens_alike_in_any_split(trainer):
@@ -313,9 +414,9 @@ def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, war
 def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
     one = trainer(f"loss={loss}")
     one.game.discriminators["D"].output = "linear"
-    assert setup.doubts(one.game, one.loss, {}) == []
+    assert setup.doubts(one.game, one.loss, {}, 8) == []
     one.game.discriminators["D"].output = "sigmoid"
-    doubts = setup.doubts(one.game, one.loss, {})
+    doubts = setup.doubts(one.game, one.loss, {}, 8)
     assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
 
 
@@ -388,10 +489,10 @@ class Following(torch.nn.Module):
 
     def forward(self, duel: Duel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits = duel.critic(duel.real)
-        return 0 * logits.mean(), {"following/mean": logits.mean()}
+        return 0 * logits.mean(), {"mean": logits.mean()}
 
     def adapt(self, means: dict[str, torch.Tensor]) -> None:
-        self.total += means["following/mean"].detach()
+        self.total += means["mean"].detach()
 
 
 def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
@@ -419,7 +520,9 @@ def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
         assert [images for _, images in adapting.told] == [8] * 4
         assert sum(share for share, _ in adapting.told) / 4 == pytest.approx(accuracy)
         assert one.readings() == {"adapting/turns": 4}
-        assert one.stats.means()["following/mean"] == pytest.approx(one.regularizers["following"].total.item() / 2)
+        assert one.stats.means()["regularizer/following/mean"] == pytest.approx(
+            one.regularizers["following"].total.item() / 2
+        )
         told.append(adapting.told)
         totals.append(one.regularizers["following"].total.item())
         saved = copy.deepcopy(one.state_dict())

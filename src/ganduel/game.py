@@ -112,8 +112,9 @@ class Duel:
 
     @cached_property
     def fake(self) -> Tensor:
-        """Made on first use: a penalty on real images costs no generator."""
-        return self.generator(self.latent, self.seed, self.label) if self.given is None else self.given
+        """Float32, whatever the precision of the generator: penalties differentiate by it. Made on first use, so that
+        a penalty on real images costs no generator."""
+        return self.generator(self.latent, self.seed, self.label).float() if self.given is None else self.given
 
 
 class Comparison(NamedTuple):
@@ -136,6 +137,7 @@ class Game(nn.Module, ABC):
     """
 
     domains: tuple[str, ...]  # the kinds of images that a batch has, by name
+    extra_losses: tuple[str, ...] = ()  # the names of what `extras` returns
     sampling = ""  # what gan-sample is to be told beside the checkpoint
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
@@ -145,16 +147,22 @@ class Game(nn.Module, ABC):
         self.augment = nn.ModuleDict({name: copy.deepcopy(augment) for name in discriminators})
 
     @property
+    def duel_names(self) -> list[str]:
+        """In the order of the discriminators."""
+        return [name.removeprefix("D") for name in self.discriminators]
+
+    @property
     def chains(self) -> dict[str, Chain]:
         """The augmentations, by the names of the duels."""
-        return {n.removeprefix("D"): chain for n, chain in self.augment.items() if isinstance(chain, Chain)}
+        return {name: chain for name in self.duel_names if isinstance(chain := self.augment[f"D{name}"], Chain)}
 
     @abstractmethod
     def duels(self, batch: Batch) -> list[Duel]:
         """Who meets what in this batch."""
 
     def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        """Further named scalars that the generators minimise, weighted (a cycle loss, say)."""
+        """Further scalars that the generators minimise, weighted (a cycle loss, say), by the names of
+        `extra_losses`."""
         return {}
 
     def replay(self, fakes: Batch, seed: Tensor) -> Batch:
@@ -224,21 +232,26 @@ class NoiseGame(Game):
         return torch.cat([self.sample(generators, part) for part in seeds.split(batch)]), None
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """Samples against all training images."""
+        """Samples against all training images, with classes as frequent as among these."""
         assert isinstance(images, ImageSet)
         generator = generators["G"]
         assert isinstance(generator, Generator)
+        classes = None
+        if self.classes and images.labels is not None:
+            classes = images.labels[images.train.long()].long().to(images.device)
 
         def seeds(numbers: range, seed: int, stream: str) -> Tensor:
             return randomness.seeds(seed, stream, first=numbers.start, count=len(numbers), device=images.device)
 
+        @torch.no_grad()
         def make(numbers: range, seed: int) -> Tensor:
-            return self.sample(generators, seeds(numbers, seed, "metric"))
+            some = seeds(numbers, seed, "metric")
+            return generator(self.latent(some), some, self.label(some, classes)).float()
 
         @torch.no_grad()
         def walk(numbers: range, seed: int, share: float) -> tuple[Tensor, Tensor]:
             begin, end = seeds(numbers, seed, "metric"), seeds(numbers, seed, "far end of a walk")
-            label = self.label(begin)
+            label = self.label(begin, classes)
             start, goal = (generator.style(self.latent(some), some, label) for some in (begin, end))
             near, far = (generator.synthesis(w, begin).float() for w in (start, torch.lerp(start, goal, share)))
             return near, far
@@ -252,6 +265,10 @@ class NoiseGame(Game):
     def latent(self, seed: Tensor) -> Tensor:
         return randomness.normal(seed, (self.latents,), "latent")
 
-    def label(self, seed: Tensor) -> Tensor | None:
-        """A class for each seed, all equally likely; None where there are none."""
-        return (randomness.uniform(seed, (), "label") * self.classes).long() if self.classes else None
+    def label(self, seed: Tensor, among: Tensor | None = None) -> Tensor | None:
+        """A class (N,) for each seed (N,): one of the labels `among` some images (M,), so that classes are as frequent
+        as there; without these, all classes are equally likely. None where the generator knows no classes."""
+        if not self.classes:
+            return None
+        among = torch.arange(self.classes, device=seed.device) if among is None else among
+        return among[(randomness.uniform(seed, (), "label") * len(among)).long()]

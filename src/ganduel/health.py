@@ -7,7 +7,6 @@ row.
 import math
 import operator
 import statistics
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +23,7 @@ FAINT = 0.01  # a contrast below this share of the reals' is none
 class Alarm(NamedTuple):
     """A sign that something is wrong, and what to try."""
 
-    sign: str  # prefix of a number's name; what follows says whose it is
+    sign: str
     wrong: Any  # (number, limit) -> whether it is
     says: str
     advice: str
@@ -33,46 +32,50 @@ class Alarm(NamedTuple):
 
 ALARMS = {
     "spread": Alarm(
-        "health/spread",
+        "spread",
         operator.lt,
         "G makes nearly the same image of everything: distances between fakes are {value:.2g} of those between reals",
         "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=[r1], augment=[diffaugment] "
         "or model=wgan_gp",
     ),
     "overfitting": Alarm(
-        "health/r_v",
+        "r_v",
         operator.gt,
         "D knows its training images by heart: held-out ones are {value:.0%} of the way to fakes",
         "augment=[ada] or augment=[diffaugment], data.mirror=true, more images, or a smaller D",
         passing=True,
     ),
     "accuracy": Alarm(
-        "health/right",
+        "right",
         operator.gt,
         "D is right about {value:.2%} of the images, so G learns little",
         "a lower optimizer.D.lr, regularizer=[r1], pace=gated, or loss=wasserstein with a penalty",
         passing=True,
     ),
     "explosion": Alarm(
-        "health/growth",
+        "growth",
         operator.gt,
         "gradients are {value:.0f} times as large as they were",
         "a lower optimizer.D.lr and optimizer.G.lr, regularizer=[gradient_penalty], or precision=fp32",
     ),
     "vanishing": Alarm(
-        "health/gradient",
+        "gradient",
         operator.lt,
         "gradients are {value:.1g} of the weights, so nothing is learnt",
         "loss=nonsaturating, hinge or wasserstein, or a lower optimizer.D.lr",
     ),
     "ada": Alarm(
-        "health/ada",
+        "ada",
         operator.gt,
         "ADA augments as much as it can (p {value:.2f}), and D still overfits",
         "more images, data.mirror=true, or a smaller D; augmentations this strong may show in the samples",
         passing=True,
     ),
 }
+
+
+Signs = dict[str, dict[str, float]]
+"""What `Alarm`s look at: by sign, and by whose it is: the name of a duel, or "/D" and "/G"."""
 
 
 class Health:
@@ -86,32 +89,36 @@ class Health:
     def check(self, trainer: Trainer, numbers: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
         """A log interval's `numbers` and a look at the networks, as further numbers, "health/...", and the alarms that
         are new, by kind and by whose they are. One wait for the device."""
+        duels = trainer.game.duel_names
         looks = {
-            **{f"health/spread{name}": value for name, value in spreads(trainer).items()},
-            **{f"health/gradient/{name}": gradient(player) for name, player in trainer.players.items()},
+            **{("spread", name): value for name, value in spreads(trainer).items()},
+            **{("gradient", f"/{name}"): gradient(player) for name, player in trainer.players.items()},
         }
-        seen = dict(zip(looks, distributed.mean(torch.stack([*looks.values()])).tolist(), strict=True))
-        found = {name: value for name, value in seen.items() if math.isfinite(value)}  # fp16 may skip a step
-        found |= judged(numbers) | overfitting(numbers)
-        return found, self.alarms(found | self.growth(found))
+        values = distributed.mean(torch.stack([*looks.values()])).tolist()
+        signs: Signs = {"spread": {}, "gradient": {}, **judged(numbers, duels), **overfitting(numbers, duels)}
+        for (sign, whose), value in zip(looks, values, strict=True):
+            if math.isfinite(value):  # fp16 may skip a step
+                signs[sign][whose] = value
+        found = {f"health/{sign}{whose}": value for sign, part in signs.items() for whose, value in part.items()}
+        return found, self.alarms({**signs, "growth": self.growth(signs["gradient"])})
 
-    def growth(self, numbers: dict[str, float]) -> dict[str, float]:
-        """Gradients as multiples of the median of those before."""
+    def growth(self, gradients: dict[str, float]) -> dict[str, float]:
+        """Each player's gradient as a multiple of the median of those before."""
         found = {}
-        for name, value in with_prefix(numbers, "health/gradient/"):
-            past = self.state["gradients"].setdefault(name, [])
+        for player, value in gradients.items():
+            past = self.state["gradients"].setdefault(player.removeprefix("/"), [])
             if len(past) >= FEWEST and (median := statistics.median(past)) > 0:
-                found[f"health/growth/{name}"] = value / median
+                found[player] = value / median
             past.append(value)
             del past[:-REMEMBERED]
         return found
 
-    def alarms(self, numbers: dict[str, float]) -> dict[str, str]:
+    def alarms(self, signs: Signs) -> dict[str, str]:
         """What to say of the limits that have now been broken often enough, and have not been before."""
         before, streaks, new = self.state["streaks"], {}, {}
         for kind, alarm in ALARMS.items():
             limit = self.limits[kind]
-            for whose, value in with_prefix(numbers, alarm.sign):
+            for whose, value in signs.get(alarm.sign, {}).items():
                 if limit is None or not alarm.wrong(value, limit):
                     continue
                 name = kind + whose
@@ -123,49 +130,48 @@ class Health:
         self.state["streaks"] = streaks
         return new
 
-    def status(self, numbers: dict[str, float]) -> dict[str, str]:
+    def status(self, numbers: dict[str, float], duels: list[str]) -> dict[str, str]:
         """All of it in a few words, for a line: what D gets right of reals, fakes and held-out reals, how alike fakes
         are, and what is wrong right now."""
-        parts = ("accuracy/real", "accuracy/fake", "validation/accuracy/real")
-        right = [[value for _, value in with_prefix(numbers, part)] for part in parts]
-        spread = [value for _, value in with_prefix(numbers, "health/spread")]
+
+        def of_all(name: str) -> list[float]:
+            return [numbers[f"{name}{duel}"] for duel in duels if f"{name}{duel}" in numbers]
+
+        right = [of_all(name) for name in ("accuracy/real", "accuracy/fake", "validation/accuracy/real")]
+        spread = of_all("health/spread")
         words = {"D right": "/".join(f"{statistics.mean(values):.2f}" for values in right if values)}
         words["spread"] = f"{min(spread):.2f}" if spread else ""
         words["health"] = ", ".join(self.state["streaks"]) or "ok"
         return {name: text for name, text in words.items() if text}
 
 
-def with_prefix(numbers: dict[str, float], prefix: str) -> Iterator[tuple[str, float]]:
-    """(rest of the name, value) of the numbers that are called so."""
-    return ((name.removeprefix(prefix), value) for name, value in numbers.items() if name.startswith(prefix))
-
-
-def judged(numbers: dict[str, float]) -> dict[str, float]:
+def judged(numbers: dict[str, float], duels: list[str]) -> Signs:
     """How often D is right about the reals or the fakes, whichever is less; and the p of an ADA that adapts."""
-    found = {}
-    for whose, real in with_prefix(numbers, "accuracy/real"):
-        found[f"health/right{whose}"] = min(real, numbers[f"accuracy/fake{whose}"])
-    for whose, p in with_prefix(numbers, "ada/p"):
-        if f"ada/r{whose}" in numbers:
-            found[f"health/ada{whose}"] = p
-    return found
+    right, ada = {}, {}
+    for duel in duels:
+        if f"accuracy/real{duel}" in numbers:
+            right[duel] = min(numbers[f"accuracy/real{duel}"], numbers[f"accuracy/fake{duel}"])
+        if f"ada/r{duel}" in numbers:
+            ada[duel] = numbers[f"ada/p{duel}"]
+    return {"right": right, "ada": ada}
 
 
-def overfitting(numbers: dict[str, float]) -> dict[str, float]:
+def overfitting(numbers: dict[str, float], duels: list[str]) -> Signs:
     """The signs of overfitting of ADA's authors (Karras et al. 2020b, equation 1): r_t, the mean sign of D's logits of
     training images, and r_v, how far those of held-out images have gone from there towards those of fakes.
 
     r_v says nothing while D can hardly tell training images from fakes, and is left out.
     """
-    found = {}
-    for whose, real in with_prefix(numbers, "logits/real"):
-        accuracy = numbers.get(f"accuracy/real{whose}")
+    r_t, r_v = {}, {}
+    for duel in duels:
+        accuracy = numbers.get(f"accuracy/real{duel}")
         if accuracy is not None:
-            found[f"health/r_t{whose}"] = 2 * accuracy - 1
-        fake, held_out = numbers[f"logits/fake{whose}"], numbers.get(f"validation/logits/real{whose}")
+            r_t[duel] = 2 * accuracy - 1
+        real, fake = numbers.get(f"logits/real{duel}", math.nan), numbers.get(f"logits/fake{duel}", math.nan)
+        held_out = numbers.get(f"validation/logits/real{duel}")
         if held_out is not None and real > fake and (accuracy is None or accuracy > 0.75):
-            found[f"health/r_v{whose}"] = (real - held_out) / (real - fake)
-    return found
+            r_v[duel] = (real - held_out) / (real - fake)
+    return {"r_t": r_t, "r_v": r_v}
 
 
 def spreads(trainer: Trainer) -> dict[str, Tensor]:

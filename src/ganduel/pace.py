@@ -31,18 +31,11 @@ class Gate(NamedTuple):
     loss_floor: float | None
     accuracy_ceiling: float | None
 
-    def closed(self, statistics: dict[str, float]) -> bool:
-        """Decide from the statistics of one whole batch, averaged over the discriminators and over real and fake."""
-        loss, accuracy = (_mean_of(statistics, prefix) for prefix in ("loss/D", "accuracy/"))
+    def closed(self, loss: float, accuracy: float) -> bool:
+        """Decide from D's adversarial loss and accuracy on one whole batch; NaN is on neither side of a limit."""
         return (self.loss_floor is not None and loss < self.loss_floor) or (
             self.accuracy_ceiling is not None and accuracy > self.accuracy_ceiling
         )
-
-
-def _mean_of(statistics: dict[str, float], prefix: str) -> float:
-    """NaN, with which no comparison holds, where there are none."""
-    values = [value for name, value in statistics.items() if name.startswith(prefix)]
-    return sum(values) / len(values) if values else math.nan
 
 
 class Pace:

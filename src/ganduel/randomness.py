@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ganduel.device import move
 
-
 # 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB, for PyTorch's integers have a sign.
 GOLDEN = -0x61C8864680B583EB
 FACTORS = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15

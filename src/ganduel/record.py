@@ -22,6 +22,7 @@ from ganduel.run import RunFolder, differences
 from ganduel.sampling import judging
 from ganduel.sampling.grids import save_png, tile
 from ganduel.schema import METRICS
+from ganduel.stats import merged
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
@@ -91,9 +92,9 @@ class Recorder:
         numbers = trainer.stats.means()
         trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
-        numbers |= self.watch.pausing(trainer.validate)() | trainer.readings()
+        numbers = merged(numbers, self.watch.pausing(trainer.validate)(), trainer.readings())
         seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, numbers))()
-        status = self.health.status(numbers | seen)
+        status = self.health.status(numbers | seen, trainer.game.duel_names)
         numbers |= seen
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = float(player.optimizer.param_groups[0]["lr"])

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganduel import randomness
+from ganduel import batches, randomness
 from ganduel.game import Duel, Generator
 
 
@@ -25,8 +25,9 @@ class Regularizer:
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
     Quality of StyleGAN", appendix B).
 
-    A penalty may come with statistics by name. One that adapts is a module, whose buffers are saved, with a method
-    `adapt(means)`: the statistics of an optimizer step over all micro batches and processes, on the device.
+    A penalty may come with statistics by name, which the logs call "regularizer/NAME/STATISTIC". One that adapts is a
+    module, whose buffers are saved, with a method `adapt(means)`: its statistics of an optimizer step, means over all
+    duels, micro batches and processes, on the device.
     """
 
     fn: Callable[[Duel], Tensor | tuple[Tensor, dict[str, Tensor]]]
@@ -66,7 +67,7 @@ def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
     `one_sided` punishes only gradients above the target.
     """
     share = randomness.uniform(duel.seed, (1, 1, 1), "interpolate")
-    excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach().float(), share)) - target
+    excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach(), share)) - target
     return (excess.clamp_min(0) if one_sided else excess).square().mean()
 
 
@@ -86,7 +87,8 @@ class PathLength(nn.Module):
     far: a step in style space is to change the image as much wherever it is taken (Karras et al. 2020, "Analyzing and
     Improving the Image Quality of StyleGAN", equation 4).
 
-    Takes a `share` of the batch, for it is dear; after every step `decay` of the average is replaced.
+    Takes the first images of the batch, a `share` rounded up, for it is dear; after every step `decay` of the average
+    is replaced.
     """
 
     mean: Tensor
@@ -101,16 +103,17 @@ class PathLength(nn.Module):
     def forward(self, duel: Duel) -> tuple[Tensor, dict[str, Tensor]]:
         generator = duel.generator
         assert isinstance(generator, Generator)  # `setup` refuses games of others
-        # The first images: micro batches are strided, so those of all of them together are the first of the batch.
-        part = slice(math.ceil(self.share * len(duel.latent)))
+        # Micro batches are strided, so the first images of all of them are the first of the batch; `batches` refuses
+        # sizes at which they would be more.
+        part = slice(batches.first(len(duel.latent), self.share))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
         with still(generator):
             style = generator.style(duel.latent[part], seed, label)
             lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
-        return (lengths - self.mean).square().mean(), {"path_length": lengths.detach().mean()}
+        return (lengths - self.mean).square().mean(), {"length": lengths.detach().mean()}
 
     def adapt(self, means: dict[str, Tensor]) -> None:
-        self.mean.lerp_(means["path_length"], self.decay)
+        self.mean.lerp_(means["length"], self.decay)
 
 
 @contextmanager

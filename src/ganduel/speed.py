@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ganduel.errors import UserError
 from ganduel.game import Batch, Duel
 from ganduel.stats import Stats
 from ganduel.terminal import say
-from ganduel.trainer import Phase, Player, Trainer
+from ganduel.trainer import Move, Numbers, Trainer
 
 WARM_UP = 3  # steps before a phase is recorded, in which libraries choose and allocate
 
@@ -49,8 +49,8 @@ def compile_networks(trainer: Trainer, backend: str | Callable = "inductor") -> 
             for network in networks:
                 del vars(network)["forward"]
 
-    def quicker(fn: Callable[[Batch, list[Duel]], dict[str, Tensor]]) -> Callable[[Batch, list[Duel]], Any]:
-        def inside(batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+    def quicker(fn: Callable[[Batch, list[Duel]], Numbers]) -> Callable[[Batch, list[Duel]], Numbers]:
+        def inside(batch: Batch, duels: list[Duel]) -> Numbers:
             with exchanged():
                 return fn(batch, duels)
 
@@ -111,8 +111,9 @@ class Recorded:
     """`Trainer.advance`, replayed. What it returns is overwritten by the same phase's next step, but for statistics."""
 
     def __init__(self, trainer: Trainer, record: Record, required: bool):
-        self.step, self.record, self.required = trainer.advance, record, required
-        self.graphs: dict[int, Graph] = {}
+        self.trainer, self.step, self.record, self.required = trainer, trainer.advance, record, required
+        self.dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in trainer.game.modules())
+        self.graphs: dict[tuple[int, bool], Graph] = {}
         self.given_up = False
         for player in trainer.players.values():
             for group in player.optimizer.param_groups:
@@ -122,14 +123,17 @@ class Recorded:
         turns = trainer.pace.turns
         trainer.pace.turns = [turn._replace(leaves=turn.leaves and turn.player == "G") for turn in turns]
 
-    def __call__(self, phase: Phase, player: Player, batch: Batch, keep: bool) -> Outcome:
+    def __call__(self, move: Move) -> Outcome:
+        move = move._replace(keep=False)
         if self.given_up:
-            return self.step(phase, player, batch, False)
-        if id(phase) not in self.graphs:
-            step = partial(self.step, phase, player, keep=False)
-            self.graphs[id(phase)] = Graph(step, self.record, [*player.networks.parameters()])
+            return self.step(move)
+        key = id(move.phase), move.new
+        if key not in self.graphs:
+            self.graphs[key] = Graph(self.trainer, self.step, self.record)
         try:
-            met, stats = self.graphs[id(phase)](batch)
+            if self.dropout and len(move.batch["seed"]) > self.trainer.micro_batch:
+                raise Unrecorded("dropout draws anew for every micro batch; micro_batch=null needs no parts")
+            met, stats = self.graphs[key](move)
         except Unrecorded as error:
             reason = f"a phase cannot be recorded ({error})"
             if self.required:
@@ -139,10 +143,8 @@ class Recorded:
             say(f"note: cuda_graphs: {reason}; phases are run one operation at a time, as with cuda_graphs=false")
             self.given_up = True
             self.graphs.clear()
-            return self.step(phase, player, batch, False)
-        kept = Stats()
-        kept.sums = dict(zip(stats.sums, torch.stack([*stats.sums.values()]), strict=True))
-        return met, kept
+            return self.step(move)
+        return met, stats.copy()
 
 
 class Unrecorded(Exception):
@@ -152,29 +154,33 @@ class Unrecorded(Exception):
 class Graph:
     """One phase: run as it is a few times, then recorded, and replayed on the tensors that it was recorded with."""
 
-    def __init__(self, step: Callable[[Batch], Outcome], record: Record, parameters: list[nn.Parameter]):
-        self.step, self.record, self.parameters = step, record, parameters
+    def __init__(self, trainer: Trainer, step: Callable[[Move], Outcome], record: Record):
+        self.trainer, self.step, self.record = trainer, step, record
         self.runs = 0
         self.batch: Batch = {}
         self.gradients: list[Tensor | None]
         self.replay: Callable[[], None]
         self.outcome: Outcome
 
-    def __call__(self, batch: Batch) -> Outcome:
+    def __call__(self, move: Move) -> Outcome:
         self.runs += 1
+        parameters = [*move.player.networks.parameters()]
         if self.runs <= WARM_UP:
-            return _aside(lambda: self.step(batch))
+            return _aside(lambda: self.step(move))
         if self.runs == WARM_UP + 1:
-            self.batch = {name: tensor.clone() for name, tensor in batch.items()}
+            self.batch = {name: tensor.clone() for name, tensor in move.batch.items()}
+            recorded = move._replace(batch=self.batch, dropout=None)  # no generator can be seeded in a recording
             try:
-                self.replay, self.outcome = self.record(lambda: self.step(self.batch))
+                self.replay, self.outcome = self.record(lambda: self.step(recorded))
             except RuntimeError as error:
                 raise Unrecorded(" ".join(str(error).split())[:300]) from error
-            self.gradients = [parameter.grad for parameter in self.parameters]
+            self.gradients = [parameter.grad for parameter in parameters]
         for name, tensor in self.batch.items():
-            tensor.copy_(batch[name])
+            tensor.copy_(move.batch[name])
+        if move.dropout is not None:
+            self.trainer.reseed(move.dropout, 0)
         self.replay()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+        for parameter, gradient in zip(parameters, self.gradients, strict=True):
             parameter.grad = gradient  # not that of another phase's recording
         return self.outcome
 

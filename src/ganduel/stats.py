@@ -1,46 +1,102 @@
 """Running statistics of training, kept on the device."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
 from ganduel import distributed
+from ganduel.errors import UserError
+
+T = TypeVar("T")
+Sums = dict[str, Tensor]
+"""By name, pairs (sum, count): float32 (2,)."""
 
 
 class Stats:
-    """Running means of named numbers, kept on the device: nothing in a step waits for it."""
+    """Running means of losses and of other statistics, kept on the device: nothing in a step waits for it. Losses also
+    have exponential moving averages."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
+        self.losses: Sums = {}
+        self.statistics: Sums = {}
+        self.averages: Sums = {}  # of the losses; their count is 1
 
-    def add(self, numbers: dict[str, Tensor]) -> None:
-        self.merge({n: torch.stack([x.detach().float(), torch.ones((), device=x.device)]) for n, x in numbers.items()})
+    def add(self, losses: dict[str, Tensor], statistics: dict[str, Tensor], finite_only: bool = False) -> None:
+        """Add scalars. With `finite_only`, those that are not finite do not count."""
+        self.losses = _sum(self.losses, {name: _pair(x, finite_only) for name, x in losses.items()})
+        self.statistics = _sum(self.statistics, {name: _pair(x, finite_only) for name, x in statistics.items()})
 
-    def merge(self, sums: dict[str, Tensor]) -> None:
-        known = [name for name in sums if name in self.sums]
-        both = torch._foreach_add([self.sums[n] for n in known], [sums[n] for n in known]) if known else ()
-        self.sums |= sums | dict(zip(known, both, strict=True))
+    def merge(self, step: "Stats", kept: float) -> None:
+        """Add the sums of one step. The averages keep the share `kept` of their past, and move towards its losses."""
+        self.losses, self.statistics = _sum(self.losses, step.losses), _sum(self.statistics, step.statistics)
+        for name, pair in step.losses.items():
+            mean = pair / pair[1]  # not finite, where no number counted
+            past = self.averages.get(name, mean)
+            moved = torch.lerp(mean, torch.where(past.isfinite(), past, mean), kept)
+            self.averages[name] = torch.where(mean.isfinite(), moved, past)
 
-    def average(self, batch: dict[str, Tensor], kept: float) -> None:
-        """Move the losses' exponential moving averages, "loss_ema/...", towards the sums of one batch; `kept` is what
-        remains of their past."""
-        for name, pair in batch.items():
-            if name.startswith("loss/"):
-                mean, average = pair / pair[1], name.replace("loss/", "loss_ema/", 1)
-                self.sums[average] = torch.lerp(mean, self.sums.get(average, mean), kept)
+    def pool(self) -> None:
+        """Make these the means of all processes' sums, in memory of their own. Nobody waits for the device."""
+        if pairs := [pair for part in self.state_dict().values() for pair in part.values()]:
+            rows = iter(distributed.mean(torch.stack(pairs)))
+            for kind, part in self.state_dict().items():
+                setattr(self, kind, {name: next(rows) for name in part})
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Means over all processes, on the device, which nobody waits for."""
-        sums = distributed.mean(torch.stack(list(self.sums.values())))
-        return dict(zip(self.sums, sums[:, 0] / sums[:, 1], strict=True))
+    def means(self) -> dict[str, float]:
+        """Means since the last reset, over all processes, which then hold the same sums: one wait for the device. A
+        loss is called "loss/NAME", its moving average "loss_ema/NAME"."""
+        self.pool()
+        named = merged(
+            {f"loss/{name}": pair for name, pair in self.losses.items()},
+            self.statistics,
+            {f"loss_ema/{name}": pair for name, pair in self.averages.items()},
+        )
+        values = torch.stack([pair[0] / pair[1] for pair in named.values()]).tolist() if named else []
+        return dict(zip(named, values, strict=True))
+
+    def copy(self) -> "Stats":
+        """The same numbers in memory of their own."""
+        other = Stats()
+        for kind, part in self.state_dict().items():
+            setattr(other, kind, {name: pair.clone() for name, pair in part.items()})
+        return other
 
     def reset(self) -> None:
         """Begin new means; the moving averages go on."""
-        self.sums = {name: pair for name, pair in self.sums.items() if name.startswith("loss_ema/")}
+        self.losses, self.statistics = {}, {}
 
-    def means(self) -> dict[str, float]:
-        """Means since the last reset, over all processes, which then hold the same sums: one wait for the device."""
-        if not self.sums:
-            return {}
-        sums = distributed.mean(torch.stack(list(self.sums.values())))
-        self.sums = dict(zip(self.sums, sums, strict=True))
-        return dict(zip(self.sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+    def state_dict(self) -> dict[str, Sums]:
+        return {"losses": self.losses, "statistics": self.statistics, "averages": self.averages}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        if "averages" not in state:  # written before losses, statistics and averages were apart
+            kinds = {"loss/": "losses", "loss_ema/": "averages", "": "statistics"}
+            old, state = state, {kind: {} for kind in kinds.values()}
+            for name, pair in old.items():
+                prefix = next(prefix for prefix in kinds if name.startswith(prefix))
+                state[kinds[prefix]][name.removeprefix(prefix)] = pair
+        for kind in self.state_dict():
+            setattr(self, kind, {name: pair.to(device) for name, pair in state[kind].items()})
+
+
+def merged(*parts: Mapping[str, T]) -> dict[str, T]:
+    """One dict of all parts. Raises UserError for a name that stands in two of them: none may replace another."""
+    found: dict[str, T] = {}
+    for part in parts:
+        if twice := found.keys() & part.keys():
+            raise UserError(f"two numbers of a step are called {min(twice)}: give one of them another name")
+        found |= part
+    return found
+
+
+def _pair(x: Tensor, finite_only: bool) -> Tensor:
+    pair = torch.stack([x.detach().float(), torch.ones((), device=x.device)])
+    return torch.where(pair[0].isfinite(), pair, 0) if finite_only else pair
+
+
+def _sum(sums: Sums, more: Sums) -> Sums:
+    known = [name for name in more if name in sums]
+    both = torch._foreach_add([sums[n] for n in known], [more[n] for n in known]) if known else ()
+    return sums | more | dict(zip(known, both, strict=True))

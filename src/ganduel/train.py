@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ganduel import distributed, summary
+from ganduel import batches, distributed, summary
 from ganduel.device import choose, label, out_of_memory
 from ganduel.errors import Interrupted, UserError
 from ganduel.forecast import forecast, largest_micro_batch
@@ -235,8 +235,14 @@ def memory_advice(trainer: Trainer) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        micro = trainer.micro_batch
-        smaller = next((m for m in range(micro // 2, 0, -1) if micro % m == 0), 1)
+        micro, penalties = trainer.micro_batch, dict(trainer.regularizers.items())
+        sizes = batches.sizes(trainer.game, penalties, trainer.batch_size, distributed.world())
+        smaller = max((size for size in sizes if size <= micro // 2), default=None)
+        if smaller is None:
+            raise UserError(
+                f"out of memory with micro_batch={micro}, and no smaller one gives the same gradients: train a smaller "
+                "model, or with precision=bf16"
+            ) from error
         raise UserError(
             f"out of memory with micro_batch={micro}: set micro_batch={smaller}, which gives the same gradients "
             "(but for BatchNorm), and run again: this run resumes"

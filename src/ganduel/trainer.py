@@ -6,7 +6,7 @@ mixed precision, EMA and many processes work for every model.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,17 +19,28 @@ from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.device import as_it_lies
 from ganduel.ema import EMA, decay
+from ganduel.errors import UserError
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Gate, Pace, Turn
-from ganduel.regularizers import Projection, Regularizer
-from ganduel.stats import Stats
+from ganduel.regularizers import Projection, Regularizer, still
+from ganduel.stats import Stats, merged
+
+ACCURACIES = "accuracy/real", "accuracy/fake"
+
+
+class Numbers(NamedTuple):
+    """Scalars of one micro batch, by name: what is minimised, and what is only reported."""
+
+    losses: dict[str, Tensor]  # a phase minimises their sum
+    statistics: dict[str, Tensor]
+    verdict: Tensor | None = None  # for a gate: D's adversarial loss and its accuracy, means over its duels, (2,)
 
 
 class Term(NamedTuple):
-    """Named scalars of one micro batch: "loss/..." are minimised, others are statistics."""
+    """A part of what a phase minimises."""
 
-    fn: Callable[[Batch, list[Duel]], dict[str, Tensor]]
+    fn: Callable[[Batch, list[Duel]], Numbers]
     mixed: bool  # may run in mixed precision; penalties may not
 
 
@@ -79,6 +90,17 @@ class Player:
                 projection.fn(list(self.networks.parameters()))
 
 
+class Move(NamedTuple):
+    """One phase, played on one batch."""
+
+    phase: Phase
+    player: Player
+    batch: Batch
+    keep: bool = False  # the fakes keep their graph, for a turn of G
+    new: bool = False  # the fakes were never made before: batch normalisation in G learns from them
+    dropout: int | None = None  # a seed for PyTorch's generator, the same where the same fakes are made again
+
+
 class Trainer:
     """Trains one game. All that changes is in `state_dict()`; all else is a function of (seed, iteration)."""
 
@@ -114,6 +136,7 @@ class Trainer:
             "G": Phase([Term(self.generator_loss, mixed=True)]),
         }
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
+        check_names(game, penalties)
         projections = [r for r in regularizers.values() if isinstance(r, Projection)]
         self.players = {
             name: Player(
@@ -136,7 +159,6 @@ class Trainer:
 
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
-        torch.manual_seed(randomness.key(self.seed, "step", self.iteration, distributed.rank()))  # dropout
         for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.images_seen)
         fakes: Batch = {}
@@ -157,10 +179,13 @@ class Trainer:
         main, *lazy = player.phases
         # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
         keep = turn.leaves and turn.player == "D" and len(batch["seed"]) <= self.micro_batch
-        met = self.run(main, player, batch, keep)
+        made = turn.like or (turn.player, turn.nth)  # in which turn these fakes were made first
+        dropout = randomness.key(self.seed, "dropout", self.iteration, distributed.rank(), *made)
+        move = Move(main, player, batch, keep, new=turn.like is None, dropout=dropout)
+        met = self.run(move)
         for phase in lazy:
             if met and nth % phase.every == 0:
-                self.run(phase, player, batch)
+                self.run(Move(phase, player, batch, dropout=dropout))
         return fakes_of(met) if turn.leaves and (keep or turn.player == "G") else {}
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
@@ -180,68 +205,89 @@ class Trainer:
             "seed": seed,
         }
 
-    def run(self, phase: Phase, player: Player, batch: Batch, keep: bool = False) -> list[list[Duel]]:
+    def run(self, move: Move) -> list[list[Duel]]:
         """One optimizer step of a phase, with all that follows from it. Returns the duels of each micro batch; none if
-        the gate was closed. Their fakes `keep` their graph for a turn of G, if told so."""
-        met, stats = self.advance(phase, player, batch, keep)
-        self.stats.merge(stats.sums)
-        images = phase.every * self.images_per_iteration / player.turns  # seen before this phase is due again
+        the gate was closed."""
+        met, stats = self.advance(move)
+        images = move.phase.every * self.images_per_iteration / move.player.turns  # before this phase is due again
         half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
-        self.stats.average(stats.sums, kept=decay(images, half_life))
-        if phase.adapts:
-            means = stats.tensors()
-            for adapt in phase.adapts:
+        self.stats.merge(stats, kept=decay(images, half_life))
+        if move.phase.adapts:
+            stats.pool()
+            means = {name: pair[0] / pair[1] for name, pair in stats.statistics.items()}
+            for adapt in move.phase.adapts:
                 adapt(means)
         return met
 
-    def advance(self, phase: Phase, player: Player, batch: Batch, keep: bool) -> tuple[list[list[Duel]], Stats]:
+    def advance(self, move: Move) -> tuple[list[list[Duel]], Stats]:
         """The step itself, over the micro batches of a batch. But for the learning rate it knows no time."""
+        phase, player = move.phase, move.player
         player.networks.zero_grad(set_to_none=True)
-        parts, met, stats = split(batch, self.micro_batch), [], Stats()
-        with only_trainable(self.game if keep else player.networks, among=self.game):
-            for part in parts:
+        parts, met, verdicts, stats = split(move.batch, self.micro_batch), [], [], Stats()
+        trainable = only_trainable(self.game if move.keep else player.networks, among=self.game)
+        with trainable, nullcontext() if move.new else still(self.game.generators):
+            for i, part in enumerate(parts):
+                if move.dropout is not None:
+                    self.reseed(move.dropout, i)
                 duels = self.game.duels(part)
                 met.append(duels)
-                numbers: dict[str, Tensor] = {}
+                numbers = []
                 for term in phase.terms:
                     with self.autocast(term.mixed):
-                        numbers |= term.fn(part, duels)
-                total = torch.stack([x for name, x in numbers.items() if name.startswith("loss/")]).sum()
+                        numbers.append(term.fn(part, duels))
+                losses = merged(*(each.losses for each in numbers))
+                total = torch.stack([*losses.values()]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
-                stats.add(numbers)
+                # The gradient scale leaves out a step that is not finite, and so do its statistics.
+                stats.add(losses, merged(*(each.statistics for each in numbers)), player.scaler.is_enabled())
+                verdicts += [each.verdict for each in numbers if each.verdict is not None]
         distributed.average_gradients(player.networks.parameters())
-        closed = phase.gate is not None and self.ask(phase.gate, stats)
+        closed = phase.gate is not None and self.ask(phase.gate, torch.stack(verdicts).mean(0), stats)
         if not closed:
             player.step()
         return [] if closed else met, stats
 
-    def ask(self, gate: Gate, stats: Stats) -> bool:
+    def reseed(self, seed: int, part: int) -> None:
+        """Seed PyTorch's generator, which dropout alone uses, for one micro batch."""
+        torch.manual_seed(randomness.key(seed, part))
+
+    def ask(self, gate: Gate, verdict: Tensor, stats: Stats) -> bool:
         """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
-        closed = gate.closed(stats.means())
-        stats.add({"gate/closed": torch.tensor(float(closed), device=self.device)})
+        loss, accuracy = distributed.mean(verdict).tolist()
+        closed = gate.closed(loss, accuracy)
+        stats.add({}, {"gate/closed": torch.tensor(float(closed), device=self.device)})
         return closed
 
     def autocast(self, mixed: bool) -> torch.autocast:
         mixed = mixed and self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
 
-    def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        numbers = {}
-        for duel in duels:
-            real, fake = duel.critic.both(duel.real, duel.fake.detach())
+    def discriminator_loss(self, batch: Batch, duels: list[Duel]) -> Numbers:
+        losses: dict[str, Tensor] = {}
+        statistics: dict[str, Tensor] = {}
+        accuracies: list[Tensor] = []
+        fakes = [duel.fake.detach() for duel in duels]  # all of them first, as in G's turn: so dropout is the same
+        for duel, made in zip(duels, fakes, strict=True):
+            real, fake = duel.critic.both(duel.real, made)
             # Like dropout, what disturbs labels is for training alone.
             seed = duel.seed if self.game.discriminators.training else None
-            numbers[f"loss/D{duel.name}"] = self.loss.discriminator(real, fake, seed)
-            numbers |= self.judgement(duel.name, real, fake)
-        return numbers
+            losses[f"D{duel.name}"] = self.loss.discriminator(real, fake, seed)
+            judged = self.judgement(real, fake)
+            statistics |= {f"{what}{duel.name}": value for what, value in judged.items()}
+            accuracies += [value for what, value in judged.items() if what in ACCURACIES]
+        accuracy = torch.stack(accuracies).mean() if accuracies else torch.full((), math.nan, device=self.device)
+        verdict = torch.stack([torch.stack([*losses.values()]).detach().mean(), accuracy])
+        return Numbers(losses, statistics, verdict)
 
-    def generator_loss(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+    def generator_loss(self, batch: Batch, duels: list[Duel]) -> Numbers:
         losses = {}
-        for duel in duels:
+        fakes = [duel.fake for duel in duels]
+        for duel, fake in zip(duels, fakes, strict=True):
             real = duel.critic(duel.real) if self.loss.relativistic else None
-            losses[f"loss/G{duel.name}"] = self.loss.generator(duel.critic(duel.fake), real)
-        losses |= {f"loss/{name}": value for name, value in self.game.extras(batch, duels).items()}
-        return losses | ({"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {})
+            losses[f"G{duel.name}"] = self.loss.generator(duel.critic(fake), real)
+        losses = merged(losses, self.game.extras(batch, duels))
+        total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
+        return Numbers(losses, total)
 
     def augmentations(self) -> tuple[Adapt, ...]:
         """How each discriminator's augmentation learns what D made of the reals, where it asks."""
@@ -259,12 +305,12 @@ class Trainer:
             for what, value in chain.statistics().items()
         }
 
-    def judgement(self, name: str, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def judgement(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """What D thinks: its mean logits, and where the loss has a boundary the share that it gets right."""
-        numbers = {f"logits/real{name}": real.mean(), f"logits/fake{name}": fake.mean()}
+        numbers = {"logits/real": real.mean(), "logits/fake": fake.mean()}
         if self.loss.boundary is not None:
             right = (real > self.loss.boundary).float().mean(), (fake < self.loss.boundary).float().mean()
-            numbers |= {f"accuracy/real{name}": right[0], f"accuracy/fake{name}": right[1]}
+            numbers |= dict(zip(ACCURACIES, right, strict=True))
         return numbers
 
     def validate(self) -> dict[str, float]:
@@ -283,7 +329,8 @@ class Trainer:
         with torch.no_grad(), self.autocast(True):
             for part in split(batch, self.micro_batch):
                 duels = self.game.duels(part)
-                stats.add(self.discriminator_loss(part, duels) | self.generator_loss(part, duels))
+                for numbers in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
+                    stats.add(numbers.losses, numbers.statistics)
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
@@ -291,8 +338,8 @@ class Trainer:
 
     def not_finite(self) -> list[str]:
         """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
-        means = {name: value for name, value in self.stats.means().items() if not name.startswith("loss_ema/")}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        averages = {f"loss_ema/{name}" for name in self.stats.averages}  # of losses that are named themselves
+        bad = [name for name, x in self.stats.means().items() if not math.isfinite(x) and name not in averages]
         if not bad:
             weights = dict(self.game.named_parameters())
             finite = torch.stack([torch.isfinite(p).all() for p in weights.values()]).tolist()
@@ -305,7 +352,7 @@ class Trainer:
             "game": self.game.state_dict(),
             "ema": self.ema.generators.state_dict(),
             "regularizers": self.regularizers.state_dict(),
-            "stats": self.stats.sums,
+            "stats": self.stats.state_dict(),
             "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
             "scalers": {name: player.scaler.state_dict() for name, player in self.players.items()},
         }
@@ -315,7 +362,7 @@ class Trainer:
         self.game.load_state_dict(state["game"])
         self.ema.generators.load_state_dict(state["ema"])
         self.regularizers.load_state_dict(state["regularizers"])
-        self.stats.sums = {name: pair.to(self.device) for name, pair in state["stats"].items()}
+        self.stats.load_state_dict(state["stats"], self.device)
         for name, player in self.players.items():
             settings = [{k: v for k, v in g.items() if k != "params"} for g in player.optimizer.param_groups]
             saved = state["optimizers"][name]
@@ -333,6 +380,19 @@ def assign_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
+def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
+    """Raise UserError for a penalty whose loss would have the name of another."""
+    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.extra_losses]
+    for name in penalties:
+        for loss in (f"{name}{duel}" for duel in game.duel_names):
+            if loss in taken:
+                raise UserError(
+                    f"regularizer.{name}: another loss is called {loss} already (taken: {', '.join(taken)}); give the "
+                    "penalty another name"
+                )
+            taken.append(loss)
+
+
 def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
     """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
 
@@ -348,17 +408,26 @@ def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
 
 
 def _penalty(name: str, regularizer: Regularizer) -> Phase:
-    def fn(batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        numbers = {}
+    logged: dict[str, dict[str, str]] = {}  # a statistic's own name -> by duel, its name in the logs
+
+    def fn(batch: Batch, duels: list[Duel]) -> Numbers:
+        losses, statistics = {}, {}
         for duel in duels:
             penalty = regularizer.fn(duel)
-            value, statistics = penalty if isinstance(penalty, tuple) else (penalty, {})
-            numbers[f"loss/{name}{duel.name}"] = regularizer.weight * value
-            numbers |= {f"{what}{duel.name}": number for what, number in statistics.items()}
-        return numbers
+            value, found = penalty if isinstance(penalty, tuple) else (penalty, {})
+            losses[f"{name}{duel.name}"] = regularizer.weight * value
+            for what, number in found.items():
+                key = logged.setdefault(what, {}).setdefault(duel.name, f"regularizer/{name}/{what}{duel.name}")
+                statistics[key] = number
+        return Numbers(losses, statistics)
 
-    adapts: tuple[Any, ...] = (regularizer.fn.adapt,) if isinstance(regularizer.fn, nn.Module) else ()
-    return Phase([Term(fn, mixed=False)], regularizer.every, adapts=adapts)
+    def adapt(means: dict[str, Tensor]) -> None:
+        own = {what: torch.stack([means[key] for key in keys.values()]).mean() for what, keys in logged.items()}
+        regularizer.fn.adapt(own)  # type: ignore[attr-defined]
+
+    return Phase(
+        [Term(fn, mixed=False)], regularizer.every, adapts=(adapt,) if hasattr(regularizer.fn, "adapt") else ()
+    )
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ganduel.pace import Clock
+from ganduel.stats import merged
 
 
 class Transform(nn.Module):
@@ -59,7 +60,7 @@ class Chain(Transform):
             part.adapt(real_accuracy, images)
 
     def statistics(self) -> dict[str, Tensor]:
-        return {name: value for part in self.parts for name, value in part.statistics().items()}
+        return merged(*(part.statistics() for part in self.parts))
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
         for transform in self.transforms:

@@ -20,7 +20,7 @@ from ganduel import checkpoint, distributed
 from ganduel.device import out_of_memory
 from ganduel.errors import UserError
 from ganduel.evaluation.extractors import Features
-from ganduel.evaluation.neighbours import K_DENSITY, K_MANIFOLD, neighbourhoods
+from ganduel.evaluation.neighbours import K_DENSITY, K_MANIFOLD, density_and_coverage, precision_and_recall
 from ganduel.terminal import say
 
 NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # of every image; for FID moments will do
@@ -85,8 +85,8 @@ def measure(
     batch: int,
 ) -> dict[str, float]:
     """The metrics by name: fid; kid and kid_std; isc and isc_std; precision and recall (prc); density and coverage
-    (dc); successive_fid (successive), between the first and the second half of the generated images, which falls when
-    they become alike.
+    (dc), of as many generated as real images; successive_fid (successive), between the first and the second half of the
+    generated images, which falls when they become alike.
 
     `reference` identifies the real images; what is known of them is kept under `cache`. Of many processes, each looks
     at a block of the images, and the first computes the values; the others return none. Raises UserError.
@@ -119,10 +119,9 @@ def measure(
         distance = kid_features_to_metric(made.features, known.features, kid_subset_size=size, verbose=False)
         values["kid"] = distance["kernel_inception_distance_mean"]
         values["kid_std"] = distance["kernel_inception_distance_std"]
-    if {"prc", "dc"} & {*which}:
-        shares = neighbourhoods(made.features.to(device), known.features.to(device))
-        wanted = {"precision": "prc", "recall": "prc", "density": "dc", "coverage": "dc"}
-        values |= {name: value for name, value in shares.items() if wanted[name] in which}
+    for name, compare in {"prc": precision_and_recall, "dc": density_and_coverage}.items():
+        if name in which:
+            values |= compare(made.features.to(device), known.features.to(device))
     if "successive" in which:
         first, second = made.features.chunk(2)
         known = reference_from(Summary(moments_of(second), None, None))

@@ -53,6 +53,8 @@ class CycleGame(Game):
             {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
         )
         self.cycle, self.identity = cycle, identity
+        weights = {"cycle": cycle, "identity": identity}
+        self.extra_losses = tuple(f"{n}_{domain}" for domain in self.domains for n, weight in weights.items() if weight)
         shape = image_channels, resolution, resolution
         self.pools = nn.ModuleDict({f"_{domain}": Replay(replay, shape) for domain in self.domains if replay})
 
