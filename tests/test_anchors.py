@@ -61,7 +61,7 @@ def test_a_turn_of_each(name, micro_batch):
 
 
 def test_validation_judges_the_held_out_images_by_labels_as_they_are():
-    """All ten of them, in batches of four, four and two. Labels are smoothed, but not flipped. The generator ignores its
+    """All ten of them, in batches of four, four and two. Labels are smoothed, not flipped. The generator ignores its
     latents: all fakes are the last column of A."""
     one = duel(LOSSES["flipped"].loss)
     with torch.no_grad():

@@ -358,6 +358,13 @@ def test_distances_in_parts_are_the_same(monkeypatch, compare):
     assert compare(fake, real) == pytest.approx(whole)
 
 
+def test_how_many_distances_are_in_memory(monkeypatch):
+    """2^26, a quarter of a gigabyte, or those of one image."""
+    assert neighbours.rows(torch.zeros(2**10, 1)) == 2**16 and neighbours.rows(torch.zeros(2**27, 0)) == 1
+    monkeypatch.setattr(neighbours, "AT_ONCE", 239)
+    assert [len(part) for part in neighbours.between(torch.zeros(12, 3), torch.zeros(40, 3))] == [5, 5, 2]
+
+
 # Path lengths
 
 

@@ -143,17 +143,14 @@ class Duration:
     @classmethod
     def parse(cls, text: "Time", key: str) -> "Duration":
         """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
-        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(kimg|steps?|epochs?)\s*", str(text))
-        try:
-            amount = float(match[1]) if match else 0.0
-        except ValueError:
-            amount = 0.0
-        if not match or not 0 < amount < 1e15:
+        number = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?"
+        match = re.fullmatch(rf"\s*(?P<amount>{number})\s*(?P<unit>kimg|steps?|epochs?)\s*", str(text))
+        if not match or not 0 < (amount := float(match["amount"])) < 1e15:
             raise UserError(
                 f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
                 f'as in {key}="500 kimg"'
             )
-        unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
+        unit = match["unit"] if match["unit"] == "kimg" else match["unit"].rstrip("s") + "s"
         return cls(amount, unit)  # type: ignore[arg-type]
 
 
