@@ -391,24 +391,26 @@ def test_path_length_of_a_linear_generator(monkeypatch):
         assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=0.02)
 
 
-def test_path_length_leaves_out_the_extremes(monkeypatch):
-    """Of 200 distances, one at either end; each is divided by the square of the step."""
-    lengths = (torch.randperm(200, generator=torch.Generator().manual_seed(0)) + 1.0) ** 2
+@pytest.mark.parametrize("step", [1e-4, 8.0])
+def test_path_length_leaves_out_the_extremes(monkeypatch, step):
+    """Of 200 distances, one at either end; each is divided by the square of the step, which is 1e-4."""
+    assert paths.STEP == 1e-4
+    lengths = (torch.randperm(200, generator=torch.Generator().manual_seed(0)) + 1) / 1024  # no rounding anywhere
 
     class Height(torch.nn.Module):
         def forward(self, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
             return (far - near).mean((1, 2, 3), keepdim=True)[:, :, 0]
 
-    def walk(numbers: range, step: float) -> tuple[torch.Tensor, torch.Tensor]:
-        assert step == 1e-4
-        near = torch.zeros(len(numbers), 1, 2, 2, dtype=torch.float64)
+    def walk(numbers: range, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        assert share == step
+        near = torch.zeros(len(numbers), 1, 2, 2)
         return near, near + lengths[list(numbers)].reshape(-1, 1, 1, 1)
 
     monkeypatch.setattr(paths, "lpips", Height)
-    kept = torch.arange(2, 200).double() ** 2  # 1 and 200 are left out
-    expected = 127.5 * kept.mean().item() / 1e-8
+    monkeypatch.setattr(paths, "STEP", step)
+    expected = 127.5 * sum(range(2, 200)) / 198 / 1024 / step**2
     for batch in (7, 200):
-        assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=1e-5)
+        assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=1e-9)
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     assert math.isnan(paths.path_length(walk, 200, CPU, 200))
 
