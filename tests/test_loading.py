@@ -12,7 +12,7 @@ from ganduel import randomness
 from ganduel.augment import Chain, Transform
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
-from ganduel.data.recipe import Recipe
+from ganduel.data.recipe import Recipe, resize_all
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
 from ganduel.errors import UserError
@@ -141,6 +141,23 @@ def test_margin(data_packed: Path) -> None:
     held_out = torch.arange(20)
     assert torch.equal(images.gather(held_out), whole.gather(held_out)[:, :, 1:3, 1:3])
     assert images.fingerprint != whole.fingerprint
+
+
+def test_whole_images_are_others(data_packed: Path) -> None:
+    """What is known of the middle squares is not taken for what is known of whole images; nothing changes where these
+    are the same."""
+    images, plain = open_set(data_packed, resolution=2), open_set(data_packed)
+    assert images.wholes().identity(images.train) != images.identity(images.train) == images.fingerprint
+    assert plain.wholes().identity(plain.train) == plain.fingerprint
+    assert torch.equal(plain.wholes().gather(plain.train), plain.gather(plain.train))
+    assert images.wholes().gather(torch.tensor([7]))[0, 0, 1, 1] == 7 and not images.whole
+
+
+def test_resizing_by_box_is_the_mean() -> None:
+    for channels in (1, 3):
+        images = np.random.default_rng(0).integers(0, 256, (5, channels, 6, 6), np.uint8)
+        means = images.reshape(5, channels, 3, 2, 3, 2).mean((3, 5))
+        assert np.abs(resize_all(images, 3, "box") - means).max() <= 1
 
 
 class Darken(Transform):
