@@ -16,7 +16,7 @@ from ganduel.errors import UserError
 from ganduel.evaluation import features, paths
 from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
-from ganduel.evaluation.fid import Images, measure
+from ganduel.evaluation.fid import Images, Summary, frechet, measure, moments_of, reference_from
 from ganduel.game import Generator, NoiseGame
 
 CPU = torch.device("cpu")
@@ -63,6 +63,18 @@ def test_fid_equals_its_formula(digits, digit_features):
     root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * root
     assert score(images, digits, digit_features)["fid"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_frechet_distance_is_torch_fidelitys():
+    """To a millionth, on correlated features of unequal numbers of images."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(20, 20, generator=generator)
+    fake, real = torch.randn(300, 20, generator=generator) @ mixed, torch.randn(400, 20, generator=generator) + 0.5
+    ours = frechet(moments_of(fake), reference_from(Summary(moments_of(real), None, None)))
+    theirs = fid_statistics_to_metric(*map(fid_features_to_statistics, (fake, real)), verbose=False)
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
 def test_better_images_score_better(digits, digit_features):

@@ -1,5 +1,8 @@
 """FID and its relatives from one pass over the features of torch-fidelity's extractors.
 
+KID and IS are torch-fidelity's own. The Frechet distance, precision and recall are ours: FID needs no more than sums in
+float64, precision and recall share one pass over the distances. Tests hold them to torch-fidelity's values.
+
 A number without its provenance means nothing: what statistics of real images were made of is in the file that keeps
 them, and is compared before they are used.
 """
