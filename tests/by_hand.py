@@ -59,10 +59,10 @@ class LinearGenerator(Generator):
         return (torch.cat([style, torch.ones(len(style), 1)], 1) @ self.A.T).view(-1, 1, 2, 2)
 
 
-def image_set(seed: int) -> ImageSet:
-    """24 images to train on, and two and a half batches held out."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (24 + HELD_OUT, 1, 2, 2), np.uint8)
-    train, held_out = torch.arange(24 + HELD_OUT, dtype=torch.int32).split((24, HELD_OUT))
+def image_set(seed: int, count: int = HELD_OUT) -> ImageSet:
+    """24 images to train on, and so many held out: two and a half batches."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (24 + count, 1, 2, 2), np.uint8)
+    train, held_out = torch.arange(24 + count, dtype=torch.int32).split((24, count))
     about = {"shards": None}
     return ImageSet(Raw(torch.from_numpy(pixels)), about, train, held_out, resolution=2, augment=Chain(), device=CPU)
 
