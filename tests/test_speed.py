@@ -132,6 +132,30 @@ def test_a_recording_that_fails_says_so(trainer):
             one.step()
 
 
+def test_lack_of_memory_is_no_reason_to_record_nothing(trainer):
+    """`micro_batch=auto` goes on with fewer images, and those are recorded."""
+
+    def too_large(do):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    one = trainer()
+    recorded = speed.replay(one, too_large, required=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        for _ in range(4):
+            one.step()
+    assert not recorded.given_up
+
+
+def test_what_was_given_up_is_tried_again_once_a_state_is_loaded(trainer):
+    one = trainer()
+    recorded = speed.replay(one, refusing, required=False)
+    for _ in range(4):
+        one.step()
+    assert recorded.given_up
+    one.load_state_dict(one.state_dict())
+    assert not recorded.given_up
+
+
 def refusing(do):
     raise RuntimeError("operation not permitted when stream is capturing")
 
