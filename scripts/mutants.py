@@ -30,6 +30,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -43,8 +44,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra  # noqa: F401, imported once for all mutants, as the next two are, and PyTorch with them
+import hydra  # noqa: F401, imported once for all mutants, as the next are, and PyTorch with them
 import pytest
+import torch._dynamo  # noqa: F401, which optimizers ask for at their first step
 import torch_fidelity  # noqa: F401
 import torchvision  # noqa: F401
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -55,6 +57,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("src", "configs", "tests", "scripts", "pyproject.toml")
 PAGE = ROOT / "docs" / "mutants.md"
+MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take: some loop for ever, and fill a list
 GUARDS = ("strict", "frozen")  # of zip and of dataclasses: they only forbid, as assertions do
 FLOOR = 20  # mutants of every module at least, or all of a smaller one
 
@@ -178,6 +181,7 @@ def sample(every: dict[str, list[Mutant]], least: int, seed: int) -> list[Mutant
 def run_tests(module: str, keep_bytecode: bool) -> None:
     """In a process of its own: the exit code is pytest's."""
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
