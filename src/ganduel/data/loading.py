@@ -47,7 +47,9 @@ class ImageSet:
         measured; `wholes` shows and measures all of them instead. `augment` changes what is trained on.
         """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
-        self.mixed = validation[_order("held out", 0, len(validation)).long()]  # a part of them is like the whole
+        # A part of them is like the whole; but in shards they stay as they are stored, so that each is read once.
+        mixed = _order("held out", 0, len(validation)).long()
+        self.mixed = validation[mixed] if about["shards"] is None else validation
         self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
         self.shape = store.shape[0], resolution, resolution
         self.margin = store.shape[1] - resolution
