@@ -478,10 +478,10 @@ def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
 
     sample = NoiseGame.sample
 
-    def interrupted(self, generators, seed):
+    def interrupted(self, generators, seed, *classes):
         if self.training and len(seed) == 8 and (RUN / "stats.jsonl").exists():  # the first batch of a measurement
             os.kill(os.getpid(), signal.SIGTERM)
-        return sample(self, generators, seed)
+        return sample(self, generators, seed, *classes)
 
     monkeypatch.setattr(NoiseGame, "sample", interrupted)
     monkeypatch.setattr("ganduel.game.SHOWN", 4)

@@ -221,10 +221,10 @@ class NoiseGame(Game):
         if type(generator).settle is not Generator.settle:
             generator.settle(self.latent(seed), self.label(seed))
 
-    def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
+    def sample(self, generators: nn.ModuleDict, seed: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), of the classes that `label` gives."""
         with torch.no_grad():
-            return generators["G"](self.latent(seed), seed, self.label(seed)).float()
+            return generators["G"](self.latent(seed), seed, self.label(seed, classes)).float()
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
         """The seeds that gan-sample shows first."""
@@ -245,8 +245,7 @@ class NoiseGame(Game):
 
         @torch.no_grad()
         def make(numbers: range, seed: int) -> Tensor:
-            some = seeds(numbers, seed, "metric")
-            return generator(self.latent(some), some, self.label(some, classes)).float()
+            return self.sample(generators, seeds(numbers, seed, "metric"), classes)
 
         @torch.no_grad()
         def walk(numbers: range, seed: int, share: float) -> tuple[Tensor, Tensor]:
