@@ -67,7 +67,7 @@ class Training:
         self.every: dict[str, int]  # iterations from a task to the next time that it is due
 
     def plan(self) -> None:
-        """Turn durations into iterations, of which those to come may be of another size than those so far."""
+        """Turn durations into iterations. Those to come may have another size than those so far."""
         self.total = max(1, self.trainer.iteration + self.clock.left(self.durations["duration"]))
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
@@ -78,7 +78,7 @@ class Training:
         }
         chosen = {key: self.clock.iterations(duration) for key, duration in self.durations.items() if key in intervals}
         self.every = intervals | chosen
-        log = self.every["every.log"]  # a line of which tells of each validation
+        log = self.every["every.log"]  # validations fall on lines of the log, which tell of them
         self.every["every.validation"] = math.ceil(self.every["every.validation"] / log) * log
 
     def fit(self) -> dict[str, Any]:

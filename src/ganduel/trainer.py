@@ -460,8 +460,8 @@ def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
     """The numbers of so many images, to be looked at as in training: in whole batches, and then what is left of them.
 
     Of the rest, a D that compares images in groups (of `group`, else 1) sees whole micro batches, then whole groups;
-    up to group - 1 images are left out. So is one image alone, by which batch normalisation cannot normalise, unless
-    batches are of one.
+    up to group - 1 images are left out. One image alone is left out, too, unless batches are of one: batch
+    normalisation has nothing to normalise it by.
     """
     full = batch if group == 1 else micro
     cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})

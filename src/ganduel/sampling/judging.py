@@ -35,8 +35,8 @@ def faces(game: Game, batch: Batch, size: int) -> list[Face]:
     classes than the reals, they are the batch's "fake_label"."""
     count = len(batch["seed"])
     size = min(size, count)
-    # All parts are of one size, for D may compare the images of a part: the last part begins within the one before it,
-    # of which only the images before that are kept.
+    # All parts are of one size, for D may compare the images of a part. The last part may begin within the one before
+    # it; images that both hold are taken from the last.
     starts = [*range(0, count - size, size), count - size]
     kept = [end - start for start, end in pairwise([*starts, count])]
     parts = [{name: t[start : start + size] for name, t in batch.items()} for start in starts]
