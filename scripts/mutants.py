@@ -74,6 +74,7 @@ TESTS = {
     "pace": "tests/test_pace.py -k 'not run'",
     "regularizers": "tests/test_regularizers.py tests/test_stylegan2.py -k 'test_regularizers or path_length_of'",
     "augment/ada": "tests/test_ada.py -k 'target or since or ranges or autocast or own'",
+    "evaluation/evaluate": "tests/test_metrics.py",
     "evaluation/fid": "tests/test_metrics.py",
     "evaluation/neighbours": "tests/test_metrics.py",
     "evaluation/paths": "tests/test_metrics.py",

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,10 +12,13 @@ from measuring import EVERY, Stub, images
 from scipy.linalg import sqrtm
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+import ganduel
 from ganduel import checkpoint, distributed
 from ganduel.errors import UserError
 from ganduel.evaluation import fid, neighbours, paths
+from ganduel.evaluation.evaluate import check_walks, describe, evaluate
 from ganduel.evaluation.fid import Images, Moments, Reference, Sums, frechet, in_batches, measure, moments_of
+from ganduel.game import Comparison
 
 CPU = torch.device("cpu")
 
@@ -443,3 +446,162 @@ def test_distances_are_lpips_of_vgg16_on_the_cpu(monkeypatch, tmp_path):
         Path(tmp_path, "checkpoints", name) for name in ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
     ]
     assert [rest[1] for _, *rest in asked] == ["metric.which=[ppl]"] * 2
+
+
+# What is measured, and how it is said
+
+
+class GreyImages:
+    """What `evaluate` asks of an ImageSet: image n is all `first` + n."""
+
+    about: ClassVar = {"name": "greys"}
+    device, shape = CPU, (1, 4, 4)
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def identity(self, numbers: torch.Tensor) -> str:
+        return f"id{len(numbers)}"
+
+    def gather(self, numbers: torch.Tensor) -> torch.Tensor:
+        return (numbers + self.first).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *self.shape)
+
+
+class Mean(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return images.double().mean((1, 2, 3))[:, None], None
+
+
+class Greys(Stub):
+    identity, note, extractor = "greys-0", "a stub", Mean()
+
+
+def greys(name: str, offset: float, most: int | None = None, ends: torch.Tensor | None = None) -> Comparison:
+    """Real images are all 0, 1, ..., 9; the generated ones all 100 and then `seed` + `offset`, by turns."""
+
+    def make(numbers: range, seed: int) -> torch.Tensor:
+        values = torch.tensor([100.0 if n % 2 == 0 else seed + offset for n in numbers])
+        return (values / 127.5 - 1).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+
+    def walk(numbers: range, seed: int, step: float) -> tuple[torch.Tensor, torch.Tensor]:
+        assert seed == 7
+        assert ends is not None
+        return torch.zeros(len(numbers), 1, 4, 4), ends[list(numbers)] * step
+
+    where = None if ends is None else walk
+    return Comparison(name, make, most, GreyImages(3), torch.arange(10), where)  # type: ignore[arg-type]
+
+
+def evaluated(comparisons: list[Comparison], **settings) -> dict[str, Any]:
+    given = {"which": ["fid"], "samples": 8, "seed": 7, "batch": 3, "cache": None, "ema": True, **settings}
+    return evaluate(comparisons, Greys(), **given)  # type: ignore[arg-type]
+
+
+def frechet_of(fakes: list[float], reals: list[float]) -> float:
+    """Of single numbers: (difference of means)^2 + (difference of deviations)^2."""
+    (m, s), (n, t) = ((np.mean(x), np.std(x, ddof=1)) for x in (fakes, reals))
+    return float((m - n) ** 2 + (s - t) ** 2)
+
+
+def test_a_measurement_is_of_the_images_that_were_asked_for():
+    row = evaluated([greys("", 50)])
+    assert row.pop("versions")["ganduel"] == ganduel.__version__
+    expected = frechet_of([100, 57] * 4, list(range(3, 13)))
+    assert row == {
+        "fid": pytest.approx(expected, rel=1e-9),
+        "generated": 8,
+        "real": 10,
+        "data": "greys 1x4x4 id10",
+        "features": "greys-0",
+        "note": "a stub",
+        "ema": True,
+        "seed": 7,
+    }
+
+
+def test_a_generator_of_few_images_makes_all_of_them():
+    assert evaluated([greys("", 50, most=6)])["generated"] == 6
+    assert evaluated([greys("", 50, most=9)])["generated"] == 8
+
+
+def test_of_several_comparisons_the_mean_has_no_name():
+    row = evaluated([greys("_a", 50), greys("_b", 90)])
+    fids = [frechet_of([100, 7 + offset] * 4, list(range(3, 13))) for offset in (50, 90)]
+    assert [row[key] for key in ("fid_a", "fid_b", "fid")] == pytest.approx([*fids, sum(fids) / 2], rel=1e-9)
+    assert "generated" not in row
+    assert "data" not in row
+
+
+def test_a_measurement_asks_before_each_batch_whether_to_go_on():
+    asked: list[None] = []
+    evaluated([greys("", 50)], proceed=lambda: asked.append(None))
+    assert len(asked) == 3 + 4  # 8 generated and 10 real images, 3 at a time
+
+
+def test_path_length_may_be_asked_for_alone_or_with_others(monkeypatch):
+    class Squares(torch.nn.Module):
+        def forward(self, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
+            return (far - near).square().mean((1, 2, 3))
+
+    monkeypatch.setattr(paths, "lpips", Squares)
+    monkeypatch.setattr(paths, "STEP", 0.5)
+    asked: list[None] = []
+    ends = torch.full((8, 1, 4, 4), 2 / 127.5)
+    row = evaluated([greys("", 50, ends=ends)], which=["ppl"], proceed=lambda: asked.append(None))
+    assert row["ppl"] == pytest.approx(4, rel=1e-6)  # (0.5 x 2)^2 / 0.5^2, in units of bytes
+    assert "fid" not in row
+    assert asked
+    row = evaluated([greys("", 50, ends=ends)], which=["fid", "ppl"])
+    assert row["ppl"] == pytest.approx(4, rel=1e-6)
+    assert row["fid"] == pytest.approx(frechet_of([100, 57] * 4, list(range(3, 13))), rel=1e-9)
+
+
+def test_path_length_needs_walks():
+    ends = torch.zeros(8, 1, 4, 4)
+    check_walks([greys("", 0)], ["fid"])
+    check_walks([greys("", 0, ends=ends)], ["ppl"])
+    with pytest.raises(UserError, match="ppl is of walks through w and needs a model with a mapping network"):
+        evaluated([greys("_a", 0, ends=ends), greys("_b", 0)], which=["ppl"])
+
+
+ROW = {
+    "features": "digits-1",
+    "ema": False,
+    "seed": 3,
+    "versions": {"ganduel": "1.0", "torch": "2.9"},
+}
+
+
+def test_a_row_is_said_with_all_that_it_depends_on():
+    row = ROW | {"isc": 2.0, "isc_std": 1.0, "fid": 12.3456, "generated": 2000, "real": 10000, "data": "x", "note": ""}
+    expected = (
+        "fid 12.35, isc 2: 2,000 generated against 10,000 real images, data x, "
+        "features digits-1, ema false, seed 3, ganduel 1.0, torch 2.9"
+    )
+    assert describe(row) == expected
+    repeats = describe(row | {"fid_repeats_std": 0.123, "note": "a stub", "ema": True})
+    assert repeats.startswith("fid 12.35 ± 0.12, isc 2: 2,000")
+    assert "features digits-1 (a stub), ema true" in repeats
+
+
+def test_several_comparisons_are_said_with_their_mean():
+    values = {"fid_a": 1.0, "generated_a": 5, "real_a": 6, "data_a": "x", "fid": 2.0}
+    values |= {"fid_b": 3.0, "generated_b": 7, "real_b": 8, "data_b": "y"}
+    assert describe(ROW | values | {"note": ""}).startswith(
+        "fid_a 1: 5 generated against 6 real images, data x; fid_b 3: 7 generated against 8 real images, data y; "
+        "mean fid 2, features"
+    )
+
+
+@pytest.mark.parametrize(
+    ("generated", "real", "said"),
+    [
+        (2000, 10000, " (density and coverage of 2,000 of each), data"),
+        (300, 200, " (density and coverage of 200 of each), data"),
+        (300, 300, "300 real images, data"),
+    ],
+)
+def test_density_and_coverage_say_of_how_many_they_are(generated, real, said):
+    row = ROW | {"note": "", "coverage": 0.5, "density": 0.9, "generated": generated, "real": real, "data": "x"}
+    assert said in describe(row)
+    assert "of each" not in describe({key: value for key, value in row.items() if key != "coverage"})
