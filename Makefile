@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-all lint format docs wheel clean
+.PHONY: demo test test-all mutants lint format docs wheel clean
 
 demo: .venv/installed  ## train a DCGAN on handwritten digits: a minute or two on two cores
 	$(BIN)/gan-train experiment=demo
@@ -13,6 +13,9 @@ test: .venv/installed-dev  ## the whole suite, with every pair of options
 
 test-all: .venv/installed-dev  ## with every combination of model, loss, penalty and augmentation as well
 	$(BIN)/pytest -n auto --dist worksteal -m ""
+
+mutants: .venv/installed-dev  ## which small changes of the code the tests notice: see docs/mutants.md; MUTANTS=--all for every one
+	$(BIN)/python scripts/mutants.py $(MUTANTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganduel.ema import EMA
+from ganduel.ema import EMA, decay
 
 
 def network() -> nn.ModuleDict:
@@ -26,6 +26,21 @@ def test_half_of_the_past_remains_after_a_half_life():
     assert torch.allclose(average[1].running_mean, torch.full((2,), 1.0), atol=1e-6)
     assert average[1].num_batches_tracked == 3
     assert not average.training and not any(p.requires_grad for p in average.parameters())
+
+
+@pytest.mark.parametrize(("half_life", "past"), [(100, 0.25), (400, 0.5**0.5), (0, 0.0)])
+def test_one_step_by_hand(half_life, past):
+    """After 200 images; a half-life of 0 follows at once."""
+    generators = nn.ModuleDict({"G": nn.Linear(1, 1, bias=False)})
+    nn.init.constant_(generators["G"].weight, 3.0)
+    ema = EMA(generators, half_life, ramp=None)
+    nn.init.constant_(generators["G"].weight, 7.0)
+    ema.update(images=200, images_seen=5000)
+    assert ema.generators["G"].weight.item() == pytest.approx(7 - 4 * past)
+
+
+def test_a_half_life_may_be_less_than_an_image():
+    assert decay(images=1, half_life=0.5) == 0.25
 
 
 def test_ramp():

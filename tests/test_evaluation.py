@@ -8,13 +8,17 @@ import pytest
 import torch
 from conftest import rows
 
+from ganduel import randomness
+from ganduel.augment import Chain
 from ganduel.commands import cli
 from ganduel.config import build
-from ganduel.data.loading import ImageSet, open_images
+from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
-from ganduel.evaluation import digit_classifier, manifold, paths
+from ganduel.evaluation import digit_classifier, paths
+from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
-from ganduel.evaluation.measure import Images, in_batches, measure
+from ganduel.evaluation.measure import Images, Summary, frechet, measure, moments_of, reference_from
+from ganduel.game import Generator, NoiseGame
 from ganduel.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -63,6 +67,18 @@ def test_fid_equals_its_formula(digits, digit_features):
     assert score(images, digits, digit_features)["fid"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_frechet_distance_is_torch_fidelitys():
+    """To a millionth, on correlated features of unequal numbers of images."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(20, 20, generator=generator)
+    fake, real = torch.randn(300, 20, generator=generator) @ mixed, torch.randn(400, 20, generator=generator) + 0.5
+    ours = frechet(moments_of(fake), reference_from(Summary(moments_of(real), None, None)))
+    theirs = fid_statistics_to_metric(*map(fid_features_to_statistics, (fake, real)), verbose=False)
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
 def test_better_images_score_better(digits, digit_features):
     real = digits.gather(digits.train)
     noise = torch.randint(0, 256, (300, *digits.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -73,6 +89,65 @@ def test_better_images_score_better(digits, digit_features):
     assert same["kid"] < half["kid"] < none["kid"]
     assert same["isc"] > none["isc"]
     assert same["precision"] > 0.9 and same["recall"] > 0.9 and none["recall"] < 0.1
+
+
+class Perfect(Generator):
+    """Draws real images of the asked class."""
+
+    latent, classes = 1, 10
+
+    def __init__(self, images: ImageSet):
+        super().__init__()
+        self.images, self.asked = images, torch.tensor([], dtype=torch.int64)
+        labels = images.labels[images.train.long()]
+        self.numbers = [images.train[labels == label] for label in range(10)]
+
+    def style(self, latent, seed=None, label=None):
+        self.asked = torch.cat([self.asked, label])
+        shares = randomness.uniform(seed, (), "which image").tolist()
+        known = [self.numbers[label] for label in label.tolist()]
+        numbers = [some[int(share * len(some))] for some, share in zip(known, shares, strict=True)]
+        return normalise(self.images.gather(torch.stack(numbers)))
+
+    def synthesis(self, style, seed=None):
+        return style
+
+
+@pytest.fixture
+def skewed(digits) -> ImageSet:
+    """All zeros, and one in four of the other digits."""
+    labels = digits.labels[digits.train.long()]
+    digits.train = digits.train[(labels == 0) | (torch.arange(len(labels)) % 4 == 0)]
+    return digits
+
+
+def test_classes_are_measured_as_frequent_as_they_are(skewed, digit_features, tmp_path):
+    """A perfect generator scores like the same number of real images that NumPy draws. Were all classes drawn alike, it
+    would score many times worse."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    settings = {"which": ["fid"], "samples": 2000, "seed": 0, "batch": 500, "cache": tmp_path, "ema": True}
+    found = evaluate(game.comparisons(game.generators, skewed), digit_features, **settings)["fid"]
+    resampled = skewed.train[np.random.default_rng(0).integers(0, skewed.count, 2000)]
+    assert found < 2 * score(skewed.gather(resampled), skewed, digit_features)["fid"]
+    share = skewed.labels[skewed.train.long()].bincount(minlength=10) / skewed.count
+    drawn = game.generators["G"].asked[-2000:].bincount(minlength=10)
+    assert 0.25 < share[0] < 0.35
+    assert ((drawn - 2000 * share).abs() < 4 * (2000 * share * (1 - share)).sqrt()).all()  # binomial
+    alike = torch.cat([skewed.gather(some[:40]) for some in game.generators["G"].numbers])
+    assert score(alike, skewed, digit_features)["fid"] > 4 * found
+
+
+def test_an_image_has_its_class_wherever_it_is_drawn(skewed):
+    """In any block of a measurement, and at the beginning of a walk."""
+    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    (compared,) = game.comparisons(game.generators, skewed)
+    whole = compared.make(range(20), 3)
+    assert torch.equal(compared.make(range(5, 9), 3), whole[5:9])
+    asked = game.generators["G"].asked
+    assert len(asked[-24:-4].unique()) > 2 and torch.equal(asked[-4:], asked[-24:-4][5:9])
+    near, _ = compared.walk(range(5, 9), 3, 0.5)
+    assert torch.equal(near, whole[5:9])
+    assert torch.equal(*game.generators["G"].asked[-8:].chunk(2))  # a walk stays in its class
 
 
 def test_batch_size_does_not_matter(digits, digit_features):
@@ -269,47 +344,13 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
         assert again == pytest.approx({name: first[name] for name in again})
 
 
-def test_precision_and_recall_are_torch_fidelitys():
-    """And density and coverage their formulae (Naeem et al. 2020, section 3)."""
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    for overlap in (0.0, 0.7, 2.0):
-        generator = torch.Generator().manual_seed(0)
-        fake, real = torch.randn(90, 5, generator=generator), torch.randn(130, 5, generator=generator) * 1.5 + overlap
-        ours = manifold.neighbourhoods(fake, real)
-        theirs = prc_features_to_metric(fake, real, verbose=False)
-        assert (ours["precision"], ours["recall"]) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
-        assert 0.05 < ours["recall"] < 0.95 or overlap == 2
-        between = (fake[:, None] - real).square().sum(2).sqrt()
-        radius = (real[:, None] - real).square().sum(2).sqrt().sort(1).values[:, 5]
-        density = sum(float((between[i] < radius).sum()) for i in range(90)) / (5 * 90)
-        coverage = sum(bool(between[:, j].min() < radius[j]) for j in range(130)) / 130
-        assert (ours["density"], ours["coverage"]) == pytest.approx((density, coverage), abs=1e-6)
-
-
-def test_distances_in_parts_are_the_same(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    fake, real = torch.randn(40, 5, generator=generator), torch.randn(50, 5, generator=generator)
-    whole = manifold.neighbourhoods(fake, real)
-    monkeypatch.setattr(manifold, "AT_ONCE", 350)
-    assert manifold.neighbourhoods(fake, real) == pytest.approx(whole)
-
-
-def test_a_batch_that_does_not_fit_is_halved():
-    done, tried = [], []
-
-    def do(numbers: range) -> None:
-        tried.append(len(numbers))
-        if len(numbers) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        done.extend(numbers)
-
-    in_batches(range(11), 8, do)
-    assert done == list(range(11)) and tried == [8, 4, 2, 2, 2, 2, 2, 1]
-    with pytest.raises(torch.OutOfMemoryError):
-        in_batches(range(3), 8, lambda numbers: do(range(9)))
-    with pytest.raises(RuntimeError, match="something else"):
-        in_batches(range(3), 8, lambda numbers: (_ for _ in ()).throw(RuntimeError("something else")))
+def test_equal_numbers_are_said():
+    row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
+    row |= {"ema": True, "seed": 0, "versions": {}}
+    said = "2,000 generated against 10,000 real images (density and coverage of 2,000 of each), data x"
+    assert said in describe(row)
+    del row["coverage"]
+    assert "2,000 generated against 10,000 real images, data x" in describe(row)
 
 
 def test_one_image_over_and_over_scores_no_recall(digits, digit_features):
@@ -326,44 +367,6 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
     digit_features.extractor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     score(digits.store.pixels[:100], digits, digit_features, ("fid", "kid", "isc", "prc", "dc", "successive"))
     assert sum(seen) == 100 + digits.count
-
-
-def test_features_are_exact_where_training_is_not(digits, digit_features):
-    """TF32 is off for a measurement, and on again after it."""
-    settings, seen = (torch.backends.cuda.matmul, torch.backends.cudnn), []
-    digit_features.extractor.register_forward_hook(lambda *_: seen.extend(s.allow_tf32 for s in settings))
-    before = [s.allow_tf32 for s in settings]
-    try:
-        for s in settings:
-            s.allow_tf32 = True
-        score(digits.store.pixels[:20], digits, digit_features)
-        assert seen and not any(seen) and all(s.allow_tf32 for s in settings)
-    finally:
-        for s, was in zip(settings, before, strict=True):
-            s.allow_tf32 = was
-
-
-def test_path_length_of_a_linear_generator(monkeypatch):
-    """With the mean squared difference as distance: that of the ends; the extremes do not count."""
-    generator = torch.Generator().manual_seed(0)
-    start, goal = (torch.randn(200, 1, 4, 4, generator=generator, dtype=torch.float64) / 10 for _ in range(2))
-    goal[7] += 1000
-
-    class Difference(torch.nn.Module):
-        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            assert a.shape[1:] == (3, 4, 4)
-            return (a - b).square().mean((1, 2, 3))[:, None]
-
-    def walk(numbers: range, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        a, b = start[list(numbers)], goal[list(numbers)]
-        return a, torch.lerp(a, b, share)
-
-    monkeypatch.setattr(paths, "lpips", Difference)
-    monkeypatch.setattr(paths, "STEP", 0.5)
-    lengths = (127.5 * (start - goal)).square().mean((1, 2, 3)).sort().values
-    expected = float(lengths[1:-1].mean())  # of 200, the 1st percentile lies between the 2nd and the 3rd
-    for batch in (1, 64):
-        assert paths.path_length(walk, 200, CPU, batch) == pytest.approx(expected, rel=0.02)
 
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):

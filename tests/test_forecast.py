@@ -1,12 +1,14 @@
 """What a run is going to take, told before it begins, and told without a trace."""
 
 import re
+from functools import partial
+from weakref import WeakSet
 
 import pytest
 import torch
 from conftest import assert_equal, rows, state
 
-from ganduel.speed import forecast
+from ganduel.speed import forecast, graphs
 from ganduel.system.device import available
 from ganduel.system.errors import UserError
 
@@ -85,10 +87,52 @@ def test_as_many_images_at_once_as_fit(trainer, monkeypatch):
     assert_equal(one.state_dict(), other.state_dict())
 
 
+class Pool:
+    """Memory that a recording keeps."""
+
+    def __init__(self, images):
+        self.images = images
+
+
+def test_auto_counts_the_memory_of_recordings(trainer, monkeypatch):
+    """Each of the three phases keeps a gigabyte an image, until the next number is tried."""
+    one, other = (trainer(*LAZY) for _ in range(2))
+    pools: WeakSet[Pool] = WeakSet()
+    most: dict[int, int] = {}
+
+    def record(do):
+        pool = Pool(one.micro_batch)
+        pools.add(pool)
+        assert {each.images for each in pools} == {one.micro_batch}  # those of the last try are free
+        most[one.micro_batch] = len(pools)
+        return partial(str, pool), do()  # what replays holds the memory
+
+    recorded = graphs.replay(one, record, required=True)
+    monkeypatch.setattr(forecast, "memory", lambda device: float(one.micro_batch * most.get(one.micro_batch, 0)))
+    monkeypatch.setattr(forecast, "available", lambda device: 11.0)
+    assert forecast.largest_micro_batch(one) == 4  # 8 would take 12 more than the 12 that 4 take
+    assert most == {2: 3, 4: 3}
+    assert not recorded.graphs and not pools
+    assert_equal(one.game.state_dict(), other.game.state_dict())
+
+
+def test_not_even_the_fewest_fit(trainer, monkeypatch):
+    """None of the numbers that may be tried: of StyleGAN2's groups of four, fewer than four are not."""
+
+    def fail(self):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    one = trainer(model="stylegan2_ada")
+    monkeypatch.setattr(forecast.Trainer, "step", fail)
+    with pytest.raises(UserError, match="micro_batch=auto: there is no memory for 4 images at once; train a smaller"):
+        forecast.largest_micro_batch(one)
+    assert one.micro_batch == 8
+
+
 def test_auto_trains_with_what_fits(train, capsys, monkeypatch):
     monkeypatch.setattr(forecast, "available", lambda device: 0.0)
     assert train("micro_batch=auto", "duration=2 steps") == 0
-    assert "batch 8 in parts of 2" in capsys.readouterr().err
+    assert "batch 8 in parts of 2, each with BatchNorm statistics of its own\n" in capsys.readouterr().err
     assert train("micro_batch=null", "duration=3 steps") == 0
     assert "in parts" not in capsys.readouterr().err
 

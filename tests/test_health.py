@@ -47,13 +47,12 @@ def test_an_alarm_is_told_once_and_stops_where_it_shall(train, capsys, monkeypat
 
     opened = Recorder.open
 
-    def open_collapsed(recorder: Recorder, total: int) -> bool:
-        resumed = opened(recorder, total)
+    def open_collapsed(recorder: Recorder, total: int, apart: int) -> None:
+        opened(recorder, total, apart)
         collapsed(recorder.trainer)
         for group in recorder.trainer.players["G"].optimizer.param_groups:
             group["lr"] = 0.0
         recorder.trainer.players["G"].rates = [0.0]
-        return resumed
 
     monkeypatch.setattr(Recorder, "open", open_collapsed)
     settings = ("duration=8 steps", "every.log=1 steps", "every.checkpoint=8 steps", "every.sample=8 steps")

@@ -75,20 +75,20 @@ def test_real_and_fake_images_lie_side_by_side(trained, capsys):
 def test_d_is_asked_about_both(trained, name, more):
     """Outside of its augmentation, without dropout, fakes of a class as such."""
     model = ganduel.load(trained(name, *more))
-    found = judging.met(model, list(range(6)), 6, NOWHERE)
+    found = judging.met(model, list(range(8)), 8, NOWHERE)
     images = trained_on(model, NOWHERE)[0]
     if name == "cyclegan":
         assert [face.name for face in found] == ["_A", "_B"]
         for face, side, way in zip(found, "AB", ("B2A", "A2B"), strict=True):
-            real, other = images.batch(0, 6)[side], images.batch(0, 6)["AB".replace(side, "")]
+            real, other = images.batch(0, 8)[side], images.batch(0, 8)["AB".replace(side, "")]
             assert torch.equal(face.real, real) and torch.allclose(face.fake, model.translate(other, way), atol=1e-5)
             judged = model.game.discriminators[f"D_{side}"](real).flatten()
             assert torch.allclose(face.of_real, judged, atol=1e-5) and len(face.of_fake) == len(judged)
         return
     (face,) = found
-    batch, fakes = images.batch(0, 6), model.sample(6)
+    batch, fakes = images.batch(0, 8), model.sample(8)
     assert torch.equal(face.real, batch["real"]) and torch.equal(face.fake, fakes)
-    labels = [(batch["label"],), (model.labels(torch.arange(6)),)] if more else [(), ()]
+    labels = [(batch["label"],), (model.labels(torch.arange(8)),)] if more else [(), ()]
     if more:
         assert not torch.equal(*(label[0] for label in labels))
     discriminator = model.game.discriminators["D"]
@@ -96,11 +96,24 @@ def test_d_is_asked_about_both(trained, name, more):
         assert torch.allclose(judged, discriminator(some, *label), atol=1e-5)
 
 
-def test_a_batch_is_asked_about_in_parts(trained):
-    model = ganduel.load(trained("vanilla"))
-    whole, parts = (judging.met(model, list(range(7)), size, NOWHERE)[0] for size in (7, 3))
-    assert torch.allclose(whole.fake, parts.fake, atol=1e-6) and torch.allclose(whole.of_fake, parts.of_fake, atol=1e-6)
-    assert torch.allclose(whole.of_real, parts.of_real, atol=1e-6)
+@pytest.mark.parametrize("name", ["vanilla", "cyclegan"])
+def test_a_batch_is_asked_about_in_parts(trained, name):
+    model = ganduel.load(trained(name))
+    for whole, parts in zip(*(judging.met(model, list(range(7)), size, NOWHERE) for size in (7, 3)), strict=True):
+        assert torch.equal(whole.real, parts.real) and torch.allclose(whole.fake, parts.fake, atol=1e-6)
+        assert torch.allclose(whole.of_fake, parts.of_fake, atol=1e-6)
+        assert torch.allclose(whole.of_real, parts.of_real, atol=1e-6)
+
+
+def test_images_that_are_compared_come_in_whole_groups(trained):
+    """Of four: 7 images, 5 at once, are the first four and the last four of them."""
+    model = ganduel.load(trained("stylegan2_ada"))
+    (face,) = judging.met(model, list(range(7)), 5, NOWHERE)
+    discriminator, real = model.game.discriminators["D"], face.real
+    wanted = torch.cat([discriminator(real[:4])[:3], discriminator(real[3:])])
+    assert torch.allclose(face.of_real, wanted, atol=1e-5) and len(face.fake) == len(face.of_fake) == 7
+    alone = torch.cat([discriminator(image[None]) for image in real])
+    assert (alone - wanted).abs().min() > 1e-4
 
 
 def bars(panel: figures.Panel, name: str) -> list[int]:

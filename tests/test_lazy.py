@@ -15,6 +15,31 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "settings", "expected"),
+    [
+        (torch.optim.Adam, {"lr": 0.01, "betas": [0.5, 0.9]}, {"lr": 0.008, "betas": [0.5**0.8, 0.9**0.8]}),
+        (
+            torch.optim.RMSprop,
+            {"lr": 0.01, "alpha": 0.9, "momentum": 0.5},
+            {"lr": 0.008 * (1 - 0.5**0.8) / 0.5, "alpha": 0.9**0.8, "momentum": 0.5**0.8},
+        ),
+        (
+            torch.optim.SGD,
+            {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.3},
+            {"lr": 0.01 * (1 - 0.9**0.8) / 0.1, "momentum": 0.9**0.8, "weight_decay": 0.24},
+        ),
+        (torch.optim.SGD, {"lr": 0.01}, {"lr": 0.01, "momentum": 0, "weight_decay": 0}),
+        (torch.optim.SGD, {"lr": 0.01, "momentum": 1}, {"lr": 0.008, "momentum": 1, "weight_decay": 0}),  # the limit
+    ],
+)
+def test_settings_by_hand(optimizer, settings, expected):
+    """Four turns in five steps: c = 0.8."""
+    assert lazy_regularization.correct(optimizer, settings, {"r1": EVERY}) == {
+        name: pytest.approx(value) for name, value in expected.items()
+    }
+
+
 def position(optimizer: type, settings: dict, steps: list[float]) -> float:
     """Where a weight of 1 is after these gradients."""
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
@@ -84,5 +109,6 @@ def test_what_is_left_out_is_pytorchs():
 
 
 def test_an_optimizer_without_a_correction():
-    with pytest.raises(UserError, match=r"regularizer\.r1\.every=4 is not known to suit torch\.optim\.Adagrad"):
+    message = r"regularizer\.r1\.every=4 is not known to suit torch\.optim\.Adagrad: use Adam, AdamW, RMSprop, SGD, or"
+    with pytest.raises(UserError, match=message):
         lazy_regularization.correct(torch.optim.Adagrad, {"_target_": "torch.optim.Adagrad"}, {"r1": 4})

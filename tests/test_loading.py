@@ -14,7 +14,8 @@ from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
-from ganduel.data.transform import Recipe
+from ganduel.data.transform import Recipe, resize_all
+from ganduel.pace import Clock
 from ganduel.system.errors import UserError
 
 
@@ -75,10 +76,16 @@ def test_validation_split(data_packed: Path, validation: float | None, held_out:
 def test_validation_is_a_random_choice(data_packed: Path) -> None:
     held_out = open_set(data_packed, validation=25).validation.tolist()
     assert held_out == sorted(held_out) and held_out not in (list(range(25)), list(range(75, 100)))
-    assert numbers(open_set(data_packed, validation=25).validation_batch(20, 10)["real"]) == [
-        *held_out[20:],
-        *held_out[:5],
-    ]
+
+
+def test_validation_has_one_order(data_packed: Path) -> None:
+    """Shuffled, for the first of them must be like all; the same for all seeds; and it begins again."""
+    images = open_set(data_packed, validation=25)
+    order = numbers(images.validation_batch(0, 25)["real"])
+    assert order != sorted(order) and sorted(order) == images.validation.tolist()
+    assert numbers(images.validation_batch(20, 10)["real"]) == [*order[20:], *order[:5]]
+    assert numbers(images.validation_batch(1, 4, stride=7)["real"]) == order[1:23:7]
+    assert numbers(open_set(data_packed, validation=25, seed=5).validation_batch(0, 25)["real"]) == order
 
 
 @pytest.mark.parametrize("validation", [100, 1000, 0.999])
@@ -143,11 +150,28 @@ def test_margin(data_packed: Path) -> None:
     assert images.fingerprint != whole.fingerprint
 
 
+def test_whole_images_are_others(data_packed: Path) -> None:
+    """What is known of the middle squares is not taken for what is known of whole images; nothing changes where these
+    are the same."""
+    images, plain = open_set(data_packed, resolution=2), open_set(data_packed)
+    assert images.wholes().identity(images.train) != images.identity(images.train) == images.fingerprint
+    assert plain.wholes().identity(plain.train) == plain.fingerprint
+    assert torch.equal(plain.wholes().gather(plain.train), plain.gather(plain.train))
+    assert images.wholes().gather(torch.tensor([7]))[0, 0, 1, 1] == 7 and not images.whole
+
+
+def test_resizing_by_box_is_the_mean() -> None:
+    for channels in (1, 3):
+        images = np.random.default_rng(0).integers(0, 256, (5, channels, 6, 6), np.uint8)
+        means = images.reshape(5, channels, 3, 2, 3, 2).mean((3, 5))
+        assert np.abs(resize_all(images, 3, "box") - means).max() <= 1
+
+
 class Darken(Transform):
     """Takes from every image what its seed says, and the time."""
 
-    def at(self, images_seen: int) -> None:
-        self.time = images_seen
+    def at(self, clock: Clock) -> None:
+        self.time = clock.images_seen
 
     def forward(self, images: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
         return images - randomness.uniform(seed, (1, 1, 1), "darken") - self.time
@@ -157,12 +181,12 @@ def test_augmented_images(data_packed: Path) -> None:
     """Those trained on, each by its own seed; neither those held out nor those shown."""
     plain = open_set(data_packed, validation=10)
     augmented = open_set(data_packed, validation=10, augment=Chain(Darken()))
-    augmented.augment.at(0)
+    augmented.augment.at(Clock(1, 1, 100))
     change = (plain.batch(0, 180)["real"] - augmented.batch(0, 180)["real"])[:, 0, 1, 1]
     assert 0 < change.min() < 0.1 and 0.9 < change.max() < 1 and not torch.allclose(change[:90], change[90:])
     part = (plain.batch(31, 5, stride=7)["real"] - augmented.batch(31, 5, stride=7)["real"])[:, 0, 1, 1]
     assert torch.allclose(part, change[31:66:7], atol=1e-6)
-    augmented.augment.at(7)
+    augmented.augment.at(Clock(1, 1, 100, images_seen=7))
     assert torch.allclose((plain.batch(0, 9)["real"] - augmented.batch(0, 9)["real"])[:, 0, 1, 1], change[:9] + 7)
     assert torch.equal(plain.validation_batch(0, 10)["real"], augmented.validation_batch(0, 10)["real"])
     assert torch.equal(plain.preview(9), augmented.preview(9))
@@ -205,8 +229,8 @@ def test_pairs_are_shuffled_apart(tmp_path: Path) -> None:
     assert [i - 50 for i in b[:30]] != [i for i in a[:50] if i < 30]  # two orders, not one
     again = open_set(path, validation=None)
     assert all(torch.equal(again.batch(70, 20)[side], batch[side][70:90]) for side in "AB")
-    held_out = images.validation_batch(10, 4)
-    assert numbers(held_out["A"]) == [90, 91, 80, 81] and numbers(held_out["B"]) == [94, 95, 96, 97]
+    a, b = (numbers(images.validation_batch(0, 12)[side]) for side in "AB")
+    assert sorted(a) == [*range(80, 92)] and sorted(b[:8]) == [*range(92, 100)] and b[8:] == b[:4]
     assert len({images.fingerprint, images.sides["A"].fingerprint, images.sides["B"].fingerprint}) == 3
     assert open_set(path, limit=10).count == 10
     with pytest.raises(UserError, match=r"images of two kinds, A and B"):

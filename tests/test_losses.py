@@ -52,8 +52,9 @@ def test_least_squares():
     assert float(heavy.discriminator(REAL, FAKE, None)) == pytest.approx(10 * expected, rel=1e-5)
     assert float(heavy.generator(FAKE, None)) == pytest.approx(2 * float(loss.generator(FAKE, None)), rel=1e-5)
     for factor in ("discriminator", "generator"):
-        with pytest.raises(ValueError, match=f"{factor}=0"):
-            losses.least_squares(a=-1, b=1, c=0, **EXACT, **HALVES | {factor: 0})
+        for value in (0, -0.5):
+            with pytest.raises(ValueError, match=f"{factor}={value}"):
+                losses.least_squares(a=-1, b=1, c=0, **EXACT, **HALVES | {factor: value})
 
 
 def test_hinge_wasserstein_and_relativistic():
@@ -144,6 +145,28 @@ def test_labels_are_drawn_image_by_image():
     )
 
 
+def test_an_image_flips_below_its_number_and_its_noise_is_added():
+    """Both are hashed from its seed; the names of the streams belong to every run that was ever made."""
+    seed = torch.arange(3)
+    for kind, index, label, other in (("real", 0, 0.9, 0.2), ("fake", 1, 0.2, 0.9)):
+        number = randomness.uniform(seed, (), f"flip of {kind} labels")
+        flip = sorted(number.tolist())[1]  # flips the one of three whose number is smaller
+        expected = torch.where(number < flip, other, label)
+        assert torch.equal(Labels(0.9, 0.2, flip, 0.0).draw(number, seed)[index], expected)
+        assert expected.unique(return_counts=True)[1].sort().values.tolist() == [1, 2]
+        noise = 0.3 * randomness.normal(seed, (), f"noise on {kind} labels")
+        assert torch.allclose(Labels(0.9, 0.2, 0.0, 0.3).draw(number, seed)[index], label + noise)
+        assert torch.allclose(Labels(0.9, 0.2, flip, flip).draw(number, seed)[index], expected + noise / 0.3 * flip)
+
+
+def test_undisturbed_labels_draw_no_number(monkeypatch):
+    """They are one number for all images."""
+    monkeypatch.delattr(randomness, "_bits")
+    for seed in (None, torch.arange(4)):
+        labels = Labels(0.9, 0.1, flip=0.0, noise=0.0).draw(torch.zeros(4, 1, 2, 2), seed)
+        assert [label.tolist() for label in labels] == [[[[pytest.approx(0.9)]]], [[[pytest.approx(0.1)]]]]
+
+
 def test_patches_of_an_image_share_its_label():
     seed = torch.arange(6)
     patches = torch.randn(6, 1, 3, 3)
@@ -167,13 +190,21 @@ def test_a_noisy_probability_stays_one():
     [
         ({"smooth_real": -0.1}, "smooth_real=-0.1"),
         ({"smooth_real": 0.6, "smooth_fake": 0.4}, "together less than 1"),
+        ({"smooth_real": 0.6, "smooth_fake": 0.5}, "together less than 1"),
         ({"flip": 1.5}, "flip=1.5 must be 0 to 1"),
+        ({"flip": -0.5}, "flip=-0.5 must be 0 to 1"),
         ({"noise": -1.0}, "noise=-1.0 0 or more"),
     ],
 )
 def test_labels_that_cannot_be(wrong, message):
     with pytest.raises(ValueError, match=message):
         losses.minimax(**PLAIN | wrong)
+
+
+def test_where_d_is_undecided():
+    """And only a relativistic G is shown the logits of real images."""
+    assert [loss.boundary for loss in (*ALL, losses.relativistic())] == [0, 0, 0.5, 0, None, None]
+    assert [loss.relativistic for loss in (*ALL, losses.relativistic())] == [False] * 5 + [True]
 
 
 def test_which_have_a_sigmoid_of_their_own():

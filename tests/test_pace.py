@@ -21,6 +21,9 @@ UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False}
         ("2 epochs", 4),
         ("2.5 epochs", 5),
         ("1e1 steps", 10),
+        (".5 kimg", 8),
+        ("1. epoch", 2),
+        ("0.000000000001 steps", 1),
     ],
 )
 def test_durations(text, iterations):
@@ -32,10 +35,69 @@ def test_a_step_is_a_turn_of_the_generator():
     clock = Clock(images_per_iteration=5 * 64, steps_per_iteration=2, images_per_epoch=320)
     assert clock.iterations(Duration.parse("10 steps", "duration")) == 5
     assert clock.images(Duration.parse("10 steps", "duration")) == 5 * 5 * 64
+    assert Clock(5, 2, 320).images(Duration.parse("3 steps", "duration")) == 7.5
+
+
+def test_a_clock_in_words():
+    clock = Clock(images_per_iteration=640, steps_per_iteration=2, images_per_epoch=3200)
+    assert clock.describe(8) == "16 steps = 5.1 kimg = 1.6 epochs"
+    assert clock.images(Duration.parse("2.5 kimg", "duration")) == 2500
+    assert clock.images(Duration.parse("0.5 epochs", "duration")) == 1600
+
+
+def test_the_longest_duration():
+    assert Duration.parse("999999999999999 kimg", "duration").amount == 999999999999999
 
 
 @pytest.mark.parametrize(
-    "text", ["5 parsecs", "-1 kimg", "0 steps", "kimg", "5", "", "1.2.3 kimg", "nan epochs", "1e400 kimg"]
+    ("text", "left", "passed"),
+    [
+        ("48 steps", 16, 2 / 3),
+        ("64 steps", 32, 1 / 2),
+        ("32 steps", 0, 1),
+        ("30 steps", -2, 32 / 30),
+        ("1.28 kimg", 16, 0.8),
+        ("1.281 kimg", 17, 1024 / 1281),
+        ("2.048 kimg", 64, 1 / 2),
+        ("1.01 kimg", 0, 1024 / 1010),  # this long it has lasted, but no whole iteration longer
+        ("1 kimg", -1, 1.024),
+        ("12.8 epochs", 16, 0.8),
+    ],
+)
+def test_time_goes_on_in_iterations_of_another_size(text, left, passed):
+    """After 32 steps of 32 images, with batches of 16 from now on."""
+    clock = Clock(16, 1, images_per_epoch=100, steps=32, images_seen=32 * 32)
+    duration = Duration.parse(text, "duration")
+    assert clock.left(duration) == left and clock.passed(duration) == pytest.approx(passed)
+
+
+def test_the_clock_counts_turns_and_images():
+    clock = Clock(2 * 16, 3, images_per_epoch=100, steps=32, images_seen=32 * 32)
+    clock.tick()
+    assert (clock.steps, clock.images_seen) == (32 + 3, 32 * 32 + 2 * 16)
+    assert clock.describe() == "35 steps = 1.1 kimg = 10.6 epochs"
+    assert clock.describe(ahead=10) == "65 steps = 1.4 kimg = 13.8 epochs"
+    assert (clock.steps, clock.images_seen) == (35, 1056)
+    # What a duration takes from now on is another matter.
+    assert clock.iterations(Duration.parse("35 steps", "every.log")) == 12
+    assert clock.images(Duration.parse("30 steps", "ema.half_life")) == 320
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5 parsecs",
+        "-1 kimg",
+        "0 steps",
+        "kimg",
+        "5",
+        "",
+        "1.2.3 kimg",
+        "nan epochs",
+        "1e15 kimg",
+        "1e400 kimg",
+        ". steps",
+    ],
 )
 def test_what_is_no_duration(text):
     with pytest.raises(UserError, match=r"every\.log.*kimg, steps or epochs"):
@@ -43,7 +105,9 @@ def test_what_is_no_duration(text):
 
 
 def test_turns():
-    turns = Pace(n_critic=2, n_generator=1, first="D", **UNGATED).turns
+    pace = Pace(n_critic=2, n_generator=1, first="D", **UNGATED)
+    assert pace.count("D") == 2 and pace.count("G") == 1
+    turns = pace.turns
     assert [(t.player, t.nth, t.reals) for t in turns] == [("D", 0, 0), ("D", 1, 1), ("G", 0, 1)]
     turns = Pace(n_critic=1, n_generator=2, first="G", **UNGATED).turns
     assert [(t.player, t.nth, t.reals) for t in turns] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
@@ -54,14 +118,23 @@ def test_gate():
     assert Gate(0.31, None).closed(*weak) and not Gate(0.29, None).closed(*weak)
     assert Gate(None, 0.79).closed(*weak) and not Gate(None, 0.81).closed(*weak)
     assert Gate(0.29, 0.79).closed(*weak) and Gate(0.31, 0.81).closed(*weak) and not Gate(0.29, 0.81).closed(*weak)
+    assert not Gate(0.3, None).closed(*weak) and not Gate(None, 0.8).closed(*weak)  # below and above, not at
     assert Gate(0.31, None).closed(0.3, math.nan) and not Gate(None, 0.5).closed(0.3, math.nan)
 
 
 def test_gates_are_made_only_where_asked_for():
     assert Pace(1, 1, "D", **UNGATED).gate is None
     assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False).gate == Gate(0.1, None)
-    with pytest.raises(ValueError, match=r"accuracy_ceiling=1\.5 must be a share"):
-        Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=1.5, share=False)
+    assert Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False).gate == Gate(None, 0.5)
+    for ceiling in (-0.5, 0, 1, 1.5):
+        with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
+            Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False)
+
+
+@pytest.mark.parametrize(("n_critic", "n_generator"), [(0, 1), (1, 0), (0, 0)])
+def test_both_have_a_turn(n_critic, n_generator):
+    with pytest.raises(ValueError, match=f"n_critic={n_critic} and n_generator={n_generator} must be at least 1"):
+        Pace(n_critic, n_generator, "D", **UNGATED)
 
 
 def test_a_gate_closes_opens_and_the_run_ends(train):
@@ -85,6 +158,7 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
 def test_the_last_of_the_first_mover_leaves_its_fakes(first, turns, leaves):
     pace = Pace(*turns, first, None, None, share=True)
     assert [turn.leaves for turn in pace.turns] == leaves
+    assert [turn.nth for turn in pace.turns] == ([0, 0] if first == "G" else [0, 1, 0, 1])
     assert [turn.like for turn in pace.turns] == ([None, None] if first == "G" else [None, None, ("D", 1), None])
     assert not any(turn.leaves or turn.like for turn in Pace(*turns, first, None, None, share=False).turns)
 

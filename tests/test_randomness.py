@@ -1,5 +1,8 @@
 """Randomness is a function of (seed, stream), image by image."""
 
+import math
+
+import pytest
 import torch
 
 from ganduel import randomness
@@ -11,6 +14,31 @@ def test_numbers_do_not_depend_on_the_batch():
     parts = [randomness.normal(part, (3, 5), "latent") for part in seeds.split([1, 4, 11])]
     assert torch.equal(whole, torch.cat(parts))
     assert torch.equal(seeds[10:], randomness.seeds(7, "turn", first=10, count=6))
+
+
+def test_the_hash_is_splitmix64(monkeypatch):
+    """Its published first numbers from 1234567 on, as 64-bit integers with a sign."""
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423 - 2**64,
+        4593380528125082431,
+        16408922859458223821 - 2**64,
+    ]
+    monkeypatch.setattr(randomness, "key", lambda *parts: 1234567)
+    assert randomness.seeds(first=1, count=5).tolist() == published
+    assert randomness.seeds(first=2, count=2, stride=3).tolist() == [published[1], published[4]]
+
+
+@pytest.mark.parametrize(("lower", "rel"), [(2**20 + 3, 1e-6), (2**21 + 1, 0.3)])
+def test_normal_numbers_are_box_and_mullers(monkeypatch, lower, rel):
+    """The radius is made from the hash's upper 23 bits, the angle from the second to the 24th; at a quarter turn the
+    number is small, and shows the last of them."""
+    upper = 2**22 + 7
+    monkeypatch.setattr(randomness, "_bits", lambda *_: torch.tensor([[(upper - 2**23) << 41 | lower << 1]]))
+    radius, angle = math.sqrt(-2 * math.log((upper + 0.5) / 2**23)), 2 * math.pi * (lower + 0.5) / 2**23
+    number = randomness.normal(torch.tensor([0]), (1,), "n").item()
+    assert number == pytest.approx(radius * math.cos(angle), rel=rel)
 
 
 def test_streams_seeds_and_keys_differ():

@@ -1,6 +1,7 @@
 """Runs that cannot be lost: resuming, stopping, changing, moving aside."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_equal, rows, state
 
+from ganduel import checkpoint
 from ganduel.runs.folder import RunFolder, differences
 
 RUN = Path("runs/tiny")
@@ -56,7 +58,7 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "checkpoints/latest.pt",
         "checkpoints/previous.pt",
         "checkpoints/best.pt",
-        "checkpoints/000000.032kimg.pt",
+        *(f"checkpoints/{seen}kimg.pt" for seen in numbers[-3:]),
     }
     assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4]
     assert "model.channels=4" in (RUN / "overrides.txt").read_text().splitlines()
@@ -165,6 +167,66 @@ def test_changed_settings_are_refused_then_taken(train, capsys):
     # The momentum of then, the settings of today: betas too.
     assert train("duration=9 steps", "optimizer.G.lr=0.001", "optimizer.G.betas=[0.0,0.9]", "accept_changes=true") == 0
     assert state(RUN)["state"]["optimizers"]["G"]["param_groups"][0]["betas"] in ([0.0, 0.9], (0.0, 0.9))
+
+
+SMALLER = ("batch_size=4", "accept_changes=true")
+FALLING = ("scheduler=cosine", "scheduler.length=20 steps")
+
+
+def test_a_run_goes_on_with_a_smaller_batch(train, capsys):
+    """8 steps of 8 images and 8 of 4 are 96 images. They are a run's end, its files' names, and what curves lie over;
+    and nothing of that is another when it is interrupted."""
+    common = (*FALLING, "every.log=2 steps", "every.checkpoint=2 steps", "every.sample=100 steps", "keep=2")
+    ends = {"a": ("duration=16 steps",), "b": ("duration=11 steps", "duration=16 steps")}
+    for name, durations in ends.items():
+        assert train(f"name={name}", *common, "duration=8 steps") == 0
+        for duration in durations:
+            capsys.readouterr()
+            assert train(f"name={name}", *common, *SMALLER, duration) == 0
+    said = capsys.readouterr().err
+    assert "(resumed at step 11)" in said and "duration   16 steps = 0.1 kimg = 0.1 epochs, batch 4" in said
+    assert "finished   16 steps = 0.1 kimg" in said
+    expected = [(2, 16), (4, 32), (6, 48), (8, 64), (10, 72), (12, 80), (14, 88), (16, 96)]
+    whole, parts = rows("runs/a"), [row for row in rows("runs/b") if row["step"] != 11]
+    assert [(row["step"], row["images"]) for row in whole] == expected
+    assert [row["learning_rate/G"] for row in whole] == pytest.approx(  # of the steps before
+        [2e-4 * (1 + math.cos(math.pi * (step - 1) / 20)) / 2 for step, _ in expected]
+    )
+    assert whole[:5] == parts[:5] and whole[6:] == parts[6:]
+    assert_equal(state("runs/a")["state"], state("runs/b")["state"])
+    a = state("runs/a")
+    assert (a["step"], a["images_seen"], a["state"]["iteration"]) == (16, 96, 16)
+    numbered = sorted(p.name for p in Path("runs/a/checkpoints").glob("0*"))
+    assert numbered == ["000000.088kimg.pt", "000000.096kimg.pt"]
+    assert state("runs/a", "000000.096kimg")["step"] == 16
+    assert train("name=a", *common, *SMALLER, "duration=0.09 kimg") == 1
+    assert "duration=0.09 kimg is shorter than the 16 steps that runs/a has behind it" in capsys.readouterr().err
+
+
+def test_so_many_kimg_are_so_many_images(train):
+    """10 steps of 100 images and 30 of 50 are 2,500. Of files so many kimg apart, each has a name of its own."""
+    kept = ("every.checkpoint=1 kimg", "every.sample=1 kimg", "keep=3", *NO_BATCH_NORM)
+    assert train("batch_size=100", "duration=1 kimg", *kept) == 0
+    assert train("batch_size=50", "duration=2.5 kimg", "accept_changes=true", *kept) == 0
+    assert rows(RUN)[-1]["images"] == 2500 and state(RUN)["step"] == 40
+    named = {p.name: state(RUN, p.stem)["images_seen"] for p in (RUN / "checkpoints").glob("0*")}
+    assert named == {"000001kimg.pt": 1000, "000002kimg.pt": 1500, "000003kimg.pt": 2500}
+
+
+@pytest.mark.parametrize("changes", [(), SMALLER])
+def test_a_state_that_counts_iterations_alone_is_resumed(train, changes):
+    """As checkpoints once were: their images are those of their own batch."""
+    for name in ("old", "new"):
+        assert train(f"name={name}", *FALLING, "duration=8 steps") == 0
+    content = state("runs/old")
+    del content["state"]["steps"], content["state"]["images_seen"]
+    checkpoint.save(Path("runs/old/checkpoints/latest.pt"), {k: v for k, v in content.items() if k != "format"})
+    for name in ("old", "new"):
+        assert train(f"name={name}", *FALLING, *changes, "duration=12 steps") == 0
+    old, new = state("runs/old"), state("runs/new")
+    assert old["images_seen"] == new["images_seen"] == (64 + 4 * 4 if changes else 96)
+    assert_equal(old["state"], new["state"])
+    assert rows("runs/old")[-4:] == rows("runs/new")[-4:]
 
 
 def test_networks_that_do_not_fit_are_refused(train, capsys):
@@ -296,6 +358,20 @@ def test_periodic_checkpoints_hold_networks_only(train):
         assert torch.load(path, weights_only=True)["format"] == 1
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, []), (1, [6]), (2, [5, 6]), (3, [4, 5, 6]), (5, [2, 3, 4, 5, 6]), (None, [1, 2, 3, 4, 5, 6])]
+)
+def test_so_many_periodic_checkpoints_stay(tmp_path, keep, left):
+    """The newest; while there are fewer of them, all. What is not numbered is never counted."""
+    run = RunFolder(tmp_path)
+    run.save({"state": {"game": {}, "ema": {}}})
+    for number in range(1, 7):
+        run.save_networks({"state": {"game": {}, "ema": {}}}, f"{number:06d}kimg.pt", keep)
+        found = sorted(int(path.name[:6]) for path in run.checkpoints.glob("0*"))
+        assert found == [n for n in range(1, number + 1) if keep is None or n > number - keep]
+    assert found == left and (run.checkpoints / "latest.pt").exists()
+
+
 def test_init_from(train, capsys):
     assert train("name=old") == 0
     assert train("name=new", "init_from=runs/old", "seed=1", "optimizer.G.lr=1e-12", "optimizer.D.lr=1e-12") == 0
@@ -402,10 +478,10 @@ def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
 
     sample = NoiseGame.sample
 
-    def interrupted(self, generators, seed):
+    def interrupted(self, generators, seed, *classes):
         if self.training and len(seed) == 8 and (RUN / "stats.jsonl").exists():  # the first batch of a measurement
             os.kill(os.getpid(), signal.SIGTERM)
-        return sample(self, generators, seed)
+        return sample(self, generators, seed, *classes)
 
     monkeypatch.setattr(NoiseGame, "sample", interrupted)
     monkeypatch.setattr("ganduel.game.SHOWN", 4)

@@ -1,6 +1,7 @@
 """gan-sample, and `ganduel.load`."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -98,6 +99,34 @@ def test_a_checkpoint_needs_nothing_else(run, tmp_path):
     (run / "checkpoints" / "latest.pt").rename(moved)
     assert cli.command("sample", [f"ckpt={moved}", "count=4"]) == 0
     assert (tmp_path / "grid.png").exists()
+
+
+def test_slerp_turns_evenly():
+    """In the plane, at a third of the way from east to north: 30 degrees, and a third of the way in length."""
+    point = latents.slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 5.0]), 1 / 3)
+    assert torch.allclose(point, 3 * torch.tensor([math.cos(math.pi / 6), math.sin(math.pi / 6)]))
+
+
+@pytest.mark.parametrize("size", [2, 3, 100])
+@pytest.mark.parametrize("bend", [0, 1e-7, 1e-6, 1e-5, 1e-3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_slerp_between_parallel_vectors(size, bend, sign):
+    """The same, opposite ones, and nearly: from end to end at an even angle, always as long."""
+    a, other = torch.randn(2, 7, size, generator=torch.Generator().manual_seed(size))
+    b = sign * a + bend * other
+    b = b * a.norm(dim=1, keepdim=True) / b.norm(dim=1, keepdim=True)
+    way = torch.stack([latents.slerp(a, b, step / 8) for step in range(9)])
+    assert torch.allclose(way[0], a, atol=1e-5) and torch.allclose(way[8], b, atol=3e-5)
+    assert torch.allclose(way.norm(dim=2), a.norm(dim=1).expand(9, 7), rtol=1e-5)
+    steps = way.diff(dim=0).norm(dim=2)
+    turned = (1 - sign) / 2 * math.pi  # by a half turn, or not at all
+    expected = 2 * math.sin(turned / 16) * a.norm(dim=1)
+    assert torch.allclose(steps, expected.expand(8, 7), rtol=5e-3, atol=5e-3)
+
+
+def test_slerp_of_single_numbers_is_straight():
+    a, b = torch.tensor([[1.0], [2.0], [-0.5]]), torch.tensor([[-3.0], [4.0], [0.5]])
+    assert torch.equal(latents.slerp(a, b, 0.25), torch.tensor([[0.0], [2.5], [-0.25]]))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,12 @@ from ganduel import schedules
 from ganduel.pace import Clock
 from ganduel.system.errors import UserError
 
-CLOCK = Clock(images_per_iteration=30, steps_per_iteration=1, images_per_epoch=100)
 RATE = 5e-4
+
+
+def at(images: int) -> Clock:
+    """So many images after the beginning, in batches of 30."""
+    return Clock(30, 1, images_per_epoch=100, steps=images // 30, images_seen=images)
 
 
 def pytorch(make) -> list[float]:
@@ -53,39 +57,39 @@ def test_equals_pytorch_over_20_epochs(schedule, scheduler):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = pytorch(scheduler)
-    assert [schedule(CLOCK, 100 * epoch, RATE) for epoch in range(20)] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert [schedule(at(100 * epoch), RATE) for epoch in range(20)] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_units():
     in_steps = schedules.step("10 steps", 0.5, 0.0, None)
-    assert [in_steps(CLOCK, images, 1.0) for images in (0, 299, 300, 600)] == [1, 1, 0.5, 0.25]
+    assert [in_steps(at(images), 1.0) for images in (0, 299, 300, 600)] == [1, 1, 0.5, 0.25]
     in_kimg = schedules.step("2.007 kimg", 0.5, 0.0, None)  # times 1000, that is a little too much in floating point
-    assert [in_kimg(CLOCK, images, 1.0) for images in (2006, 2007, 4014)] == [1, 0.5, 0.25]
+    assert [in_kimg(at(images), 1.0) for images in (2006, 2007, 4014)] == [1, 0.5, 0.25]
 
 
 def test_between_epochs():
     """Steps are flat, an exponential is not."""
-    assert schedules.step("1 epoch", 0.7, 0.0, None)(CLOCK, 150, RATE) == pytest.approx(0.7 * RATE)
-    assert schedules.exponential("1 epoch", 0.7, 0.0, None)(CLOCK, 150, RATE) == pytest.approx(0.7**1.5 * RATE)
+    assert schedules.step("1 epoch", 0.7, 0.0, None)(at(150), RATE) == pytest.approx(0.7 * RATE)
+    assert schedules.exponential("1 epoch", 0.7, 0.0, None)(at(150), RATE) == pytest.approx(0.7**1.5 * RATE)
 
 
 @pytest.mark.parametrize("falling", [schedules.step, schedules.exponential])
 def test_floor_is_a_learning_rate(falling):
     """As in "factor 0.7, never below 5e-5"."""
     schedule = falling("1 epoch", 0.7, 5e-5, None)
-    assert schedule(CLOCK, 600, RATE) == pytest.approx(0.7**6 * RATE)
-    assert schedule(CLOCK, 2000, RATE) == 5e-5
-    assert schedule(CLOCK, 2000, 1e-5) == 1e-5  # what is lower already is not raised
+    assert schedule(at(600), RATE) == pytest.approx(0.7**6 * RATE)
+    assert schedule(at(2000), RATE) == 5e-5
+    assert schedule(at(2000), 1e-5) == 1e-5  # what is lower already is not raised
 
 
 def test_beyond_the_length():
-    assert schedules.cosine("1 epoch", 1e-5, None)(CLOCK, 250, RATE) == pytest.approx(1e-5)
-    assert schedules.linear_decay("1 epoch", 0.5, None)(CLOCK, 250, RATE) == 0
+    assert schedules.cosine("1 epoch", 1e-5, None)(at(250), RATE) == pytest.approx(1e-5)
+    assert schedules.linear_decay("1 epoch", 0.5, None)(at(250), RATE) == 0
 
 
 def test_warm_up_is_a_factor():
     schedule = schedules.step("4 epochs", 0.5, 0.0, "8 epochs")
-    assert [schedule(CLOCK, images, 1.0) for images in (0, 200, 600, 800)] == [0, 0.25, 0.5 * 0.75, 0.25]
+    assert [schedule(at(images), 1.0) for images in (0, 200, 600, 800)] == [0, 0.25, 0.5 * 0.75, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,10 @@ def test_warm_up_is_a_factor():
         (lambda: schedules.step("1 epoch", 0.0, 0.0, None), "factor=0.0 must be more than 0"),
         (lambda: schedules.step("1 epoch", 0.5, -1.0, None), "floor=-1.0 must be 0 or more"),
         (lambda: schedules.cosine("1 epoch", -1.0, None), "floor=-1.0 must be 0 or more"),
+        (lambda: schedules.step("1 epoch", -0.5, 0.0, None), "factor=-0.5 must be more than 0"),
         (lambda: schedules.linear_decay("1 epoch", 1.0, None), "hold=1.0 must be a share"),
+        (lambda: schedules.linear_decay("1 epoch", 1.5, None), "hold=1.5 must be a share"),
+        (lambda: schedules.linear_decay("1 epoch", -0.5, None), "hold=-0.5 must be a share"),
     ],
 )
 def test_what_is_refused(make, message):

@@ -106,8 +106,8 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
 
     class Moving(Transform):
-        def at(self, images_seen):
-            self.strength = images_seen
+        def at(self, clock):
+            self.strength = clock.images_seen
 
     one = trainer("augment=[instance_noise]")
     one.device = torch.device("cuda")
@@ -132,6 +132,30 @@ def test_a_recording_that_fails_says_so(trainer):
     with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be recorded .*; set cuda_graphs=false"):
         for _ in range(4):
             one.step()
+
+
+def test_lack_of_memory_is_no_reason_to_record_nothing(trainer):
+    """`micro_batch=auto` goes on with fewer images, and those are recorded."""
+
+    def too_large(do):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    one = trainer()
+    recorded = graphs.replay(one, too_large, required=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        for _ in range(4):
+            one.step()
+    assert not recorded.given_up
+
+
+def test_what_was_given_up_is_tried_again_once_a_state_is_loaded(trainer):
+    one = trainer()
+    recorded = graphs.replay(one, refusing, required=False)
+    for _ in range(4):
+        one.step()
+    assert recorded.given_up
+    one.load_state_dict(one.state_dict())
+    assert not recorded.given_up
 
 
 def refusing(do):

@@ -221,10 +221,11 @@ def test_killed_and_resumed_from_s3(
 ) -> None:
     """The run is the same as if it had not been; it ends, warns of nothing, and leaves nothing but a small cache."""
     common = (*sharded(f"s3://{BUCKET}"), "data.cache_gb=0.0005", "batch_size=30", "duration=60 steps")
-    common += ("every.log=5 steps", "every.checkpoint=10 steps")
+    common += ("every.log=5 steps", "every.checkpoint=10 steps", "every.validation=30 steps")
     assert train("name=whole", *common) == 0
     reads = [key for kind, key in s3.requests if kind == "GET" and key.endswith(".bin")]
-    assert len(set(reads)) == 18 and len(reads) <= 18 + 3 * MIXED + 10  # an epoch and a bit; pictures, validation
+    # An epoch and a bit; pictures; and for each of the two validations no shard more than once.
+    assert len(set(reads)) == 18 and len(reads) <= 18 + 3 * MIXED + 10 + 2 * 18, len(reads)
     (cache,) = (tmp_path / "own").glob("*.cache")
     assert 4e5 < sum(file.stat().st_size for file in cache.glob("chunk-*")) <= 5e5
     (home := tmp_path / "home").mkdir()

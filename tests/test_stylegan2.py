@@ -451,7 +451,6 @@ def test_path_lengths_leave_running_statistics_alone(trainer):
             ["regularizer.path_length.player=D"],
             "regularizer.path_length.player=D: path lengths are G's",
         ),
-        ("vanilla", ["regularizer=[path_length]", "micro_batch=2"], "micro_batch=2 leaves .* set 3 or more"),
         ("dcgan", ["regularizer=[path_length]", "regularizer.path_length.fn.share=0"], "share=0 must be above 0"),
     ],
 )

@@ -112,6 +112,59 @@ def test_turns_see_the_images_they_should(trainer):
     assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8)["real"])
 
 
+def test_time_goes_on_when_the_batch_changes(trainer):
+    """32 steps of 32 images and 16 of 16 are 48 steps and 1,280 images: for the rates, the averages, the noise, and for
+    the data, of which every image comes in its turn."""
+    rate, drawn, averaged = 2e-4, [], []
+    timed = (
+        "optimizer.G.lr=2e-4",
+        "optimizer.D.lr=2e-4",
+        "scheduler=cosine",
+        "augment=[instance_noise]",
+        "augment.instance_noise.fade=2.56 kimg",
+    )
+
+    def spied(batch_size: int, length: str) -> Trainer:
+        one = trainer(f"batch_size={batch_size}", f"scheduler.length={length}", *timed, model="vanilla")
+        batch, decay = one.images.batch, one.ema.decay
+        one.images.batch = lambda first, count, stride: drawn.extend(range(first, first + count)) or batch(first, count)
+        one.ema.decay = lambda images, seen: averaged.append(decay(images, seen)) or averaged[-1]
+        return one
+
+    one = spied(32, "96 steps")
+    for _ in range(32):
+        one.step()
+    state = one.state_dict()
+    assert (state["steps"], state["images_seen"]) == (32, 1024)
+    for length, progress in (("96 steps", 47 / 96), ("2.56 kimg", 1264 / 2560)):
+        del drawn[2 * 1024 :], averaged[32:]
+        other = spied(16, length)
+        other.load_state_dict(copy.deepcopy(state))
+        for _ in range(16):
+            other.step()
+        assert (other.iteration, other.clock.steps, other.images_seen) == (48, 48, 1280)
+        assert sorted(drawn) == sorted(2 * [*range(1280)])  # D's turn and G's
+        for player in other.players.values():  # of the last step, which began after 47 steps and 1,264 images
+            expected = rate * (1 + math.cos(math.pi * progress)) / 2
+            assert player.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+        assert float(other.game.chains[""].parts[0].std_now) == pytest.approx(0.1 * (1 - 1264 / 2560))
+        # Half-lives of 5 % of the images seen: 1.6 after the first 32, 51.2 after 1,024, 64 after 1,280.
+        assert averaged[0] == pytest.approx(0.5 ** (32 / 1.6)) and averaged[31] == pytest.approx(0.5 ** (32 / 51.2))
+        assert averaged[47] == pytest.approx(0.5 ** (16 / 64))
+
+
+def test_time_goes_on_when_the_pace_changes(trainer):
+    """Three iterations of a turn each are 3 steps and 24 images, two of two turns of D and three of G 6 and 32."""
+    one, other = trainer(), trainer("pace.n_critic=2", "pace.n_generator=3")
+    for _ in range(3):
+        one.step()
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other.draw(other.pace.turns[1])["real"], one.images.batch(24 + 8, 8)["real"])
+    for _ in range(2):
+        other.step()
+    assert (other.iteration, other.clock.steps, other.images_seen) == (5, 3 + 6, 24 + 32)
+
+
 def test_validation_changes_nothing(trainer):
     one = trainer(model="vanilla")  # it has dropout and BatchNorm
     one.step()
@@ -268,7 +321,7 @@ def test_what_is_not_finite_is_named(trainer):
 
 def test_the_schedule_sets_the_learning_rate(trainer):
     one = trainer()
-    one.players["G"].schedule = lambda images_seen, rate: rate / 2 if images_seen else rate
+    one.players["G"].schedule = lambda clock, rate: rate / 2 if clock.images_seen else rate
     for expected in (2e-4, 1e-4):
         one.step()
         assert one.players["G"].optimizer.param_groups[0]["lr"] == pytest.approx(expected)
@@ -414,9 +467,9 @@ def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, war
 def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
     one = trainer(f"loss={loss}")
     one.game.discriminators["D"].output = "linear"
-    assert setup.doubts(one.game, one.loss, {}) == []
+    assert setup.doubts(one.game, one.loss, {}, 8) == []
     one.game.discriminators["D"].output = "sigmoid"
-    doubts = setup.doubts(one.game, one.loss, {})
+    doubts = setup.doubts(one.game, one.loss, {}, 8)
     assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
 
 

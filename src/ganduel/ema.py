@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def decay(images: float, half_life: float) -> float:
     """What remains of an average's past after so many images."""
-    return 0.5 ** (images / half_life) if half_life > 0 else 0.0
+    return 0.5 ** (images / half_life) if half_life else 0.0
 
 
 class EMA:

@@ -221,10 +221,10 @@ class NoiseGame(Game):
         if type(generator).settle is not Generator.settle:
             generator.settle(self.latent(seed), self.label(seed))
 
-    def sample(self, generators: nn.ModuleDict, seed: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,)."""
+    def sample(self, generators: nn.ModuleDict, seed: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), of the classes that `label` gives."""
         with torch.no_grad():
-            return generators["G"](self.latent(seed), seed, self.label(seed)).float()
+            return generators["G"](self.latent(seed), seed, self.label(seed, classes)).float()
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
         """The seeds that gan-sample shows first."""
@@ -232,21 +232,25 @@ class NoiseGame(Game):
         return torch.cat([self.sample(generators, part) for part in seeds.split(batch)]), None
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """Samples against all training images."""
+        """Samples against all training images, with classes as frequent as among these."""
         assert isinstance(images, ImageSet)
         generator = generators["G"]
         assert isinstance(generator, Generator)
+        classes = None
+        if self.classes and images.labels is not None:
+            classes = images.labels[images.train.long()].long().to(images.device)
 
         def seeds(numbers: range, seed: int, stream: str) -> Tensor:
             return randomness.seeds(seed, stream, first=numbers.start, count=len(numbers), device=images.device)
 
+        @torch.no_grad()
         def make(numbers: range, seed: int) -> Tensor:
-            return self.sample(generators, seeds(numbers, seed, "metric"))
+            return self.sample(generators, seeds(numbers, seed, "metric"), classes)
 
         @torch.no_grad()
         def walk(numbers: range, seed: int, share: float) -> tuple[Tensor, Tensor]:
             begin, end = seeds(numbers, seed, "metric"), seeds(numbers, seed, "far end of a walk")
-            label = self.label(begin)
+            label = self.label(begin, classes)
             start, goal = (generator.style(self.latent(some), some, label) for some in (begin, end))
             near, far = (generator.synthesis(w, begin).float() for w in (start, torch.lerp(start, goal, share)))
             return near, far
@@ -260,6 +264,10 @@ class NoiseGame(Game):
     def latent(self, seed: Tensor) -> Tensor:
         return randomness.normal(seed, (self.latents,), "latent")
 
-    def label(self, seed: Tensor) -> Tensor | None:
-        """A class for each seed, all equally likely; None where there are none."""
-        return (randomness.uniform(seed, (), "label") * self.classes).long() if self.classes else None
+    def label(self, seed: Tensor, among: Tensor | None = None) -> Tensor | None:
+        """A class (N,) for each seed (N,): one of the labels `among` some images (M,), so that classes are as frequent
+        as there; without these, all classes are equally likely. None where the generator knows no classes."""
+        if not self.classes:
+            return None
+        among = torch.arange(self.classes, device=seed.device) if among is None else among
+        return among[(randomness.uniform(seed, (), "label") * len(among)).long()]

@@ -57,7 +57,7 @@ class Labels:
 
     def _disturb(self, label: float, other: float, logits: Tensor, seed: Tensor | None, kind: str) -> Tensor:
         shape = (1,) * (logits.ndim - 1)
-        if seed is None or self.flip == self.noise == 0:
+        if seed is None or not (self.flip or self.noise):
             return logits.new_full(shape, label)
         flipped = randomness.uniform(seed, shape, f"flip of {kind} labels") < self.flip
         noise = self.noise * randomness.normal(seed, shape, f"noise on {kind} labels")

@@ -1,7 +1,7 @@
 """Whose turn it is, when D has to wait, and how time is counted.
 
-Time is the number of real images that the discriminators have seen. One iteration is one round of turns, so images seen
-are a pure function of the iteration, and so is everything that depends on them.
+Time is counted twice, in turns of G (steps) and in real images that the discriminators have seen. One iteration is one
+round of turns. All that changes with time is a function of these two numbers, which only ever grow.
 """
 
 import math
@@ -77,30 +77,60 @@ class Pace:
         return self.n_critic if player == "D" else self.n_generator
 
 
-class Clock(NamedTuple):
-    """What durations are converted with. All the trainer counts is iterations."""
+@dataclass
+class Clock:
+    """What time it is in a run, and how long durations are.
+
+    A run that goes on with another batch or pace has iterations of another size from then on, but keeps what it has
+    counted. So a duration in steps is measured by the steps, one in kimg or epochs by the images seen.
+    """
 
     images_per_iteration: int
     steps_per_iteration: int  # a step is one turn of G
     images_per_epoch: int
+    steps: int = 0  # so far
+    images_seen: int = 0  # so far
+
+    def tick(self) -> None:
+        """One iteration is over."""
+        self.steps += self.steps_per_iteration
+        self.images_seen += self.images_per_iteration
+
+    def passed(self, duration: "Duration") -> float:
+        """How often a duration fits into the time since the run began: 0.5 is half of it, 2 is twice as long."""
+        whole, so_far, _ = self._measured(duration)
+        return so_far / whole
+
+    def left(self, duration: "Duration") -> int:
+        """The least number of iterations until the run has lasted this long; negative once it has been over for one or
+        more."""
+        whole, so_far, each = self._measured(duration)
+        return math.ceil((whole - so_far) / each - 1e-9)
 
     def iterations(self, duration: "Duration") -> int:
-        """The least number of iterations that last this long, 1 or more."""
-        return max(1, math.ceil(self.images(duration) / self.images_per_iteration - 1e-9))
+        """The least number of iterations of today's size that last this long, 1 or more."""
+        whole, _, each = self._measured(duration)
+        return max(1, math.ceil(whole / each - 1e-9))
 
     def images(self, duration: "Duration") -> float:
-        """The number of images seen in this time."""
-        images = {
-            "kimg": 1000,
-            "steps": self.images_per_iteration / self.steps_per_iteration,
-            "epochs": self.images_per_epoch,
-        }
-        return duration.amount * images[duration.unit]
+        """The number of images seen in this time, in iterations of today's size."""
+        whole, _, each = self._measured(duration)
+        return whole * self.images_per_iteration / each
 
-    def describe(self, iterations: int) -> str:
-        images = iterations * self.images_per_iteration
+    def _measured(self, duration: "Duration") -> tuple[float, int, int]:
+        """A duration in the unit that it is measured by, how much of that there has been, and how much of it an
+        iteration takes."""
+        if duration.unit == "steps":
+            return duration.amount, self.steps, self.steps_per_iteration
+        images = 1000 if duration.unit == "kimg" else self.images_per_epoch
+        return duration.amount * images, self.images_seen, self.images_per_iteration
+
+    def describe(self, ahead: int = 0) -> str:
+        """The time after so many more iterations, in all units."""
+        steps = self.steps + ahead * self.steps_per_iteration
+        images = self.images_seen + ahead * self.images_per_iteration
         epochs = images / self.images_per_epoch
-        return f"{iterations * self.steps_per_iteration:,} steps = {images / 1000:,.1f} kimg = {epochs:,.1f} epochs"
+        return f"{steps:,} steps = {images / 1000:,.1f} kimg = {epochs:,.1f} epochs"
 
 
 @dataclass(frozen=True)
@@ -113,17 +143,14 @@ class Duration:
     @classmethod
     def parse(cls, text: "Time", key: str) -> "Duration":
         """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
-        match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(kimg|steps?|epochs?)\s*", str(text))
-        try:
-            amount = float(match[1]) if match else 0.0
-        except ValueError:
-            amount = 0.0
-        if not match or not 0 < amount < 1e15:
+        number = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?"
+        match = re.fullmatch(rf"\s*(?P<amount>{number})\s*(?P<unit>kimg|steps?|epochs?)\s*", str(text))
+        if not match or not 0 < (amount := float(match["amount"])) < 1e15:
             raise UserError(
                 f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
                 f'as in {key}="500 kimg"'
             )
-        unit = match[2] if match[2] == "kimg" else match[2].rstrip("s") + "s"
+        unit = match["unit"] if match["unit"] == "kimg" else match["unit"].rstrip("s") + "s"
         return cls(amount, unit)  # type: ignore[arg-type]
 
 

@@ -14,13 +14,9 @@ from torch import Tensor
 
 from ganduel.system.device import move
 
-
-def _signed(x: int) -> int:
-    return x - (1 << 64) if x >= 1 << 63 else x
-
-
-GOLDEN = _signed(0x9E3779B97F4A7C15)
-FACTORS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+# 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB, for PyTorch's integers have a sign.
+GOLDEN = -0x61C8864680B583EB
+FACTORS = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 def key(*parts: int | str) -> int:
@@ -48,7 +44,7 @@ def normal(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:
     """
     bits = _bits(seed, shape, stream)
     radius = (-2 * _unit(_shift(bits, 41)).log()).sqrt()
-    return radius * (2 * math.pi * _unit((bits & 0xFFFFFF) >> 1)).cos()
+    return radius * (2 * math.pi * _unit((bits >> 1) & 0x7FFFFF)).cos()
 
 
 def _bits(seed: Tensor, shape: tuple[int, ...], stream: str) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganduel import randomness
+from ganduel import batches, randomness
 from ganduel.game import Duel, Generator
 
 
@@ -87,7 +87,8 @@ class PathLength(nn.Module):
     far: a step in style space is to change the image as much wherever it is taken (Karras et al. 2020, "Analyzing and
     Improving the Image Quality of StyleGAN", equation 4).
 
-    Takes a `share` of the batch, for it is dear; after every step `decay` of the average is replaced.
+    Takes the first images of the batch, a `share` rounded up, for it is dear; after every step `decay` of the average
+    is replaced.
     """
 
     mean: Tensor
@@ -102,8 +103,9 @@ class PathLength(nn.Module):
     def forward(self, duel: Duel) -> tuple[Tensor, dict[str, Tensor]]:
         generator = duel.generator
         assert isinstance(generator, Generator)  # `setup` refuses games of others
-        # The first images: micro batches are strided, so those of all of them together are the first of the batch.
-        part = slice(math.ceil(self.share * len(duel.latent)))
+        # Micro batches are strided, so the first images of all of them are the first of the batch; `batches` refuses
+        # sizes at which they would be more.
+        part = slice(batches.first(len(duel.latent), self.share))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
         with still(generator):
             style = generator.style(duel.latent[part], seed, label)

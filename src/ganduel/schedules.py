@@ -1,4 +1,4 @@
-"""Learning rates over time. A schedule is a pure function of images seen, so a resumed run has nothing to restore.
+"""Learning rates over time. A schedule is a pure function of the time, so a resumed run has nothing to restore.
 
 Each function takes lengths of time in kimg, steps or epochs ("5 epochs") and returns a schedule; all may begin with a
 warm-up, a factor that rises from 0 to 1.
@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from ganduel.pace import Clock, Duration, Time
 
-Schedule = Callable[[Clock, int, float], float]
-"""(clock, images seen, the optimizer's own learning rate) -> learning rate now."""
+Schedule = Callable[[Clock, float], float]
+"""(clock, the optimizer's own learning rate) -> learning rate now."""
 
 
 def constant(warmup: Time | None) -> Schedule:
     """The optimizer's own learning rate."""
-    return _warmed(lambda clock, images, rate: rate, warmup)
+    return _warmed(lambda clock, rate: rate, warmup)
 
 
 def step(every: Time, factor: float, floor: float, warmup: Time | None) -> Schedule:
@@ -38,9 +38,7 @@ def _falling(
     if factor <= 0:
         raise ValueError(f"factor={factor} must be more than 0")
     _check_floor(floor)
-    return _warmed(
-        lambda clock, images, rate: max(rate * factor ** falls(images / clock.images(period)), min(floor, rate)), warmup
-    )
+    return _warmed(lambda clock, rate: max(rate * factor ** falls(clock.passed(period)), min(floor, rate)), warmup)
 
 
 def cosine(length: Time, floor: float, warmup: Time | None) -> Schedule:
@@ -48,8 +46,8 @@ def cosine(length: Time, floor: float, warmup: Time | None) -> Schedule:
     whole = Duration.parse(length, "scheduler.length")
     _check_floor(floor)
 
-    def schedule(clock: Clock, images: int, rate: float) -> float:
-        progress, low = min(images / clock.images(whole), 1), min(floor, rate)
+    def schedule(clock: Clock, rate: float) -> float:
+        progress, low = min(clock.passed(whole), 1), min(floor, rate)
         return low + (rate - low) * (1 + math.cos(math.pi * progress)) / 2
 
     return _warmed(schedule, warmup)
@@ -61,9 +59,8 @@ def linear_decay(length: Time, hold: float, warmup: Time | None) -> Schedule:
     if not 0 <= hold < 1:
         raise ValueError(f"hold={hold} must be a share of the length, from 0 to less than 1")
 
-    def schedule(clock: Clock, images: int, rate: float) -> float:
-        left = 1 - images / clock.images(whole)
-        return rate * min(max(left / (1 - hold), 0), 1)
+    def schedule(clock: Clock, rate: float) -> float:
+        return rate * min(max((1 - clock.passed(whole)) / (1 - hold), 0), 1)
 
     return _warmed(schedule, warmup)
 
@@ -72,7 +69,7 @@ def _warmed(schedule: Schedule, warmup: Time | None) -> Schedule:
     if warmup is None:
         return schedule
     rise = Duration.parse(warmup, "scheduler.warmup")
-    return lambda clock, images, rate: schedule(clock, images, rate) * min(images / clock.images(rise), 1)
+    return lambda clock, rate: schedule(clock, rate) * min(clock.passed(rise), 1)
 
 
 def _check_floor(floor: float) -> None:

@@ -1,13 +1,11 @@
 """From a configuration to a trainer that is ready to step."""
 
-import math
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ganduel import checkpoint, randomness
+from ganduel import batches, checkpoint, randomness
 from ganduel.augment import Chain
 from ganduel.config import build
 from ganduel.data import inspection
@@ -39,7 +37,6 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     allow, seed, batch_size = config["allow"], config["seed"], config["batch_size"]
     dtype = precision(config["precision"], device)
     configure(tf32=config["tf32"], cudnn_benchmark=config["cudnn_benchmark"])
-    micro = micro_batch(config)
     half_life = Duration.parse(config["ema"]["half_life"], "ema.half_life")
     loss = build.part(config["loss"], "loss", allow)
     regularizers = build.parts(config["regularizer"], "regularizer", allow)
@@ -61,16 +58,11 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
                     f"normalisation: set model.{player}.norm=layer"
                 )
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
+    micro = micro_batch(config, game, penalties)
     game.to(device).to(memory_format=torch.channels_last)
     if config["init_from"] is not None and fresh:
         initialise(game, config["init_from"])
     distributed.broadcast(game)
-    share = min((r.fn.share for r in penalties.values() if isinstance(r.fn, PathLength)), default=1.0)
-    if math.ceil(share * micro) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in game.modules()):
-        least = math.floor(1 / share) + 1
-        raise UserError(
-            f"micro_batch={micro} leaves batch normalisation of vectors nothing to normalise by; set {least} or more"
-        )
     players = {"D": game.discriminators, "G": game.generators}
     optimizers = {
         name: build.optimizer(
@@ -93,18 +85,17 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     if config["metric"]["which"]:
         check_features(config["metric"]["features"], config["metric"]["weights"], images)
     clock = Clock(batch_size * pace.n_critic, pace.n_generator, images.count)
-    for chain in (*game.chains.values(), images.augment):
-        chain.start(clock)
     ema = EMA(game.generators, clock.images(half_life), config["ema"]["ramp"])
     trainer = Trainer(
         game,
         loss,
         regularizers,
         pace,
+        clock,
         images,
         ema,
         optimizers,
-        partial(schedule, clock),
+        schedule,
         seed=seed,
         batch_size=batch_size,
         micro_batch=micro,
@@ -117,7 +108,7 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
     if config["cuda_graphs"] is not False:
         graphs.record_phases(trainer, required=config["cuda_graphs"] is True)
     if distributed.is_main():
-        for warning in doubts(game, loss, penalties):
+        for warning in doubts(game, loss, penalties, batch_size):
             say(f"warning: {warning}")
     return trainer, clock
 
@@ -179,7 +170,7 @@ def has_batch_norm(networks: nn.Module) -> bool:
     return any(isinstance(m, BATCH_NORM) for m in networks.modules())
 
 
-def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer]) -> list[str]:
+def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer], batch_size: int) -> list[str]:
     """What can be done, but is hardly meant."""
     doubts = []
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
@@ -194,21 +185,37 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer])
             "the batch's statistics to the others, so no image is penalised for itself; set "
             "model.discriminator.norm=layer"
         )
+    wanted = max(batches.together(discriminator) for discriminator in game.discriminators.values())
+    found = batches.group(batch_size, wanted)
+    if found < wanted:
+        alone = ", so it cannot see whether they all look alike" if found == 1 else ""
+        doubts.append(
+            f"batch_size={batch_size}: model.discriminator compares images in groups of {found}, not of {wanted} (its "
+            f"stddev_group){alone}; set a multiple of {wanted}"
+        )
     return doubts
 
 
-def micro_batch(config: dict[str, Any]) -> int:
-    """Images that one process holds at once. Raises UserError where the batch cannot be divided evenly."""
+def micro_batch(config: dict[str, Any], game: Game, penalties: dict[str, Regularizer]) -> int:
+    """Images that one process holds at once. Raises UserError where the batch cannot be divided like this."""
     batch, micro, world = config["batch_size"], config["micro_batch"], distributed.world()
     if micro not in (None, "auto") and (not isinstance(micro, int) or isinstance(micro, bool)):
         raise UserError(f"micro_batch={micro} is not allowed; it takes a number, auto or null")
     if batch % world:
         raise UserError(f"batch_size={batch} cannot be shared by {world} processes; set a multiple of {world}")
-    share = batch // world
+    share, functions = batch // world, {name: regularizer.fn for name, regularizer in penalties.items()}
+    sizes = batches.sizes(game, functions, batch, world)
+    if not sizes:
+        over = f" over {world} processes" if world > 1 else ""
+        possible = [n for n in range(1, world) if batch % n == 0 and batches.sizes(game, functions, batch, n)]
+        fewer = f" or fewer processes ({max(possible)})" if possible else ""
+        reason = batches.objection(game, functions, batch, share)
+        raise UserError(f"batch_size={batch}{over} {reason}; take a larger batch_size{fewer}")
     micro = share if micro in (None, "auto") else micro  # auto: tried out before training
-    if share % micro:
-        divisors = ", ".join(str(m) for m in range(1, share + 1) if share % m == 0)
-        raise UserError(f"micro_batch={micro} does not divide the {share} images of a process; it takes {divisors}")
+    if micro not in sizes:
+        uneven = f"does not divide the {share} images of a process" if share % micro else None
+        reason = uneven or batches.objection(game, functions, batch, micro)
+        raise UserError(f"micro_batch={micro} {reason}; it takes {', '.join(map(str, sizes))}")
     return micro
 
 

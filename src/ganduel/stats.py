@@ -23,10 +23,17 @@ class Stats:
         self.statistics: Sums = {}
         self.averages: Sums = {}  # of the losses; their count is 1
 
-    def add(self, losses: dict[str, Tensor], statistics: dict[str, Tensor], finite_only: bool = False) -> None:
-        """Add scalars. With `finite_only`, those that are not finite do not count."""
-        self.losses = _sum(self.losses, {name: _pair(x, finite_only) for name, x in losses.items()})
-        self.statistics = _sum(self.statistics, {name: _pair(x, finite_only) for name, x in statistics.items()})
+    def add(
+        self,
+        losses: dict[str, Tensor],
+        statistics: dict[str, Tensor],
+        *,
+        weight: float = 1.0,
+        finite_only: bool = False,
+    ) -> None:
+        """Add scalars, which count `weight` times. With `finite_only`, those that are not finite do not count."""
+        self.losses = _sum(self.losses, {name: _pair(x, weight, finite_only) for name, x in losses.items()})
+        self.statistics = _sum(self.statistics, {name: _pair(x, weight, finite_only) for name, x in statistics.items()})
 
     def merge(self, step: "Stats", kept: float) -> None:
         """Add the sums of one step. The averages keep the share `kept` of their past, and move towards its losses."""
@@ -91,8 +98,8 @@ def merged(*parts: Mapping[str, T]) -> dict[str, T]:
     return found
 
 
-def _pair(x: Tensor, finite_only: bool) -> Tensor:
-    pair = torch.stack([x.detach().float(), torch.ones((), device=x.device)])
+def _pair(x: Tensor, weight: float, finite_only: bool) -> Tensor:
+    pair = weight * torch.stack([x.detach().float(), torch.ones((), device=x.device)])
     return torch.where(pair[0].isfinite(), pair, 0) if finite_only else pair
 
 

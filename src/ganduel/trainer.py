@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,9 @@ from ganduel.data.loading import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Gate, Pace, Turn
+from ganduel.pace import Clock, Gate, Pace, Turn
 from ganduel.regularizers import Projection, Regularizer, still
+from ganduel.schedules import Schedule
 from ganduel.stats import Stats, merged
 from ganduel.system import distributed
 from ganduel.system.device import as_it_lies
@@ -64,7 +66,7 @@ class Player:
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int, float], float]  # (images seen, learning rate set) -> learning rate now
+    schedule: Schedule
     phases: list[Phase]  # the main one first
     projections: list[Projection]
     turns: int  # in one iteration
@@ -74,10 +76,10 @@ class Player:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
 
-    def set_rate(self, images_seen: int) -> None:
+    def set_rate(self, clock: Clock) -> None:
         """Follow the schedule."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            assign_rate(group, self.schedule(images_seen, rate))
+            assign_rate(group, self.schedule(clock, rate))
 
     def step(self) -> None:
         """Move along the gradients that lie in the parameters."""
@@ -103,7 +105,8 @@ class Move(NamedTuple):
 
 
 class Trainer:
-    """Trains one game. All that changes is in `state_dict()`; all else is a function of (seed, iteration)."""
+    """Trains one game. All that changes is in `state_dict()`; all else is a function of the seed, the iteration and the
+    clock."""
 
     def __init__(
         self,
@@ -111,10 +114,11 @@ class Trainer:
         loss: AdversarialLoss,
         regularizers: dict[str, Regularizer | Projection],
         pace: Pace,
+        clock: Clock,
         images: ImageSet | Pair,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
-        schedule: Callable[[int, float], float],
+        schedule: Schedule,
         *,
         seed: int,
         batch_size: int,
@@ -125,10 +129,10 @@ class Trainer:
     ):
         """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
         the half-life of the averaged losses, as a share of the images seen."""
-        self.game, self.loss, self.pace, self.images, self.ema = game, loss, pace, images, ema
+        self.game, self.loss, self.pace, self.clock, self.images, self.ema = game, loss, pace, clock, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
-        self.images_per_iteration = batch_size * pace.n_critic
+        self.images_per_iteration = clock.images_per_iteration
         self.iteration = 0
         self.warm_up = 1  # iterations until its pace is what it will be
         self.stats = Stats()
@@ -156,12 +160,12 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
-        return self.iteration * self.images_per_iteration
+        return self.clock.images_seen
 
     def step(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         for chain in (*self.game.chains.values(), self.images.augment):
-            chain.at(self.images_seen)
+            chain.at(self.clock)
         fakes: Batch = {}
         for turn in self.pace.turns:
             fakes = self.take_turn(turn, fakes)
@@ -169,13 +173,14 @@ class Trainer:
             stream = (self.seed, "settle", self.iteration)
             self.game.settle(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
         self.iteration += 1
+        self.clock.tick()
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
         """All phases of a turn that are due. Returns the fakes that the next turn meets instead of making them: none,
         but where players share them."""
         player, batch = self.players[turn.player], self.draw(turn, fakes)
-        player.set_rate(self.images_seen)
+        player.set_rate(self.clock)
         nth = self.iteration * player.turns + turn.nth
         main, *lazy = player.phases
         # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
@@ -240,7 +245,9 @@ class Trainer:
                 total = torch.stack([*losses.values()]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
                 # The gradient scale leaves out a step that is not finite, and so do its statistics.
-                stats.add(losses, merged(*(each.statistics for each in numbers)), player.scaler.is_enabled())
+                stats.add(
+                    losses, merged(*(each.statistics for each in numbers)), finite_only=player.scaler.is_enabled()
+                )
                 verdicts += [each.verdict for each in numbers if each.verdict is not None]
         distributed.average_gradients(player.networks.parameters())
         closed = phase.gate is not None and self.ask(phase.gate, torch.stack(verdicts).mean(0), stats)
@@ -314,24 +321,31 @@ class Trainer:
             numbers |= dict(zip(ACCURACIES, right, strict=True))
         return numbers
 
-    def validate(self) -> dict[str, float]:
-        """Both losses, D's logits and accuracy on held-out reals and new fakes; changes nothing. {} without a
-        validation split."""
-        count = min(self.batch_size, self.images.held_out)
-        count -= count % self.micro_batch if count > self.micro_batch else 0
-        if count < 2:  # BatchNorm has nothing to normalise one image by
-            return {}
-        seed = randomness.seeds(self.seed, "validation", self.iteration, first=0, count=count, device=self.device)
-        batch = {**self.images.validation_batch(self.images_seen, count), "seed": seed}
+    def validate(self, most: int | None = None) -> dict[str, float]:
+        """Both losses, D's logits and its accuracy: means over the held-out images, or the first `most` in their order,
+        and as many new fakes. Changes nothing. {} without a validation split."""
+        count = self.images.held_out if most is None else min(most, self.images.held_out)
+        group = max(1, *(getattr(d, "together", 1) for d in self.game.discriminators.values()))
+        rank, world = distributed.rank(), distributed.world()
         stats = Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
         # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
         self.game.discriminators.eval()
-        with torch.no_grad(), self.autocast(True):
-            for part in split(batch, self.micro_batch):
-                duels = self.game.duels(part)
-                for numbers in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
-                    stats.add(numbers.losses, numbers.statistics)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
+            self.reseed(randomness.key(self.seed, "validation", self.iteration), rank)  # G's dropout
+            for numbers in portions(count, self.batch_size, self.micro_batch, group):
+                shared = len(numbers) == self.batch_size  # what is less than a batch, all processes look at
+                own = numbers[rank::world] if shared else numbers
+                stream = (self.seed, "validation", self.iteration)
+                where = {"first": own.start, "count": len(own), "stride": own.step}
+                seed = randomness.seeds(*stream, **where, device=self.device)
+                batch = {**self.images.validation_batch(own.start, len(own), own.step), "seed": seed}
+                for part in split(batch, self.micro_batch):
+                    weight = len(part["seed"]) / (1 if shared else world)
+                    with self.autocast(True):
+                        duels = self.game.duels(part)
+                        for found in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
+                            stats.add(found.losses, found.statistics, weight=weight)
             for buffer, before in buffers:
                 buffer.copy_(before)
         self.game.discriminators.train()
@@ -350,6 +364,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
+            "steps": self.clock.steps,
+            "images_seen": self.clock.images_seen,
             "game": self.game.state_dict(),
             "ema": self.ema.generators.state_dict(),
             "regularizers": self.regularizers.state_dict(),
@@ -360,6 +376,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration = state["iteration"]
+        self.clock.steps, self.clock.images_seen = state["steps"], state["images_seen"]
         self.game.load_state_dict(state["game"])
         self.ema.generators.load_state_dict(state["ema"])
         self.regularizers.load_state_dict(state["regularizers"])
@@ -436,8 +453,20 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
     So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
     """
-    k = max(1, len(batch["seed"]) // size)  # fewer images, as validation may have, are one part
+    k = max(1, len(batch["seed"]) // size)  # fewer images, the last in validation, are one part
     return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
+
+
+def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
+    """The numbers of so many images, to be looked at as in training: in whole batches, and then what is left of them.
+
+    Of the rest, a D that compares images in groups (of `group`, else 1) sees whole micro batches, then whole groups;
+    up to group - 1 images are left out. One image alone is left out, too, unless batches are of one: batch
+    normalisation has nothing to normalise it by.
+    """
+    full = batch if group == 1 else micro
+    cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})
+    return [range(*ends) for ends in pairwise(cuts) if ends[1] - ends[0] > 1 or batch == 1]
 
 
 def fakes_of(met: list[list[Duel]]) -> Batch:

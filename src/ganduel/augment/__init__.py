@@ -16,10 +16,7 @@ class Transform(nn.Module):
     adaptive = False  # whether it needs to be told how often D is right, which not every loss says
     recordable = False  # whether all that `at` changes lies in tensors, for a CUDA graph knows no other numbers
 
-    def start(self, clock: Clock) -> None:
-        """Told once, before the first iteration, to those with durations among their settings."""
-
-    def at(self, images_seen: int) -> None:
+    def at(self, clock: Clock) -> None:
         """The trainer tells the time, before every iteration, to those that change with it."""
 
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
@@ -47,13 +44,9 @@ class Chain(Transform):
     def adaptive(self) -> bool:  # type: ignore[override]
         return any(part.adaptive for part in self.parts)
 
-    def start(self, clock: Clock) -> None:
+    def at(self, clock: Clock) -> None:
         for part in self.parts:
-            part.start(clock)
-
-    def at(self, images_seen: int) -> None:
-        for part in self.parts:
-            part.at(images_seen)
+            part.at(clock)
 
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
         for part in self.parts:

@@ -1,7 +1,5 @@
 """Noise on what discriminators see."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -27,14 +25,9 @@ class InstanceNoise(Transform):
         self.std, self.gone = std, std == 0
         self.register_buffer("std_now", torch.tensor(float(std)), persistent=False)
         self.fade = None if fade is None else Duration.parse(fade, "augment.instance_noise.fade")
-        self.images = math.inf  # over which it fades
 
-    def start(self, clock: Clock) -> None:
-        if self.fade is not None:
-            self.images = clock.images(self.fade)
-
-    def at(self, images_seen: int) -> None:
-        now = self.std * max(0.0, 1 - images_seen / self.images)
+    def at(self, clock: Clock) -> None:
+        now = self.std if self.fade is None else self.std * max(0.0, 1 - clock.passed(self.fade))
         self.std_now.fill_(now)
         self.gone = now == 0
 

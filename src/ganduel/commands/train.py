@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ganduel import batches
 from ganduel.config.schema import METRICS
 from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
 from ganduel.runs.recorder import Recorder
-from ganduel.setup import assemble
+from ganduel.setup import assemble, has_batch_norm
 from ganduel.speed.forecast import forecast, largest_micro_batch
 from ganduel.speed.graphs import Recorded
 from ganduel.system import distributed
@@ -60,27 +61,37 @@ class Training:
     def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, device: torch.device):
         self.config, self.overrides, self.run = config, overrides, run
         every = {f"every.{name}": text for name, text in config["every"].items() if text is not None}
-        durations = {key: Duration.parse(text, key) for key, text in {"duration": config["duration"], **every}.items()}
+        times = {"duration": config["duration"], **every}
+        self.durations = {key: Duration.parse(text, key) for key, text in times.items()}
         self.trainer, self.clock = assemble(config, device, fresh=config["overwrite"] or not run.started())
-        self.total = self.clock.iterations(durations["duration"])
+        self.recorder = Recorder(config, overrides, run, self.trainer)
+        self.total: int  # iterations, with those before this process
+        self.every: dict[str, int]  # iterations from a task to the next time that it is due
+
+    def plan(self) -> None:
+        """Turn durations into iterations. Those to come may have another size than those so far."""
+        self.total = max(1, self.trainer.iteration + self.clock.left(self.durations["duration"]))
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
+            "every.validation": min(math.ceil(self.total / 20), 1000),
             "every.sample": math.ceil(self.total / 20),
             "every.metric": math.ceil(self.total / 5),
             "every.checkpoint": min(math.ceil(self.total / 20), 2000),
         }
-        self.every = {
-            key: self.clock.iterations(durations[key]) if key in durations else n for key, n in intervals.items()
-        }
-        apart = min(self.every["every.sample"], self.every["every.checkpoint"])
-        self.recorder = Recorder(config, overrides, run, self.trainer, apart)
+        chosen = {key: self.clock.iterations(duration) for key, duration in self.durations.items() if key in intervals}
+        self.every = intervals | chosen
+        log = self.every["every.log"]  # validations fall on lines of the log, which tell of them
+        self.every["every.validation"] = math.ceil(self.every["every.validation"] / log) * log
 
     def fit(self) -> dict[str, Any]:
         """Train to the end of the duration; returns the results."""
         trainer, recorder = self.trainer, self.recorder
-        resumed = recorder.open(self.total)
+        resumed = recorder.restore()
+        self.plan()
+        recorder.open(self.total, apart=min(self.every["every.sample"], self.every["every.checkpoint"]))
         pausing = recorder.watch.pausing
         tasks = [
+            Task(self.every["every.validation"], pausing(recorder.validate)),
             Task(self.every["every.log"], recorder.write_statistics),
             Task(self.every["every.metric"], pausing(recorder.measure)),
             Task(self.every["every.sample"], pausing(recorder.write_samples)),
@@ -93,7 +104,7 @@ class Training:
                     recorder.log.say(f"{summary.describe(trainer)}\n")
                 self.banner(resumed, pausing(self.look_ahead)())
                 if trainer.iteration == 0:
-                    for do in (recorder.write_reals, *(task.do for task in tasks[1:])):
+                    for do in (recorder.write_reals, *(task.do for task in tasks[2:])):
                         do()
                         self.heed(signals, owners)
                 while trainer.iteration < self.total and not recorder.ended:
@@ -149,7 +160,8 @@ class Training:
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
-        parts = f" in parts of {trainer.micro_batch}" if divided else ""
+        apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""
+        parts = f" in parts of {trainer.micro_batch}{apart}" if divided else ""
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
@@ -158,7 +170,7 @@ class Training:
             f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"
-            f"duration   {self.clock.describe(self.total)}, batch {trainer.batch_size}{parts}\n"
+            f"duration   {self.clock.describe(self.total - trainer.iteration)}, batch {trainer.batch_size}{parts}\n"
             f"{forecast}"
             f"every      {every} steps\n"
             f"metrics    {measured}\n"
@@ -185,7 +197,7 @@ class Training:
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
-            f"finished   {self.clock.describe(self.trainer.iteration)}\n"
+            f"finished   {self.clock.describe()}\n"
             + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
             + (f"best       {values} at step {recorder.best['step']:,}\n" if values else "")
             + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"
@@ -236,8 +248,14 @@ def memory_advice(trainer: Trainer) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        micro = trainer.micro_batch
-        smaller = next((m for m in range(micro // 2, 0, -1) if micro % m == 0), 1)
+        micro, penalties = trainer.micro_batch, dict(trainer.regularizers.items())
+        sizes = batches.sizes(trainer.game, penalties, trainer.batch_size, distributed.world())
+        smaller = max((size for size in sizes if size <= micro // 2), default=None)
+        if smaller is None:
+            raise UserError(
+                f"out of memory with micro_batch={micro}, and no smaller one gives the same gradients: train a smaller "
+                "model, or with precision=bf16"
+            ) from error
         raise UserError(
             f"out of memory with micro_batch={micro}: set micro_batch={smaller}, which gives the same gradients "
             "(but for BatchNorm), and run again: this run resumes"

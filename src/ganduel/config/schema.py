@@ -15,6 +15,7 @@ PATHS = ("ckpt", "out", "input", "init_from", "runs_dir", "data.root", "data.pac
 @dataclass
 class Every:
     log: str | None
+    validation: str | None
     sample: str | None
     checkpoint: str | None
     metric: str | None
@@ -92,6 +93,7 @@ class Train:
     workers: int | None
     keep: int
     loss_ema: float
+    validation_images: int | None
     accept_changes: bool
     overwrite: bool
     init_from: str | None
@@ -210,6 +212,7 @@ RANGES = {
     "batch_size": (1, None),
     "micro_batch": (1, None),
     "keep": (0, None),
+    "validation_images": (1, None),
     "workers": (1, None),
     "count": (1, None),
     "cutoff": (1, None),

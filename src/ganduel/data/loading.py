@@ -1,5 +1,6 @@
 """Batches of a packed set: gathered by number, moved as bytes, made floats on the device."""
 
+import copy
 import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
+from ganduel.data.transform import resize_all
 from ganduel.system.device import move
 from ganduel.system.errors import UserError
 
@@ -42,12 +44,16 @@ class ImageSet:
         """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON.
 
         Of images that are packed larger than `resolution` a random square is trained on, and the middle one shown and
-        measured. `augment` changes what is trained on.
+        measured; `wholes` shows and measures all of them instead. `augment` changes what is trained on.
         """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
+        # A part of them is like the whole; but in shards they stay as they are stored, so that each is read once.
+        mixed = _order("held out", 0, len(validation)).long()
+        self.mixed = validation[mixed] if about["shards"] is None else validation
         self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
         self.shape = store.shape[0], resolution, resolution
         self.margin = store.shape[1] - resolution
+        self.whole = False
         self.orders: dict[int, Tensor] = {}
         # The shard of every training image, counted among those that have any; None: all images are equally near.
         self.shards = None if about["shards"] is None else _shards(about["shards"], train)
@@ -80,13 +86,26 @@ class ImageSet:
         digest = hashlib.sha256(self.about["content"].encode())
         digest.update(index.numpy().data)
         if self.margin:
-            digest.update(f"{self.shape}".encode())
+            digest.update(f"{'whole ' if self.whole else ''}{self.shape}".encode())
         return digest.hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
+        images = self.store.gather(index)
+        if self.margin and self.whole:
+            recipe = self.about["recipe"]
+            return move(
+                torch.from_numpy(resize_all(images.cpu().numpy(), self.shape[1], recipe["resize"])), self.device
+            )
         middle = slice(self.margin // 2, self.margin // 2 + self.shape[1])
-        return move(self.store.gather(index)[..., middle, middle], self.device)
+        return move(images[..., middle, middle], self.device)
+
+    def wholes(self) -> "ImageSet":
+        """The same images, gathered whole: all that is packed of each, resized as originals are. These are others to
+        `identity`."""
+        other = copy.copy(self)
+        other.whole = True
+        return other
 
     def preview(self, count: int) -> Tensor:
         """The first so many training images (N, C, H, W), uint8."""
@@ -115,9 +134,11 @@ class ImageSet:
         squares = zip(images, places, strict=True)
         return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in squares])
 
-    def validation_batch(self, position: int, count: int) -> Batch:
-        """`count` validation images from a position that wraps around, in [-1, 1]."""
-        index = self.validation[torch.arange(position, position + count) % self.held_out]
+    def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
+        """Validation images `position`, `position + stride`, ... of a shuffled sequence, the same in every run, that
+        begins again after its last; as `batch` gives them."""
+        positions = torch.arange(position, position + count * stride, stride)
+        index = self.mixed[positions % self.held_out]
         return {"real": normalise(self.gather(index)), **self._label(index)}
 
     def _label(self, index: Tensor) -> Batch:
@@ -182,8 +203,10 @@ class Pair:
         """ "A" and "B", each as `ImageSet.batch` gives it."""
         return {name: side.batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
-    def validation_batch(self, position: int, count: int) -> Batch:
-        return {name: side.validation_batch(position, count)["real"] for name, side in self.sides.items()}
+    def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
+        """ "A" and "B", each as `ImageSet.validation_batch` gives it: in `held_out` images, the smaller side comes more
+        than once."""
+        return {name: side.validation_batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
 
 def open_images(

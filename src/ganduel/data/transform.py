@@ -106,6 +106,16 @@ def decode_all(stored: Iterable[bytes], shape: tuple[int, int, int]) -> np.ndarr
     return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
 
+def resize_all(images: np.ndarray, side: int, resize: str) -> np.ndarray:
+    """Images (N, C, H, W), uint8, as squares (N, C, side, side), by a recipe's `resize`, on all cores."""
+
+    def one(pixels: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+        return to_array(image.resize((side, side), FILTERS[resize]))
+
+    return np.stack([*_decoders().map(one, images)])
+
+
 @cache
 def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="decode")

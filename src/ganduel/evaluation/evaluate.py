@@ -119,8 +119,8 @@ def describe(row: dict[str, Any]) -> str:
     note = f" ({row['note']})" if row["note"] else ""
     names = [key.removeprefix("generated") for key in row if key.startswith("generated")]  # of the comparisons
     parts = [
-        f"{_values(row, name)}: {row[f'generated{name}']:,} generated against {row[f'real{name}']:,} real images, "
-        f"data {row[f'data{name}']}"
+        f"{_values(row, name)}: {row[f'generated{name}']:,} generated against {row[f'real{name}']:,} real images"
+        f"{_equal(row, name)}, data {row[f'data{name}']}"
         for name in names
     ]
     if len(names) > 1:
@@ -129,6 +129,13 @@ def describe(row: dict[str, Any]) -> str:
         f"{'; '.join(parts)}, features {row['features']}{note}, ema {str(row['ema']).lower()}, seed {row['seed']}, "
         + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     )
+
+
+def _equal(row: dict[str, Any], name: str) -> str:
+    """How many of them density and coverage are of, where that is not all."""
+    counts = row[f"generated{name}"], row[f"real{name}"]
+    unequal = f"coverage{name}" in row and counts[0] != counts[1]
+    return f" (density and coverage of {min(counts):,} of each)" if unequal else ""
 
 
 def _values(row: dict[str, Any], name: str = "") -> str:

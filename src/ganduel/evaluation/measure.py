@@ -1,5 +1,8 @@
 """FID and its relatives from one pass over the features of torch-fidelity's extractors.
 
+KID and IS are torch-fidelity's own. The Frechet distance, precision and recall are ours: FID needs no more than sums in
+float64, precision and recall share one pass over the distances. Tests hold them to torch-fidelity's values.
+
 A number without its provenance means nothing: what statistics of real images were made of is in the file that keeps
 them, and is compared before they are used.
 """
@@ -18,7 +21,7 @@ from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
 from ganduel import checkpoint
 from ganduel.evaluation.extractors import Features
-from ganduel.evaluation.manifold import K_DENSITY, K_MANIFOLD, neighbourhoods
+from ganduel.evaluation.manifold import K_DENSITY, K_MANIFOLD, density_and_coverage, precision_and_recall
 from ganduel.system import distributed
 from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError
@@ -86,8 +89,8 @@ def measure(
     batch: int,
 ) -> dict[str, float]:
     """The metrics by name: fid; kid and kid_std; isc and isc_std; precision and recall (prc); density and coverage
-    (dc); successive_fid (successive), between the first and the second half of the generated images, which falls when
-    they become alike.
+    (dc), of as many generated as real images; successive_fid (successive), between the first and the second half of the
+    generated images, which falls when they become alike.
 
     `reference` identifies the real images; what is known of them is kept under `cache`. Of many processes, each looks
     at a block of the images, and the first computes the values; the others return none. Raises UserError.
@@ -120,10 +123,9 @@ def measure(
         distance = kid_features_to_metric(made.features, known.features, kid_subset_size=size, verbose=False)
         values["kid"] = distance["kernel_inception_distance_mean"]
         values["kid_std"] = distance["kernel_inception_distance_std"]
-    if {"prc", "dc"} & {*which}:
-        shares = neighbourhoods(made.features.to(device), known.features.to(device))
-        wanted = {"precision": "prc", "recall": "prc", "density": "dc", "coverage": "dc"}
-        values |= {name: value for name, value in shares.items() if wanted[name] in which}
+    for name, compare in {"prc": precision_and_recall, "dc": density_and_coverage}.items():
+        if name in which:
+            values |= compare(made.features.to(device), known.features.to(device))
     if "successive" in which:
         first, second = made.features.chunk(2)
         known = reference_from(Summary(moments_of(second), None, None))

@@ -98,20 +98,20 @@ class CycleGame(Game):
         return generators[direction]
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int]:
-        """Eight columns: test images of A, what their own domain's generator makes of them, their translations, and
-        these translated back; then the same of B."""
+        """Eight columns: test images of A, whole, what their own domain's generator makes of them, their translations,
+        and these translated back; then the same of B."""
         assert isinstance(images, Pair)
         rows = min(ROWS, *(len(side.tested) for side in images.sides.values()))
         columns = []
         for domain, other in OTHER.items():
-            side, back, there = images.sides[domain], generators[MAKER[domain]], generators[MAKER[other]]
+            side, back, there = images.sides[domain].wholes(), generators[MAKER[domain]], generators[MAKER[other]]
             real = normalise(side.gather(side.tested[:rows]))
             translated = put_through(there, real, batch)
             columns += [real, put_through(back, real, batch), translated, put_through(back, translated, batch)]
         return torch.stack(columns, dim=1).flatten(0, 1), len(columns)
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """The test images of each domain against those of the other, translated."""
+        """The test images of each domain against those of the other, translated: all whole, as the authors test."""
         assert isinstance(images, Pair)
 
         def translated(domain: str, other: ImageSet, numbers: range, seed: int) -> Tensor:
@@ -120,7 +120,7 @@ class CycleGame(Game):
 
         found = []
         for domain, name in OTHER.items():
-            side, other = images.sides[domain], images.sides[name]
+            side, other = images.sides[domain].wholes(), images.sides[name].wholes()
             found.append(
                 Comparison(f"_{domain}", partial(translated, domain, other), len(other.tested), side, side.tested)
             )

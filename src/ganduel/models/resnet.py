@@ -54,14 +54,17 @@ class Block(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Uniform weights by both fans (Glorot and Bengio 2010), with twice the variance where ReLU comes before in a block
-    (He et al. 2015); biases 0."""
-    rectified = {id(layer) for block in network.modules() if isinstance(block, Block) for layer in block.branch}
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight, math.sqrt(2) if id(layer) in rectified else 1.0)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """Uniform weights by both fans (Glorot and Bengio 2010), with twice the variance behind a ReLU (He et al. 2015), as
+    the authors have it; biases 0."""
+    for sequence in (module for module in network.modules() if isinstance(module, nn.Sequential)):
+        gain = 1.0
+        for layer in sequence:
+            if isinstance(layer, nn.ReLU):
+                gain = math.sqrt(2)
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, gain)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
 
 class Generator(game.Generator):

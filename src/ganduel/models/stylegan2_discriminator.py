@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganduel import batches
 from ganduel.models.convolution import Resample, activate, convolve
 from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
 
@@ -95,10 +96,10 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
     """Append to (N, C, H, W) a map of the standard deviation over groups of images, averaged over all channels and
     pixels, so that D sees how varied a batch is (Karras et al. 2018, "Progressive Growing of GANs", section 3).
 
-    Image i is in a group with i + N / group, i + 2 N / group, ...; where `group` does not divide N, its largest divisor
-    below does.
+    Image i is in a group with i + N / group, i + 2 N / group, ...; where `group` does not divide N, groups are of the
+    largest number below that does. A group of one image has a deviation of 0.
     """
-    group = next(g for g in range(min(group, len(x)), 0, -1) if len(x) % g == 0)
+    group = batches.group(len(x), group)
     y = x.unflatten(0, (group, -1))
     deviation = ((y - y.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
@@ -161,6 +162,8 @@ class Discriminator(nn.Module):
             self.add_module(f"b{size}", block)
         if stddev_group < 0 or freeze < 0:
             raise ValueError(f"stddev_group={stddev_group} and freeze={freeze} must be at least 0")
+        if stddev_group == 1:
+            raise ValueError("stddev_group=1 compares every image with itself alone; set 2 or more, or 0 for none")
         self.b4 = Head(maps[4], maps[4] if classes else 1, stddev_group=stddev_group, clamp=clamp)
         if classes:
             self.mapping = Mapping(0, classes, maps[4], mapping, mapping_rate)

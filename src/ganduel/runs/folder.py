@@ -45,6 +45,7 @@ FREE = (
     "overwrite",
     "runs_dir",
     "tf32",
+    "validation_images",
     "workers",
 )
 
@@ -123,8 +124,8 @@ class RunFolder:
         if keep != 0:
             checkpoint.save(self.checkpoints / name, checkpoint.networks_only(content))
         if keep is not None:
-            numbered = sorted(self.checkpoints.glob("[0-9]*kimg.pt"), key=kimg)
-            for old in numbered[: len(numbered) - keep]:
+            newest_first = sorted(self.checkpoints.glob("[0-9]*kimg.pt"), key=kimg, reverse=True)
+            for old in newest_first[keep:]:
                 old.unlink()
 
     def note(self, text: str) -> None:

@@ -39,14 +39,14 @@ class Abandoned(Exception):
 class Recorder:
     """The tasks that surround the loop. All processes call them alike; only the first writes."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer, apart: int):
-        """Files that are numbered by images seen are at least so many iterations `apart`."""
+    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
         # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
         self.config = {key: value for key, value in config.items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
-        self.form = "06.0f" if apart * trainer.images_per_iteration >= 1000 else "010.3f"  # or names would repeat
+        self.validation: dict[str, float] = {}  # the latest
+        self.validated = 0  # the iteration that it is of
         self.metric: dict[str, float] = {}  # the latest
         self.best: dict[str, float] = {}
         self.worse = 0  # measurements since the best
@@ -57,46 +57,55 @@ class Recorder:
         self.interrupted: Callable[[], bool] = lambda: False
         self.saved = 0  # the step of the newest checkpoint
         self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
+        self.whole_thousands: bool  # in the names of files that are numbered by images seen
         self.log: Logbook
         check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config["metric"]["which"])
 
-    def open(self, total: int) -> bool:
-        """Go on where the folder's newest checkpoint stands, if it has one; `total` is in iterations. Returns whether
-        it has."""
-        resumed = self._restore()
-        if self.trainer.iteration > total:
+    def open(self, total: int, apart: int) -> None:
+        """Begin to write, in a run of `total` iterations whose numbered files are at least so many `apart`."""
+        trainer = self.trainer
+        self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or names would repeat
+        if trainer.iteration > total:
             raise UserError(
                 f"duration={self.config['duration']} is shorter than the {self.step:,} steps that {self.run.path} has "
                 "behind it; set a longer one"
             )
         if self.main:
             self.run.record(self.config, self.overrides)
-            self.log = Logbook(self.run, self.step, self.trainer.images_seen, total * self.trainer.pace.n_generator)
-        self.watch = Stopwatch(self.trainer.iteration, self.trainer.device)
+            steps = self.step + (total - trainer.iteration) * trainer.pace.n_generator
+            self.log = Logbook(self.run, self.step, trainer.images_seen, steps)
+        self.watch = Stopwatch(trainer.iteration, trainer.device)
         self.lose_patience()
-        return resumed
 
     @property
     def step(self) -> int:
         """Turns of G so far."""
-        return self.trainer.iteration * self.trainer.pace.n_generator
+        return self.trainer.clock.steps
 
     @property
     def kimg(self) -> str:
         """Thousands of images seen, as file names have it."""
-        return f"{self.trainer.images_seen / 1000:{self.form}}kimg"
+        images = self.trainer.images_seen
+        # Halves go up: Python's own rounding, to even numbers, would give 1,500 and 2,500 images one name.
+        return f"{(images + 500) // 1000:06d}kimg" if self.whole_thousands else f"{images / 1000:010.3f}kimg"
+
+    def validate(self) -> None:
+        """Look at the held-out images. Alarms go by what is found until the next time."""
+        trainer = self.trainer
+        self.validation, self.validated = trainer.validate(self.config["validation_images"]), trainer.iteration
 
     def write_statistics(self) -> None:
-        """Means since the last time, validation, health, learning rates, speed and memory."""
+        """Means since the last time, new validation, health, learning rates, speed and memory."""
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
         trainer.stats.reset()
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
-        numbers = merged(numbers, self.watch.pausing(trainer.validate)(), trainer.readings())
-        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, numbers))()
-        status = self.health.status(numbers | seen, trainer.game.duel_names)
-        numbers |= seen
+        numbers = merged(numbers, trainer.readings())
+        known = merged(numbers, self.validation)
+        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, known))()
+        status = self.health.status(known | seen, trainer.game.duel_names)
+        numbers |= seen | (self.validation if self.validated == trainer.iteration else {})
         for name, player in trainer.players.items():
             numbers[f"learning_rate/{name}"] = float(player.optimizer.param_groups[0]["lr"])
         numbers["speed/images_per_second"] = speed
@@ -250,6 +259,7 @@ class Recorder:
             "versions": versions(),
             "step": self.step,
             "images_seen": self.trainer.images_seen,
+            "validation": self.validation,
             "metric": self.metric,
             "best": self.best,
             "worse": self.worse,
@@ -257,8 +267,9 @@ class Recorder:
             "state": self.trainer.state_dict(),
         }
 
-    def _restore(self) -> bool:
-        """The inverse of `save`. Raises UserError where the folder holds another experiment."""
+    def restore(self) -> bool:
+        """Go on where the folder's newest checkpoint stands, the inverse of `save`; returns whether it has one. Raises
+        UserError where it is of another experiment."""
         content, warnings = self.run.newest()
         for warning in warnings if self.main else []:
             say(f"warning: {warning}; resuming from the checkpoint before it")
@@ -275,8 +286,10 @@ class Recorder:
                 "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "
                 "or name=... for another run"
             )
+        # Older states count iterations alone, but the time stands beside them.
+        state = {"steps": content["step"], "images_seen": content["images_seen"], **content["state"]}
         try:
-            self.trainer.load_state_dict(content["state"])
+            self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError, IndexError) as error:
             raise UserError(
                 f"{self.run.path}: its networks or optimizers do not fit the settings ({'; '.join(changed) or error}); "
@@ -286,6 +299,7 @@ class Recorder:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
         self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.validation = content.get("validation", {})
         self.health.state |= content.get("health", {})
         return True
 

@@ -2,12 +2,14 @@
 the histograms of a run."""
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ganduel import batches
 from ganduel.config import build
 from ganduel.data.loading import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
@@ -33,22 +35,26 @@ def faces(game: Game, batch: Batch, size: int) -> list[Face]:
     """What a game in evaluation makes of a batch, `size` images at once, without augmentation. Where fakes have other
     classes than the reals, they are the batch's "fake_label"."""
     count = len(batch["seed"])
-    parts = [
-        {name: t[chosen] for name, t in batch.items()} for chosen in torch.arange(count).tensor_split(-(-count // size))
-    ]
-    found = [[_face(duel, part) for duel in game.duels(part)] for part in parts]
+    size = min(size, count)
+    # All parts are of one size, for D may compare the images of a part. The last part may begin within the one before
+    # it; images that both hold are taken from the last.
+    starts = [*range(0, count - size, size), count - size]
+    kept = [end - start for start, end in pairwise([*starts, count])]
+    parts = [{name: t[start : start + size] for name, t in batch.items()} for start in starts]
+    found = [[_face(duel, part, n) for duel in game.duels(part)] for part, n in zip(parts, kept, strict=True)]
     joined = ((some[0].name, zip(*(face[1:] for face in some), strict=True)) for some in zip(*found, strict=True))
     return [Face(name, *map(torch.cat, tensors)) for name, tensors in joined]
 
 
 @torch.no_grad()
-def _face(duel: Duel, batch: Batch) -> Face:
+def _face(duel: Duel, batch: Batch, count: int) -> Face:
+    """Of the first `count` images; D sees all."""
     critic = duel.critic
     condition = (batch["fake_label"],) if "fake_label" in batch else critic.condition
     of_real = critic.discriminator(duel.real.float(), *critic.condition)
     of_fake = critic.discriminator(duel.fake.float(), *condition)
-    parts = (duel.real, duel.fake, of_real.flatten(), of_fake.flatten())
-    return Face(duel.name, *(part.float().cpu() for part in parts))
+    real, fake, of_real, of_fake = (t[:count].float().cpu() for t in (duel.real, duel.fake, of_real, of_fake))
+    return Face(duel.name, real, fake, of_real.flatten(), of_fake.flatten())
 
 
 def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDict) -> Tensor:
@@ -99,7 +105,10 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         whole["fake"] = sampler.sample(seeds, batch=batch).to(sampler.device)
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
-    return faces(sampler.game, whole, batch)
+    # Of images that D compares in groups of four, as many at once as make whole groups.
+    together = max(batches.together(discriminator) for discriminator in sampler.game.discriminators.values())
+    size = min(batch, len(seeds))
+    return faces(sampler.game, whole, size - size % together if size > together else size)
 
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
 from ganduel.data.loading import to_bytes
 from ganduel.pictures import check_size, save_picture, tile
@@ -14,6 +15,7 @@ from ganduel.sampling.sampler import Sampler, parse_seeds
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
 
+PARALLEL = 1e-6  # the sine of an angle below which float32 knows no plane of two directions
 METHODS = {"z": "slerp", "w": "lerp"}  # styles lie on no sphere
 
 
@@ -79,11 +81,23 @@ def walk(
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From a to b at an even angle (Shoemake 1985), over the last dimension: between normal vectors of many numbers,
-    all points have their length."""
-    cosine = torch.cosine_similarity(a, b, dim=-1).clamp(-1, 1)[..., None]
-    angle = cosine.acos().clamp_min(1e-4)
-    return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    """From a to b (..., N) along the sphere (Shoemake 1985): the direction turns evenly, and the length changes evenly.
+    `share` is 0 to 1.
+
+    Between opposite vectors no arc is the shortest, so one of them is taken. Single numbers have no directions between
+    them: there, the way is straight.
+    """
+    if a.shape[-1] == 1:
+        return torch.lerp(a, b, share)
+    start, end = normalize(a, dim=-1), normalize(b, dim=-1)
+    ahead = (start * end).sum(dim=-1, keepdim=True)
+    across = end - ahead * start
+    angle = torch.atan2(across.norm(dim=-1, keepdim=True), ahead)  # exact near 0 and pi, where a cosine hardly changes
+    axis = one_hot(start.abs().argmin(dim=-1), a.shape[-1]).to(a)  # never along `start`
+    across = torch.where(across.norm(dim=-1, keepdim=True) < PARALLEL, axis, across)
+    across = normalize(across - (across * start).sum(dim=-1, keepdim=True) * start, dim=-1)
+    length = torch.lerp(a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True), share)
+    return length * ((share * angle).cos() * start + (share * angle).sin() * across)
 
 
 def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any, layer: int | None) -> Path:

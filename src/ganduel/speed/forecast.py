@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ganduel import batches
 from ganduel.system import distributed
 from ganduel.system.device import available, memory, out_of_memory, synchronise
 from ganduel.system.errors import UserError
@@ -58,25 +59,38 @@ def largest_micro_batch(trainer: Trainer) -> int:
     if distributed.world() > 1:
         raise UserError("micro_batch=auto is for one process; find the number with one, and set it for all")
     before, fits = trainer.micro_batch, None
-    numbers = [m for m in range(1, trainer.batch_size + 1) if trainer.batch_size % m == 0]
+    sizes = batches.sizes(trainer.game, dict(trainer.regularizers.items()), trainer.batch_size, world=1)
+    numbers = [n for n in sizes if n > 1] or sizes  # one image is little to normalise by
     try:
-        for number in numbers[1:] or numbers:  # batch normalisation has nothing to normalise one image by
+        for number in numbers:
             growth = 0.0 if fits is None else memory(trainer.device) * (number / fits - 1)
             if growth > available(trainer.device):
                 break
             trainer.micro_batch = number
-            try:
-                with unchanged(trainer):
-                    _step(trainer)
-            except (RuntimeError, MemoryError) as error:
-                if fits is None or not out_of_memory(error):
-                    raise
-                break
+            with unchanged(trainer):
+                if not _enough_memory(trainer):
+                    break
             fits = number
     finally:
         trainer.micro_batch = before
-    assert fits is not None
+    if fits is None:
+        raise UserError(
+            f"micro_batch=auto: there is no memory for {numbers[0]} images at once; train a smaller model, or with "
+            "precision=bf16"
+        )
     return fits
+
+
+def _enough_memory(trainer: Trainer) -> bool:
+    """Whether iterations can be played, until all phases that can be recorded are: each recording keeps its memory."""
+    try:
+        for _ in range(trainer.warm_up):
+            _step(trainer)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ganduel.augment import Transform
 from ganduel.game import Batch, Duel
 from ganduel.stats import Stats
 from ganduel.system import distributed
+from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 from ganduel.trainer import Move, Trainer
@@ -60,6 +61,7 @@ def replay(trainer: Trainer, record: Record, required: bool) -> "Recorded":
 
     def load(state: dict[str, Any]) -> None:
         recorded.graphs.clear()
+        recorded.given_up = False
         Trainer.load_state_dict(trainer, state)
 
     vars(trainer).update(advance=recorded, load_state_dict=load, warm_up=WARM_UP + 1)  # in place of the methods
@@ -132,6 +134,8 @@ class Graph:
             try:
                 self.replay, self.outcome = self.record(lambda: self.step(recorded))
             except RuntimeError as error:
+                if out_of_memory(error):  # which `micro_batch=auto` finds out by trying, and a run says
+                    raise
                 raise Unrecorded(" ".join(str(error).split())[:300]) from error
             self.gradients = [parameter.grad for parameter in parameters]
         for name, tensor in self.batch.items():
