@@ -192,6 +192,7 @@ def test_octaves_add_up(size):
         ({"target": 2}, "target=2 must be from -1 to 1, or null"),
         ({"interval": 0}, "interval=0 must be at least 1"),
         ({"speed": 0}, "speed=0 kimg above 0"),
+        ({"speed": -1}, "speed=-1 kimg above 0"),
         ({"pipe": "bcg"}, "pipe=bcg must be one of blit, geom"),
         ({"pipes.bgc": "[blit,hue]"}, "made of blit, geom, color"),
         ({"geom.scale.std": -1}, r"geom\.scale\.std=-1 must be at least 0"),
@@ -256,6 +257,16 @@ def test_r_is_over_all_images_since_the_last_move():
         transform.adapt(torch.tensor(accuracy), images)
         assert transform.statistics()["ada/r"].item() == pytest.approx(r)
     assert transform.p.item() == pytest.approx(0.5 + 40 / 500e3 - 20 / 500e3, abs=1e-7)
+
+
+def test_p_moves_at_once_where_more_turns_than_the_interval_have_passed_since():
+    """As after a resume with a shorter interval."""
+    transform = ada(p=0.5, speed=0.5, interval=2)
+    transform.tally.copy_(torch.tensor([30.0, 40.0, 5.0]))
+    transform.adapt(torch.tensor(1.0), 10)
+    assert transform.statistics()["ada/r"].item() == pytest.approx(0.8)
+    assert transform.p.item() == pytest.approx(0.6)  # 50 of 500 images
+    assert not transform.tally.any()
 
 
 def test_without_a_target_p_stays():

@@ -41,6 +41,7 @@ def test_a_step_is_a_turn_of_the_generator():
 def test_a_clock_in_words():
     clock = Clock(images_per_iteration=640, steps_per_iteration=2, images_per_epoch=3200)
     assert clock.describe(8) == "16 steps = 5.1 kimg = 1.6 epochs"
+    assert clock.describe(1000) == "2,000 steps = 640.0 kimg = 200.0 epochs"
     assert clock.images(Duration.parse("2.5 kimg", "duration")) == 2500
     assert clock.images(Duration.parse("0.5 epochs", "duration")) == 1600
 

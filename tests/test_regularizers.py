@@ -1,5 +1,7 @@
 """Penalties against closed forms."""
 
+import math
+
 import pytest
 import torch
 
@@ -81,6 +83,7 @@ def test_gradient_penalty_is_finite_where_the_gradient_is_zero(images):
 def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match="every=0"):
         regularizers.Regularizer(regularizers.r1, "D", 1.0, 0)
+    regularizers.Regularizer(regularizers.r1, "D", 1.0, 1)
 
 
 def test_dragan_of_a_linear_critic(images):
@@ -144,3 +147,33 @@ def test_clip():
     assert torch.equal(parameters[1], torch.tensor([[0.01]]))
     with pytest.raises(ValueError, match=r"limit=-0\.01 must be more than 0"):
         regularizers.clip(-0.01)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"decay": 0, "share": 1}, {"decay": 1.5, "share": 1}, {"decay": -0.5, "share": 1}]
+)
+def test_how_much_of_the_average_a_step_may_replace(settings):
+    with pytest.raises(ValueError, match=r"decay=.* and share=.* must be above 0, and at most 1"):
+        regularizers.PathLength(**settings)
+    with pytest.raises(ValueError, match=r"decay=.* and share=.* must be above 0, and at most 1"):
+        regularizers.PathLength(decay=settings["share"], share=settings["decay"])
+    regularizers.PathLength(decay=1, share=1)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_path_lengths_of_one_style_and_of_a_style_for_each_layer(count):
+    """Of pixel i = a_i w_i, the length is |a y|; of layers with factors 3 and 4, the root of the mean of 9 and 16."""
+    style, noise = torch.randn(count, 8), torch.randn(count, 2, 2, 2)
+    factors = torch.arange(1.0, 9)
+    expected = (factors * noise.flatten(1)).norm(dim=1)
+    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), style, noise)
+    assert torch.allclose(found, expected)
+    layers = torch.tensor([3.0, 4.0])[:, None]
+    found = regularizers.path_lengths(
+        lambda w: (factors * layers * w).sum(1).reshape(count, 2, 2, 2), style[:, None].expand(-1, 2, -1), noise
+    )
+    assert torch.allclose(found, expected * math.sqrt(12.5))
+    seeds = torch.arange(count)
+    drawn = randomness.normal(seeds, (2, 2, 2), "path length") / 2
+    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), style, seeds)
+    assert torch.allclose(found, (factors * drawn.flatten(1)).norm(dim=1))
