@@ -32,7 +32,7 @@ def correct(optimizer: Callable, settings: Settings, every: dict[str, int]) -> S
 
 
 def _adam(settings: Settings, c: float) -> Settings:
-    """A step has length lr, whatever the gradient, so lr shrinks."""
+    """A step has length about lr, whatever the gradient, so lr shrinks."""
     return {"lr": settings["lr"] * c, "betas": [beta**c for beta in settings["betas"]]}
 
 
