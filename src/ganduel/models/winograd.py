@@ -71,7 +71,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, padding: int) -
     """The gradient of the weights (out, C, 3, 3), from the input x and the gradient of the output, in the memory format
     of the weights."""
     total = _scratch(36, *weight.shape[:2])
-    kept = 0  # factor of the old total; 0 at first, because the memory holds anything
+    kept = 0  # factor of the old total; 0 at first, because the memory is not cleared
     for inputs, outputs in zip(_tiles(x, padding, 6), _tiles(gradient, 0, 4), strict=True):
         results = _RESULTS.T @ outputs.reshape(-1, 16, outputs.shape[-1])
         total.baddbmm_(results.permute(1, 2, 0), _transformed(inputs), beta=kept)

@@ -33,7 +33,7 @@ def grid(title: str, images: Tensor, columns: int | None = None, times: int | No
 
 
 def plot(title: str, values: dict[str, Tensor], span: tuple[float, float] | None, mark: float | None) -> Panel:
-    """A panel with one histogram per name over each other, of the values (N,), as shares of N.
+    """A panel of overlaid histograms, one per name, of values (N,), as shares of N.
 
     `span` is the range of the axis, None for all values. `mark` is the position of a vertical line.
     """

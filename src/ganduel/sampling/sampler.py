@@ -151,8 +151,8 @@ class Sampler:
     def translate(self, images: Tensor, direction: str = "A2B", *, batch: int = 64) -> Tensor:
         """Translate images (N, C, H, W), uint8 or float in [-1, 1], to the other domain.
 
-        The result has the same shape. It is uint8 for uint8, else float32.
-        Raises UserError for images of another shape, and for a model that does not translate.
+        The result has the same shape. It is uint8 for uint8, else float32. Raises UserError
+        for images of another shape, and for a model that does not translate.
         """
         generator, whole = self.game.translator(self.game.generators, direction), images.dtype == torch.uint8
         if images.ndim != 4 or images.shape[1] != self.channels:
