@@ -1,4 +1,4 @@
-"""The images that a sampler's generators were trained on, found again."""
+"""Finds the images that a checkpoint was trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ from ganduel.system.errors import UserError
 def trained_on(
     sampler: Sampler, where: dict[str, Any], workers: int | None = None, allow: Sequence[str] = ()
 ) -> tuple[ImageSet | Pair, Path]:
-    """The images, and the folder of their packed copy. `where` has the keys root, packed and stream of data, null for
-    where they lay.
+    """The training images of a checkpoint, and the folder of their packed copy.
 
-    Raises UserError where they are not found, or are others.
+    `where` has the keys root, packed and stream. None means the place during training, except for stream: shards are
+    opened only where `where` names them. Raises UserError if the images are not found or are not the same.
     """
     trained = sampler.config["data"]
     data = trained | {"stream": where["stream"]}
@@ -43,10 +43,10 @@ def trained_on(
 def packed_set(
     recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: Sequence[str]
 ) -> Path:
-    """The JSON of the packed images of a recipe, with `data` as the checkpoint's configuration of them.
+    """Path of the JSON of the packed images; `data` is the checkpoint's configuration of its data set.
 
-    Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
-    only in folders that the user names.
+    An unknown checkpoint may name any folder, so nothing is written to a folder of its configuration. Missing packed
+    images are made only in folders that the user names. Raises UserError if the images are not found.
     """
     if recipe is None:
         raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
