@@ -114,7 +114,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
     ("name", "changes", "words"),
     [
         ("instance_noise", "std=-1", "std=-1 must be at least 0"),
-        ("instance_noise", "fade=5", 'fade: "5" is no duration; write a positive number and kimg, steps or epochs'),
+        ("instance_noise", "fade=5", 'fade: "5" is not a duration; write a positive number and kimg, steps or epochs'),
         ("affine", "rotation=181", "rotation=181 must be from 0 to 180"),
         ("affine", "translation=[0.1]", "two shares"),
         ("affine", "translation=[0.1,1.5]", "two shares from 0 to 1"),

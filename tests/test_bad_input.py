@@ -213,7 +213,7 @@ def test_value(fails: Fails, argument: str, message: str) -> None:
 @pytest.mark.parametrize("key", ["duration", "every.log", "ema.half_life", "scheduler.warmup"])
 @pytest.mark.parametrize("text", ["5 parsecs", "-1 kimg", "0 steps", "5", "kimg", "1..2 kimg", "nan epochs"])
 def test_duration(fails: Fails, key: str, text: str) -> None:
-    fails("train", [*TINY, f"{key}={text}"], f'{key}: "{text}" is no duration; write a positive number and kimg, ')
+    fails("train", [*TINY, f"{key}={text}"], f'{key}: "{text}" is not a duration; write a positive number and kimg, ')
 
 
 @pytest.mark.parametrize("name", ["a b", "..", "../x", "x/../y", "/etc/x", "x/", "", "-x", ".x", "a:b", "a*b"])
@@ -342,14 +342,14 @@ def _newer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_text("not a checkpoint\n"), "is damaged or no checkpoint of ganduel"),
-        (lambda path: path.write_bytes(b""), "is damaged or no checkpoint of ganduel"),
-        (lambda path: path.write_bytes(bytes(range(256)) * 64), "is damaged or no checkpoint of ganduel"),
-        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)), "is damaged or no checkpoint of ganduel"),
-        (lambda path: torch.save({"weights": torch.ones(2)}, path), "is no checkpoint of ganduel"),
-        (lambda path: torch.save([1, 2], path), "is no checkpoint of ganduel"),
-        (lambda path: path.write_bytes(pickle.dumps(Code())), "is damaged or no checkpoint of ganduel"),
-        (lambda path: torch.save({"format": 1, "x": Code()}, path), "is damaged or no checkpoint of ganduel"),
+        (lambda path: path.write_text("not a checkpoint\n"), "is damaged, or is not a checkpoint of ganduel"),
+        (lambda path: path.write_bytes(b""), "is damaged, or is not a checkpoint of ganduel"),
+        (lambda path: path.write_bytes(bytes(range(256)) * 64), "is damaged, or is not a checkpoint of ganduel"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)), "is damaged, or is not a checkpoint of ganduel"),
+        (lambda path: torch.save({"weights": torch.ones(2)}, path), "is not a checkpoint of ganduel"),
+        (lambda path: torch.save([1, 2], path), "is not a checkpoint of ganduel"),
+        (lambda path: path.write_bytes(pickle.dumps(Code())), "is damaged, or is not a checkpoint of ganduel"),
+        (lambda path: torch.save({"format": 1, "x": Code()}, path), "is damaged, or is not a checkpoint of ganduel"),
         (_newer, "has format 99, newer than the 1 this ganduel reads: upgrade ganduel"),
     ],
     ids=["text", "empty", "bytes", "zip", "dict", "list", "pickle", "code", "newer"],

@@ -112,7 +112,7 @@ def test_path_lengths_are_those_of_the_whole_batch_in_parts_that_are_allowed(tra
 
 
 GROUPS = "changes the groups of 4 images that model.discriminator compares (its stddev_group)"
-ALONE = "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
+ALONE = "gives BatchNorm1d a single image, and it cannot normalise one image"
 MORE = "makes regularizer.path_length take 8 images of the batch instead of 4 (its fn.share=0.5)"
 LARGER = "take a larger batch_size"
 

@@ -218,4 +218,4 @@ def test_damaged_weights(trained, tmp_path, capsys):
     save_file({"x": torch.zeros(2)}, other)
     for path in (broken, other):
         assert cli.command("sample", [f"ckpt={path}"]) == 1
-        assert f"{path}: is damaged or no file of gan-export" in capsys.readouterr().err
+        assert f"{path}: is damaged, or is not a file of gan-export" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_an_import_without_images_is_not_measured(publish, capsys):
     )
     assert script(str(path), "out=alone.pt").returncode == 0
     assert cli.command("fid", ["ckpt=alone.pt", "device=cpu"]) == 1
-    assert "imported without images" in capsys.readouterr().err
+    assert "imported without a data set" in capsys.readouterr().err
 
 
 class Calls:
@@ -176,7 +176,7 @@ def storage_that_calls() -> bytes:
         (Calls(eval, "open('ran', 'w')"), "asks for builtins.eval"),
         (Calls(getattr, "", "join"), "asks for builtins.getattr"),
         (Calls(torch.load, "elsewhere"), "asks for torch.serialization.load"),
-        (Calls(torch.storage._load_from_bytes, storage_that_calls()), "is damaged or no pickle"),
+        (Calls(torch.storage._load_from_bytes, storage_that_calls()), "is damaged, or is not a pickle"),
         (Calls(_reconstruct_persistent_obj, {"state": {}}, state={"__call__": 1}), None),
     ],
     ids=lambda value: None if isinstance(value, Calls) else str(value).split()[-1],

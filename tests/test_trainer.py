@@ -237,7 +237,7 @@ def test_a_gate_does_not_ask_penalties(trainer, monkeypatch):
 
 def test_numbers_of_one_name_do_not_replace_each_other():
     assert merged({"a": 1}, {"b": 2}, {}) == {"a": 1, "b": 2}
-    with pytest.raises(UserError, match="two numbers of a step are called b: give one of them another name"):
+    with pytest.raises(UserError, match="two losses or statistics are called b: rename one of them"):
         merged({"a": 1, "b": 2}, {"b": 2})
 
 

@@ -40,7 +40,7 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
     shares = {name: fn.share for name, fn in penalties.items() if hasattr(fn, "share")}
     fewest = min((first(part, share) for share in shares.values()), default=part)
     if fewest == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):
-        return "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
+        return "gives BatchNorm1d a single image, and it cannot normalise one image"
     for discriminator in game.discriminators.values():
         # D compares image i with i + batch / group, i + 2 batch / group, ... A strided part keeps these groups if, and
         # only if, the group size divides it.

@@ -69,7 +69,7 @@ def read(path: Path, what: str = "checkpoint of ganduel") -> Any:
         KeyError,
         zipfile.BadZipFile,
     ) as error:
-        raise UserError(f"{path}: is damaged or no {what}") from error
+        raise UserError(f"{path}: is damaged, or is not a {what}") from error
 
 
 def load(path: Path, needs: Collection[str] = RUN) -> State:
@@ -79,13 +79,13 @@ def load(path: Path, needs: Collection[str] = RUN) -> State:
     """
     content = read(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise UserError(f"{path}: is no checkpoint of ganduel")
+        raise UserError(f"{path}: is not a checkpoint of ganduel")
     if content["format"] > FORMAT:
         raise UserError(
             f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
         )
     if not content.keys() >= {*needs}:
-        raise UserError(f"{path}: is another file of ganduel's, with no {' and no '.join(needs)}")
+        raise UserError(f"{path}: is not a checkpoint of ganduel: it lacks {' and '.join(needs)}")
     try:
         whole = content.pop("checksum", None) == checksum(content)
     except (TypeError, RuntimeError):  # types that `save` never writes
@@ -105,7 +105,7 @@ def load_exported(path: Path) -> dict[str, Any]:
             return {**about, "state": {"ema": {name: file.get_tensor(name) for name in file.keys()}}}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         reason = "not made by gan-export" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged or no file of gan-export ({reason})") from error
+        raise UserError(f"{path}: is damaged, or is not a file of gan-export ({reason})") from error
 
 
 def networks_only(content: State) -> State:

@@ -147,7 +147,7 @@ class Duration:
         match = re.fullmatch(rf"\s*(?P<amount>{number})\s*(?P<unit>kimg|steps?|epochs?)\s*", str(text))
         if not match or not 0 < (amount := float(match["amount"])) < 1e15:
             raise UserError(
-                f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
+                f'{key}: "{text}" is not a duration; write a positive number and kimg, steps or epochs, '
                 f'as in {key}="500 kimg"'
             )
         unit = match["unit"] if match["unit"] == "kimg" else match["unit"].rstrip("s") + "s"

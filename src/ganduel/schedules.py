@@ -3,7 +3,7 @@
 Each function here returns a schedule. Times are in kimg, steps or epochs, as in "5 epochs". Over the time `warmup`, the
 rate is multiplied by a factor that rises linearly from 0 to 1; None means no warm-up.
 
-Raises UserError for a time that is no duration, ValueError for another number out of range.
+Raises UserError for a time that is not a duration, ValueError for another number out of range.
 """
 
 import math

@@ -97,7 +97,7 @@ def merged(*parts: Mapping[str, T]) -> dict[str, T]:
     found: dict[str, T] = {}
     for part in parts:
         if twice := found.keys() & part.keys():
-            raise UserError(f"two numbers of a step are called {min(twice)}: give one of them another name")
+            raise UserError(f"two losses or statistics are called {min(twice)}: rename one of them")
         found |= part
     return found
 

@@ -13,7 +13,7 @@ class InstanceNoise(Transform):
     Inference for Image Super-resolution", section 3.4; Arjovsky and Bottou 2017).
 
     Its standard deviation falls linearly from `std` to 0 over the time `fade`, as in "200 kimg". With None it stays
-    `std`. Raises ValueError for a negative `std`, and UserError for a `fade` that is no duration.
+    `std`. Raises ValueError for a negative `std`, and UserError for a `fade` that is not a duration.
     """
 
     recordable = True

@@ -66,9 +66,7 @@ def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 def _path(out: Path, suffix: str) -> Path:
     path = out if out.suffix else out.with_suffix(suffix)
     if path.suffix != suffix:
-        raise UserError(
-            f"out={out}: mode.video={suffix[1:]} makes another kind of file; give a name that ends in {suffix}"
-        )
+        raise UserError(f"out={out}: mode.video={suffix[1:]} writes a {suffix} file; give a name that ends in {suffix}")
     make_folder(path.parent, "out")
     return path
 

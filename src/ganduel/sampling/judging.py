@@ -119,6 +119,6 @@ def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dic
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """One PNG: reals, fakes, and the histograms of D's output on all of both; returns its path."""
     if "game" not in sampler.content["state"]:
-        raise UserError(f"{sampler.path}: holds generators alone, and mode=histograms needs D: give a checkpoint")
+        raise UserError(f"{sampler.path}: has only generators, but mode=histograms needs D; give a checkpoint")
     loss = build.part(sampler.config["loss"], "loss", sampler.allow)
     return save_picture(figure(met(sampler, seeds, batch, data), loss, sampler.game.discriminators), out)

@@ -37,7 +37,7 @@ def interpolate(
     Raises UserError for an odd number of seeds and for settings out of range.
     """
     if len(seeds) % 2:
-        raise UserError(f"seeds={seeds}: mode=interpolate goes from one to the next; give an even number of seeds")
+        raise UserError(f"seeds={seeds}: mode=interpolate needs pairs; give an even number of seeds")
     if steps < 1 or not 1 <= fps <= 50:
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
     if scale is not None and scale < 1:

@@ -69,7 +69,7 @@ class Sampler:
         """The game, if it makes images from noise. Otherwise raises UserError."""
         if not isinstance(self.game, NoiseGame):
             raise UserError(
-                f"{self.path}: model={self.config['model']['name']} does not make images from noise but from others: "
+                f"{self.path}: model={self.config['model']['name']} translates images and does not make them from noise: "
                 "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
             )
         return self.game
@@ -141,7 +141,7 @@ class Sampler:
         seeds = list(range(seed << 32, (seed << 32) + seeds) if isinstance(seeds, int) else seeds)
         parts = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
         if not parts:
-            raise UserError("seeds: there are none; take a number of images from 1 on, or some seeds")
+            raise UserError("seeds is empty; give a number of images (1 or more) or a list of seeds")
         return torch.cat([self.paint(self.styles(self.latents(part), part), part) for part in parts])
 
     def bytes(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:

@@ -26,8 +26,8 @@ def trained_on(
     data = trained | {"stream": where["stream"]}
     if trained["stream"] is not None and data["stream"] is None:
         raise UserError(
-            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; a stranger's checkpoint may "
-            "name any, so they are opened only when you name them: give data.stream=PLACE"
+            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; an untrusted checkpoint could "
+            "name any place, so name the shards yourself: data.stream=PLACE"
         )
     path = packed_set(sampler.content["data"]["recipe"], data, where, workers, allow)
     images = suited(open_images(path, data, seed=0, device=sampler.device), sampler.game.domains)
@@ -49,7 +49,7 @@ def packed_set(
     images are made only in folders that the user names. Raises UserError if the images are not found.
     """
     if recipe is None:
-        raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
+        raise UserError("ckpt: these networks were imported without a data set; import them again with data=...")
     folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
     path = packed_path(folder, data["name"], recipe)
     if complete(path, place(path, data)):
