@@ -308,7 +308,7 @@ def test_what_a_run_leaves(arguments, capsys):
     capsys.readouterr()
     assert cli.command("sample", [f"ckpt={run}"]) == 1
     assert capsys.readouterr().err == (
-        "error: runs/tiny/checkpoints/latest.pt: model=cyclegan translates images and does not make them from noise: "
+        "error: runs/tiny/checkpoints/latest.pt: model=cyclegan translates images and makes none from noise: "
         "mode=translate input=PHOTO_OR_FOLDER direction=A2B\n"
     )
 

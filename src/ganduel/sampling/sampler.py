@@ -69,7 +69,7 @@ class Sampler:
         """The game, if it makes images from noise. Otherwise raises UserError."""
         if not isinstance(self.game, NoiseGame):
             raise UserError(
-                f"{self.path}: model={self.config['model']['name']} translates images and does not make them from noise: "
+                f"{self.path}: model={self.config['model']['name']} translates images and makes none from noise: "
                 "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
             )
         return self.game
