@@ -64,7 +64,8 @@ FLOOR = 20  # mutants of every module at least, or all of a smaller one
 # The tests of each module, as arguments of pytest.
 TESTS = {
     "game": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
-    "trainer": "tests/test_anchors.py tests/test_batches.py tests/test_trainer.py -k 'not (batches_equal or train_as)'",
+    "trainer": "tests/test_anchors.py tests/test_validation.py tests/test_trainer.py tests/test_batches.py "
+    "tests/test_speed.py -k 'not (batches_equal or train_as or test_speed) or learns_from_new'",
     "stats": "tests/test_anchors.py tests/test_trainer.py -k 'averaged or statistic or numbers or finite or scale'",
     "losses": "tests/test_losses.py",
     "schedules": "tests/test_schedules.py -k 'not logged and not silently'",

@@ -553,6 +553,9 @@ def test_path_length_may_be_asked_for_alone_or_with_others(monkeypatch):
     assert row["ppl"] == pytest.approx(4, rel=1e-6)  # (0.5 x 2)^2 / 0.5^2, in units of bytes
     assert "fid" not in row
     assert asked
+    row = evaluated([greys("", 50, ends=ends)], which=["ppl", "successive"])
+    assert row["ppl"] == pytest.approx(4, rel=1e-6)
+    assert row["successive_fid"] == pytest.approx(0, abs=1e-9)  # both halves are the same
     row = evaluated([greys("", 50, ends=ends)], which=["fid", "ppl"])
     assert row["ppl"] == pytest.approx(4, rel=1e-6)
     assert row["fid"] == pytest.approx(frechet_of([100, 57] * 4, list(range(3, 13))), rel=1e-9)

@@ -10,7 +10,7 @@ from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import randomness, setup
 from ganduel.augment import Chain, Transform
-from ganduel.game import Duel, Generator, NoiseGame
+from ganduel.game import Critic, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1, r2
 from ganduel.stats import Stats, merged
@@ -196,6 +196,58 @@ def test_accuracy_counts_from_the_boundary(trainer):
     one = trainer("loss=least_squares")  # decides at 0.5
     numbers = one.judgement(real=torch.tensor([0.4, 0.6, 0.7, 2.0]), fake=torch.tensor([0.4, 0.6]))
     assert float(numbers["accuracy/real"]) == 0.75 and float(numbers["accuracy/fake"]) == 0.5
+    undecided = one.judgement(torch.tensor([0.5]), torch.tensor([0.5]))
+    assert float(undecided["accuracy/real"]) == float(undecided["accuracy/fake"]) == 0.0
+
+
+def test_a_state_holds_what_optimizers_and_statistics_have_seen(trainer):
+    one, two = trainer(), trainer()
+    for _ in range(2):
+        one.step()
+    kept = copy.deepcopy(one.state_dict())
+    two.load_state_dict(kept)
+    assert_equal(two.state_dict(), kept)
+    moments = kept["optimizers"]["D"]["state"][0]
+    assert moments["step"] == 2 and moments["exp_avg"].abs().sum() > 0
+    assert kept["stats"]["losses"].keys() == {"D", "G"}
+    assert all(pair[1] == 2 for pair in kept["stats"]["losses"].values())
+
+
+class Pairs(torch.nn.Module):
+    """Of images i and i + N / 2, each is judged by the mean of both. Grey images of one pixel."""
+
+    together = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(images))
+        return images.flatten().unflatten(0, (2, -1)).mean(0).repeat(2)
+
+
+@pytest.mark.parametrize(("count", "seen"), [(4, [8]), (5, [5, 5])])
+def test_real_and_fake_images_in_one_pass_are_compared_with_their_own_kind(count, seen):
+    """As many as make no pairs go through D apart, where this D then fails."""
+    judge = Pairs()
+    critic = Critic(judge, Chain(), torch.arange(count))
+    real, fake = (start + torch.arange(float(count)).reshape(-1, 1, 1, 1) for start in (0, 10))
+    if count == 4:
+        of_real, of_fake = critic.both(real, fake)
+        assert of_real.tolist() == [1, 2, 1, 2] and of_fake.tolist() == [11, 12, 11, 12]
+    else:
+        with pytest.raises(RuntimeError):
+            critic.both(real, fake)
+        seen = seen[:1]
+    assert judge.seen == seen
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_paths_lead_through_w_where_there_is_a_mapping_network(trainer, layers):
+    one = trainer(f"model.generator.mapping={layers}")
+    (compared,) = one.game.comparisons(one.game.generators, one.images)
+    assert (compared.walk is None) == (layers == 0)
 
 
 def test_statistics_are_means_over_what_was_added():
