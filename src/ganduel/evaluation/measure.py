@@ -98,8 +98,8 @@ def measure(
         isc         isc, isc_std: the inception score
         prc         precision, recall
         dc          density, coverage: of equally many generated and real images
-        successive  successive_fid: between the first and the second half of the generated images; falls when they
-                    become alike
+        successive  successive_fid: between the first and the second half of the generated images; it falls when the
+                    generated images become alike
 
     `reference` identifies the real images, and their statistics are cached in the folder `cache`. With several
     processes, each handles a block of the images; the first computes the values, and the others return {}. Raises
