@@ -1,7 +1,7 @@
 """Folders and archives of original files, behind one interface.
 
-Archives are read in place. Nothing is unpacked, so no file is lost and no member name can lead out of a folder. The
-only exception is a zipped LMDB database: see `Zip.unpack`.
+Archives are read in place and not unpacked into a folder, so no file is lost and no member name can lead out of a
+folder. The only exception is a zipped LMDB database: see `Zip.unpack`.
 """
 
 import bz2

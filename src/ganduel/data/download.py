@@ -98,7 +98,7 @@ def _fetch(url: str, part: Path) -> None:
         except urllib.error.HTTPError as error:
             error.close()
             reason, hopeless = f"HTTP {error.code} {error.reason}", error.code < 500
-        except urllib.error.URLError as error:  # no connection; hopeless if already the first try has none
+        except urllib.error.URLError as error:  # not connected; at the first try hopeless, unless it timed out
             reason, hopeless = str(error.reason), pause == PAUSES[0] and not isinstance(error.reason, TimeoutError)
         except (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
             reason, hopeless = str(error) or type(error).__name__, False

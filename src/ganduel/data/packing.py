@@ -39,7 +39,7 @@ RECORD = np.dtype([("bytes", "<i8"), ("digest", "<u8", 2), ("look", "<u8", 4)]) 
 
 @dataclass
 class Done:
-    """What has been packed so far. A journal line holds this for a few images; the sum of all lines, for all images."""
+    """What has been packed so far. A line of the journal describes a few images; all lines together describe all."""
 
     end: int = 0
     kept: int = 0

@@ -148,9 +148,9 @@ def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
 
 
 def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
-    """Open the images of a packed set: `path` is its JSON, `about` the content of the JSON, `place` that of its shards.
+    """Open the images of a packed set. `path` is its JSON, `about` the JSON's content.
 
-    Raises UserError if shards are missing.
+    `place` is where its shards lie, or None if it has none. Raises UserError if shards are missing.
     """
     recipe = about["recipe"]
     shape = recipe["channels"], recipe["resolution"], recipe["resolution"]

@@ -30,7 +30,7 @@ ITEM = '[1, {"type": null, "context": null, "children_spec": []}]'  # litdata's 
 
 
 class Place(Protocol):
-    """The storage of one packed set's shards. Its methods raise UserError if it cannot be reached."""
+    """The storage of one packed set's shards."""
 
     address: str
 
@@ -102,7 +102,8 @@ class Directory:
 class Bucket:
     """Shards on S3 or a compatible service. boto3 finds address, region and credentials in the environment.
 
-    Reads go through a cache folder that all processes of a machine share. It keeps the most recently used shards.
+    Reads go through a cache folder that all processes of a machine share. It keeps the most recently used shards. The
+    methods raise UserError if boto3 is missing or the service cannot be reached.
     """
 
     def __init__(self, address: str, cache: Path, limit: float):

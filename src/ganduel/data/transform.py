@@ -1,4 +1,6 @@
-"""From an original image to a packed image. Runs in many processes, so it must not import PyTorch, which is slow."""
+"""From an original image to a packed image. Many processes import this, so it must not import PyTorch: that takes
+seconds.
+"""
 
 import hashlib
 import io

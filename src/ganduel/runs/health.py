@@ -18,7 +18,7 @@ from ganduel.trainer import Player, Trainer, split
 
 FEWEST, MOST = 8, 64  # images of a check: the batch size, within these bounds
 REMEMBERED = 50  # most earlier gradients that a new one is compared with
-FAINT = 0.01  # contrast of generated images, as a share of the real images': smaller values count as this
+FAINT = 0.01  # lower bound for the contrast of generated images, relative to that of real images
 
 
 class Alarm(NamedTuple):

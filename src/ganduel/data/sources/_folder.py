@@ -18,8 +18,8 @@ def folder(root: str, category: None) -> Source:
     """Any folder or archive of images, in the order of their paths.
 
     If all outermost folders have names from `PARTS` and one is train, they are the official parts. Labels come from a
-    `dataset.json`, as StyleGAN's tools write it. Without one, the outermost folders (inside the parts) are the classes,
-    if there are two or more and they hold all images.
+    `dataset.json`, as StyleGAN's tools write it. Without such labels, the outermost folders (inside the parts) are the
+    classes, if there are two or more and they hold all images.
     """
     tree = open_root(root, (), is_image, None)
 
