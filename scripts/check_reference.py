@@ -1,8 +1,8 @@
-"""Compare StyleGAN2's networks with reference numbers of others: python scripts/check_reference.py FILE.npz
+"""Compare our StyleGAN2 networks with numbers of a reference implementation: python scripts/check_reference.py FILE.npz
 
-The file has weights in the published naming under G/ and D/, inputs under in/, and what should come out under out/
-and grad_*/. Sizes are inferred from the shapes. Prints the largest difference of each, and that as a share of its
-largest number.
+The file has weights with the published names under G/ and D/, inputs under in/, and the expected results under out/ and
+grad_*/. The sizes of the networks are inferred from the shapes. For each result, prints the largest absolute
+difference, and the same divided by the largest expected number.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Numbers = dict[str, Tensor]
 
 
 def networks(reference: Numbers) -> tuple:
-    """G and D of the reference's sizes, with its weights."""
+    """Generator and discriminator with the sizes and the weights of the reference."""
     generator, discriminator = (
         {name[2:]: value for name, value in reference.items() if name.startswith(f"{player}/")} for player in "GD"
     )
@@ -36,7 +36,7 @@ def networks(reference: Numbers) -> tuple:
 
 
 def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
-    """Every output and gradient of the reference, by its key, as ours computes it."""
+    """Yield each key of the reference's outputs and gradients with our value for it."""
     generator, discriminator = networks(reference)
     z, images = reference["in/z"], reference["in/img"]
     style = generator.style(z)
@@ -64,16 +64,16 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
 
 
 def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Numbers) -> Iterator[tuple[str, Tensor]]:
-    """Of a scalar, by all the weights that the reference has them for."""
+    """Yield the gradients of the scalar `value` by all weights for which the reference has gradients."""
     keys = [key for key in reference if key.startswith(f"grad_{kind}/")]
     weights = [network.get_parameter(stylegan2_ada.our_name(key.partition("/")[2])) for key in keys]
     yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
 
 
 def differences(path: str) -> dict[str, tuple[float, float]]:
-    """The largest difference of each kind of number, and the same as a share of the largest number.
+    """The largest absolute difference for each key, and the same divided by the largest expected number.
 
-    Raises KeyError where the file has numbers that are not compared.
+    Raises KeyError if the file has results that are not compared.
     """
     with np.load(path) as file:
         reference = {key: torch.from_numpy(file[key]) for key in file.files}

@@ -1,11 +1,12 @@
-"""Turn a published network of StyleGAN2-ADA into a checkpoint of ganduel.
+"""Convert a published network of StyleGAN2-ADA into a checkpoint of ganduel.
 
     python scripts/import_stylegan2_ada.py ffhq.pkl out=ffhq.pt
     python scripts/import_stylegan2_ada.py dogs.pkl out=dogs.pt data=afhq_dog data.root=afhq
 
-gan-sample ckpt=ffhq.pt draws from it, gan-train model=stylegan2_ada ... init_from=ffhq.pt starts from it (in the sizes
-that are printed), and gan-fid ckpt=dogs.pt measures it against the images of `data`, which are packed in its size.
-Nothing of the file is executed: only its tensors are read, and a file that asks for more is refused.
+gan-sample ckpt=ffhq.pt generates images with the checkpoint. gan-train model=stylegan2_ada ... init_from=ffhq.pt starts
+training from it, with the sizes that this script prints. gan-fid ckpt=dogs.pt measures it against the images of `data`,
+which are packed at its resolution. No code in the file is executed: only its tensors are read, and a file that needs
+more is refused.
 """
 
 import sys
@@ -27,7 +28,7 @@ from ganduel.system.errors import UserError
 
 
 def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """What our checkpoint holds, and the settings that give networks of these sizes."""
+    """The content of our checkpoint, and the overrides that give networks of the same sizes. Raises UserError."""
     states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
     settings = [f"{key}={value}" for key, value in stylegan2_ada.settings(states["G"], states["D"]).items()]
     composed = compose("train", ["model=stylegan2_ada", "augment=[]", *overrides, *settings])
@@ -48,7 +49,7 @@ def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[
 
 
 def images_of(composed: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its images, which are packed where needed."""
+    """The facts about its images that a checkpoint stores. The images are packed if necessary."""
     path = prepare(composed["data"], composed["workers"], build.source(composed["data"], composed["allow"]))
     images = open_images(path, composed["data"], seed=0, device=torch.device("cpu"))
     return {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}}

@@ -1,4 +1,4 @@
-"""From a data configuration to a packed set."""
+"""Preparation: from a data configuration to a packed set."""
 
 import json
 from collections.abc import Callable
@@ -21,11 +21,11 @@ def prepare(
     source: Callable[[], Source],
     tell: Callable[[dict[str, Any]], None] = lambda about: None,
 ) -> Path:
-    """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
+    """Find or download the originals, and pack them unless an up-to-date packed copy exists.
 
-    `source` finds the originals; it is called only where they are needed. `tell` is told of a set that was packed just
-    now. A packed copy whose originals are gone is used as it is; with `data.root=null`, whatever originals it was made
-    from.
+    Returns the path of the packed set's JSON. `source` finds the originals and is called only if they are needed.
+    `tell` gets the JSON's content after a new packing. If the originals are gone, the packed copy is used as it is.
+    With `data.root=null`, a packed copy from any originals is used. Raises UserError.
     """
     folder = packed_folder(data)
     side = data["resolution"] + round(data["resolution"] * data["margin"])
@@ -55,12 +55,12 @@ def prepare(
 
 
 def packed_folder(data: dict[str, Any]) -> Path:
-    """Where the packed copies lie. Raises UserError for a folder among the originals."""
+    """The folder of the packed copies. Raises UserError if it lies among the originals."""
     folder = Path(data["packed"])
     if data["root"] is None:
         return folder
     root = Path(data["root"])
-    archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # it may be gone by now
+    archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # may be deleted already
     if archive and folder == root / PACKED:
         return root.parent / PACKED
     outside = not folder.resolve().is_relative_to(root.resolve())
@@ -73,7 +73,7 @@ def packed_folder(data: dict[str, Any]) -> Path:
 
 
 def abandoned(root: str | None) -> bool:
-    """Whether there is nothing at a root any more but, perhaps, packed copies."""
+    """Whether the originals at `root` are gone: at most packed copies and hidden files are left. False for None."""
     if root is None:
         return False
     if not (top := Path(root)).exists():
@@ -82,16 +82,18 @@ def abandoned(root: str | None) -> bool:
 
 
 def origin(data: dict[str, Any]) -> dict[str, Any]:
-    """What a packed copy's contents depend on beyond files and recipe."""
+    """What a packed copy depends on besides the files and the recipe: the source's settings, and shards or not."""
     source = {key: value for key, value in data["source"].items() if key != "root"}
     return {"source": source, "sharded": data["stream"] is not None}
 
 
 def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
-    """The newest complete packed copy of this name and recipe that was made from this root, or from any where it is
-    null. Raises UserError where there are such, but none complete."""
+    """The JSON of the newest complete packed copy with this name, recipe and root, or None if there is no copy.
+
+    `data.root=null` accepts any root. Raises UserError if there are copies but none is complete.
+    """
     wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
-    del wanted["width"]  # only the source knows
+    del wanted["width"]  # only the source knows it, and there may be no source
     paths = sorted(folder.glob(f"{data['name']}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     paths = [path for path in paths if _describes(path, data["name"], data["root"], wanted)]
     for path in paths:
@@ -107,7 +109,7 @@ def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
 
 
 def _describes(path: Path, name: str, root: str | None, recipe: dict[str, Any]) -> bool:
-    """Whether a JSON is that of a packed set of this name, root and recipe."""
+    """Whether the JSON at `path` describes a packed set of this name, root and recipe."""
     try:
         about = json.loads(path.read_text())
         same = root is None or about["root"] == root or Path(about["root"]).resolve() == Path(root).resolve()
