@@ -162,14 +162,14 @@ def waiting(bench: Bench) -> None:
         for _ in range(trainer.warm_up + 1):
             trainer.step()
         if bench.device != "cuda":
-            bench.tell(family, note="only CUDA tells who waits")
+            bench.tell(family, note="this check needs CUDA")
             return
         torch.cuda.set_sync_debug_mode("error")
         try:
             trainer.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        bench.tell(family, ok=True, note="nothing waited")
+        bench.tell(family, ok=True, note="the host never waited")
 
     for family in FAMILIES:
         bench.guarded(family, lambda family=family: check(family))
@@ -384,7 +384,7 @@ def write(out: Path, about: Row, rows: list[Row], started: float) -> None:
         cells = (row["part"], row["what"], value, ok, row["note"])
         lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |")
     wrong = sum(row["ok"] is False for row in rows)
-    lines += ["", f"{len(rows)} rows, {wrong} not as they should be."]
+    lines += ["", f"{len(rows)} rows, {wrong} failed."]
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

@@ -409,7 +409,7 @@ def test_fid_compares_translations_of_b_with_a(trainer):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data=digits",), "data=digits holds images of one kind, and the model translates"),
+        (("data=digits",), "data=digits has one domain, and the model translates"),
         (("data.resolution=16",), "data.resolution=24 or more"),
         (("model.cycle=-1",), "cycle=-1, identity=5.0 and replay=10 must be 0 or more"),
         (("model.replay=-1",), "replay=-1"),

@@ -142,7 +142,9 @@ def test_a_damaged_compressed_copy_says_what_to_do(data_folder: Path, capsys: py
     file = path.with_suffix(".images")
     file.write_bytes(bytes(500) + file.read_bytes()[500:])
     store = open_store(path, about(path), None)
-    with pytest.raises(UserError, match=r"\.images is damaged \(.*\); gan-data with the same data= packs it anew"):
+    with pytest.raises(
+        UserError, match=r"\.images is damaged \(.*\); run gan-data with the same data= to pack it again"
+    ):
         store.gather(torch.arange(len(store)))
 
 
@@ -325,7 +327,9 @@ def test_damaged_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert cli.command("data", arguments) == 0
         assert labels.read_bytes() == whole
     labels.write_bytes(whole[:-4])
-    with pytest.raises(UserError, match=r"labels\.npy is damaged \(.*\); gan-data with the same data= packs it anew"):
+    with pytest.raises(
+        UserError, match=r"labels\.npy is damaged \(.*\); run gan-data with the same data= to pack it again"
+    ):
         open_images(
             path,
             {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None},
@@ -356,4 +360,4 @@ def test_members_of_one_name_are_not_lost(
 ) -> None:
     archive = make(tmp_path / "x.zip", {"a/x.png": b"", "./a/x.png": b""})
     assert cli.command("data", ["data=folder", f"data.root={archive}"]) == 1
-    assert "has two members 'a/x.png'; rename one, lest an image be lost" in capsys.readouterr().err
+    assert "has two members 'a/x.png'; rename one, because only one of them could be read" in capsys.readouterr().err

@@ -347,7 +347,7 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
 def test_equal_numbers_are_said():
     row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
     row |= {"ema": True, "seed": 0, "versions": {}}
-    said = "2,000 generated against 10,000 real images (density and coverage of 2,000 of each), data x"
+    said = "2,000 generated against 10,000 real images (density and coverage use 2,000 of each), data x"
     assert said in describe(row)
     del row["coverage"]
     assert "2,000 generated against 10,000 real images, data x" in describe(row)
@@ -371,7 +371,7 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):
     assert train("metric.which=[ppl]") == 1
-    says = "ppl is of walks through w and needs a model with a mapping network"
+    says = "ppl measures paths in the latent space w and needs a model with a mapping network"
     assert says in capsys.readouterr().err
     assert train() == 0 and cli.command("fid", ["ckpt=runs/tiny", "metric.which=[ppl]", "metric.samples=4"]) == 1
     assert says in capsys.readouterr().err

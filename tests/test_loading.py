@@ -233,7 +233,7 @@ def test_pairs_are_shuffled_apart(tmp_path: Path) -> None:
     assert sorted(a) == [*range(80, 92)] and sorted(b[:8]) == [*range(92, 100)] and b[8:] == b[:4]
     assert len({images.fingerprint, images.sides["A"].fingerprint, images.sides["B"].fingerprint}) == 3
     assert open_set(path, limit=10).count == 10
-    with pytest.raises(UserError, match=r"images of two kinds, A and B"):
+    with pytest.raises(UserError, match=r"has two domains, A and B"):
         suited(images, ("real",))
 
 

@@ -423,12 +423,14 @@ def test_damage_while_reading_is_one_line(tmp_path: Path, stream: str, compress:
     name, size = store.chunks[3]["filename"], store.chunks[3]["chunk_bytes"]
     for content in (bytes(size), b"\xff" * size):
         where(path, stream).put(name, content)
-        with pytest.raises(UserError, match=r"data.stream: shards at .* are damaged \(.*\); run gan-data to mend them"):
+        with pytest.raises(
+            UserError, match=r"data.stream: shards at .* are damaged \(.*\); run gan-data to repair them"
+        ):
             store.gather(torch.arange(COUNT))
         store.opened.cache_clear()
         shutil.rmtree(path.with_suffix(".cache"), ignore_errors=True)
     where(path, stream).put(name, b"")
-    with pytest.raises(UserError, match=f"{name} at .* is not what it was .*; run gan-data to mend it"):
+    with pytest.raises(UserError, match=f"{name} at .* has changed .*; run gan-data to repair it"):
         store.gather(torch.arange(COUNT))
 
 

@@ -114,7 +114,9 @@ def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
     real, fake = (Folder(path) for path in config["folders"])
     settings = config["metric"]
     if "ppl" in settings["which"]:
-        raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
+        raise UserError(
+            "metric.which: ppl measures paths in the latent space w, which folders of images do not have; leave it out"
+        )
     kind = settings["features"] or "inception"
     features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
     values = measure(

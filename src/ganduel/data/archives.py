@@ -369,7 +369,8 @@ def _checked(name: str, archive: Path) -> str:
     clean = name.replace("\\", "/").removeprefix("./")
     if clean.startswith("/") or clean[1:3] == ":/" or ".." in clean.split("/"):
         raise UserError(
-            f"data.root: {archive} has a member {name!r} that leads out of it; get it from where it is safe"
+            f"data.root: {archive} has a member {name!r}, which leads out of the archive; download it from a "
+            "trusted source"
         )
     return clean
 
@@ -379,11 +380,16 @@ def _absurd(size: int, compressed: int) -> bool:
 
 
 def _too_large(archive: Path, name: str, size: int) -> UserError:
-    return UserError(f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}, which no image has; not unpacked")
+    return UserError(
+        f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}; no image is that large, so the archive "
+        "was not read"
+    )
 
 
 def _twice(archive: Path, name: str) -> UserError:
-    return UserError(f"data.root: {archive} has two members {name!r}; rename one, lest an image be lost")
+    return UserError(
+        f"data.root: {archive} has two members {name!r}; rename one, because only one of them could be read"
+    )
 
 
 def _damaged(path: Path, reason: object) -> UserError:

@@ -88,7 +88,7 @@ def report(about: dict[str, Any]) -> str:
         "  sizes " + ", ".join(f"{size} {n:,}" for size, n in about["sizes"].items()),
         f"  mean {about['mean']}, std {about['std']} of 0 to 255",
         f"  {about['duplicates']:,} copies of others"
-        + ("" if (near := about["near_duplicates"]) is None else f", {near:,} that look like another"),
+        + ("" if (near := about["near_duplicates"]) is None else f", {near:,} near duplicates"),
     ]
     lines += [f"    {one} and {other}" for one, other in about["near_pairs"][:3]]
     for name, expected in about["expected"].items():

@@ -275,19 +275,19 @@ def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
             raise ValueError(f"{len(labels)} for {about['images']} images")
         return labels
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}); gan-data with the same data= packs it anew") from error
+        raise UserError(f"{file} is damaged ({error}); run gan-data with the same data= to pack it again") from error
 
 
 def suited(images: ImageSet | Pair, domains: tuple[str, ...]) -> ImageSet | Pair:
     """Return `images` if they fit a game with these domains: ("real",) or ("A", "B"). Otherwise raise UserError."""
     if isinstance(images, Pair) and domains == ("real",):
         raise UserError(
-            f"data={images.about['name']} holds images of two kinds, A and B, and the model makes images of one; take "
-            "one kind with data=folder data.root=FOLDER/trainA, or model=cyclegan"
+            f"data={images.about['name']} has two domains, A and B, and the model has only one; choose one "
+            "domain with data=folder data.root=FOLDER/trainA, or model=cyclegan"
         )
     if isinstance(images, ImageSet) and domains != ("real",):
         raise UserError(
-            f"data={images.about['name']} holds images of one kind, and the model translates between two; take "
+            f"data={images.about['name']} has one domain, and the model translates between two; choose "
             "data=horse2zebra, or data=folder_pair with folders trainA and trainB in data.root"
         )
     return images

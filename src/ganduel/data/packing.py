@@ -203,8 +203,8 @@ class Packing:
             write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in rejected.items()))
             raise UserError(
                 f"data.max_rejected={max_rejected}: {len(done.rejected):,} of {self.count:,} images cannot be used, "
-                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; mend them or allow a "
-                "larger share, up to 1"
+                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; repair "
+                "them, or raise data.max_rejected (at most 1)"
             )
         records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
         with self.explaining():

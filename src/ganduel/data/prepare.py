@@ -103,7 +103,8 @@ def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
         where = f"data.stream={data['stream']}" if data["stream"] else f"data.packed={folder}"
         raise UserError(
             f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data['root']} holds "
-            "no originals to pack it from; name where either is now"
+            "no originals to pack it from; set data.root to the originals, or data.packed or data.stream to the "
+            "packed copy"
         )
     return None
 

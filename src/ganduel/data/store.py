@@ -92,7 +92,9 @@ class Compressed:
         try:
             return torch.from_numpy(decode_all(map(self.bytes_of, index.tolist()), self.shape))
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); gan-data with the same data= packs it anew") from error
+            raise UserError(
+                f"{self.path} is damaged ({error}); run gan-data with the same data= to pack it again"
+            ) from error
 
     def stored(self) -> Iterator[bytes]:
         return map(self.bytes_of, range(self.count))

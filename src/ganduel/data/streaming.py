@@ -280,8 +280,8 @@ class Shards:
             content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"data.stream: {chunk['filename']} at {self.place.address} is not what it was ({error}); run gan-data "
-                "to mend it"
+                f"data.stream: {chunk['filename']} at {self.place.address} has changed ({error}); run gan-data to "
+                "repair it"
             ) from error
         return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4").astype(np.int64)
 
@@ -303,7 +303,7 @@ class Shards:
             return torch.from_numpy(pixels.reshape(len(index), *self.shape))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to mend them"
+                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to repair them"
             ) from error
 
     def stored(self) -> Iterator[bytes]:

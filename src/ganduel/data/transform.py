@@ -48,7 +48,7 @@ class Recipe:
         if self.crop and self.width:
             side = round(side * image.width / self.width)
         if side > min(image.size):
-            raise ValueError(f"{image.width}x{image.height} pixels are less than the crop of {side}")
+            raise ValueError(f"{image.width}x{image.height} pixels are smaller than the crop of {side}")
         return side
 
     def apply(self, image: Image.Image) -> Image.Image:
@@ -82,7 +82,7 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     Raises ValueError for floating-point pixels.
     """
     if image.mode == "F":
-        raise ValueError("floating-point pixels, which say nothing of black and white")
+        raise ValueError("floating-point pixels, whose range is unknown")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow has several such modes
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

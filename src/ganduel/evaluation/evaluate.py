@@ -99,7 +99,8 @@ def check_walks(comparisons: list[Comparison], which: list[str]) -> None:
     """Raise UserError if "ppl" is wanted and a generator has no intermediate latent space w."""
     if "ppl" in which and any(comparison.walk is None for comparison in comparisons):
         raise UserError(
-            "metric.which: ppl is of walks through w and needs a model with a mapping network: stylegan2_ada, or dcgan "
+            "metric.which: ppl measures paths in the latent space w and needs a model with a mapping network: "
+            "stylegan2_ada, or dcgan "
             "with model.generator.mapping; leave it out"
         )
 
@@ -135,7 +136,7 @@ def _equal(row: dict[str, Any], name: str) -> str:
     """The number of images that density and coverage use, if that is not all of them."""
     counts = row[f"generated{name}"], row[f"real{name}"]
     unequal = f"coverage{name}" in row and counts[0] != counts[1]
-    return f" (density and coverage of {min(counts):,} of each)" if unequal else ""
+    return f" (density and coverage use {min(counts):,} of each)" if unequal else ""
 
 
 def _values(row: dict[str, Any], name: str = "") -> str:

@@ -150,7 +150,7 @@ def dino_weights(weights: str | None) -> Path:
     """
     path = hub() / "checkpoints" / PUBLISHED["dinov2"].file
     if weights is not None:
-        raise UserError(f"metric.weights={weights}: those of dinov2 are taken from {path} alone; set null")
+        raise UserError(f"metric.weights={weights}: dinov2 always uses {path}; set metric.weights=null")
     if missing := [str(p) for p in (path, hub() / DINO_CODE) if not p.exists()]:
         raise UserError(
             f"metric.features=dinov2 needs {' and '.join(missing)}: once, where there is a network, run "

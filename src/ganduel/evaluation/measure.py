@@ -179,7 +179,7 @@ def reference_of(
         try:
             checkpoint.save(path, {"key": key, **contents[part]})
         except UserError as error:
-            say(f"warning: what is known of the real images is not kept ({str(error).partition(';')[0]})")
+            say(f"warning: the statistics of the real images cannot be cached ({str(error).partition(';')[0]})")
     return new
 
 

@@ -48,7 +48,10 @@ def save(
             if generator.classes:
                 inputs["label"] = torch.arange(3) % generator.classes
         elif truncation != 1 or noise is not None:
-            raise UserError("format.truncation and format.noise are for models with noise, and this one translates")
+            raise UserError(
+                "format.truncation and format.noise need a model that generates from latents; this one "
+                "translates images"
+            )
         else:
             path, network = folder / f"generator_{name}.onnx", generator
             inputs = {"images": torch.rand(3, sampler.channels, sampler.resolution, sampler.resolution) * 2 - 1}
@@ -58,9 +61,11 @@ def save(
         difference = float((run(path, inputs) - ours).abs().max())
         if not difference <= NEAR:
             path.unlink()
-            raise UserError(f"format=onnx: the images of {path.name} are {difference:.2g} from ours, and not {NEAR}")
+            raise UserError(
+                f"format=onnx: the images of {path.name} differ from PyTorch's by {difference:.2g}; the limit is {NEAR}"
+            )
         files.append(path)
-        about.append(f"`{path.name}` was tried: its images are at most {difference:.0e} from PyTorch's.")
+        about.append(f"`{path.name}` was tested: its images differ from PyTorch's by at most {difference:.0e}.")
     sides = "" if "latent" in inputs else f" H and W are multiples of {network.multiple}, from {network.least} on."
     use = USE.format(
         name=files[0].name,

@@ -42,7 +42,7 @@ ALARMS = {
     "overfitting": Alarm(
         "r_v",
         operator.gt,
-        "D knows its training images by heart: held-out ones are {value:.0%} of the way to fakes",
+        "D overfits: its logits on validation images are {value:.0%} of the way to those on fakes",
         "augment=[ada] or augment=[diffaugment], data.mirror=true, more images, or a smaller D",
         passing=True,
     ),
@@ -62,7 +62,7 @@ ALARMS = {
     "vanishing": Alarm(
         "gradient",
         operator.lt,
-        "gradients are {value:.1g} of the weights, so nothing is learnt",
+        "gradients are only {value:.1g} of the weights, so the network hardly learns",
         "loss=nonsaturating, hinge or wasserstein, or a lower optimizer.D.lr",
     ),
     "ada": Alarm(

@@ -76,5 +76,6 @@ def _listed_labels(tree: Tree, name: str, names: Sequence[str]) -> tuple[np.ndar
         return labels.astype(kind), []
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"data.root: {tree.path / name} does not label all images ({error!r}); mend it, or delete it to go without"
+            f"data.root: {tree.path / name} does not label all images ({error!r}); repair it, or delete it to "
+            "use no labels"
         ) from error

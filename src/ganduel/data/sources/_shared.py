@@ -107,7 +107,7 @@ def originals(
 ) -> Originals:
     """Originals from the files of a tree; `parts` maps each official part to its file names."""
     if not isinstance(tree, Folder):
-        say(f"reading {tree.path}; what may lie unpacked beside it is not looked at")
+        say(f"reading {tree.path}; unpacked files beside it are ignored")
     names = [name for part in parts.values() for name in part]
     splits = {part: len(found) for part, found in parts.items()}
     return Originals(names, lambda i: tree.read(names[i]), splits, expected, labels, label_names)
