@@ -50,7 +50,7 @@ class Percentile(Draws):
 
 def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest difference from the reference at each of its keys."""
-    node, differences = compose("train", ["augment=[ada]"])["augment"]["ada"], {}
+    node, differences = compose("train", ["augment=[ada]"]).augment["ada"], {}
     for key in npz:
         kind, _, rest = key.partition("/")
         if kind in ("aug", "aug_gray"):

@@ -10,7 +10,6 @@ So these are estimates: nothing of it was measured on a T4 by this project. Metr
 
 import argparse
 import math
-from typing import Any
 
 import torch
 import yaml
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir, parse
+from ganduel.config.schema import Train
 from ganduel.game import Generator
 from ganduel.models import winograd  # noqa: F401 - before tensors are fakes, which its constants must not be
 from ganduel.pace import Clock, Duration
@@ -39,11 +39,11 @@ IMAGES = {  # that are trained on, or of the larger domain
 }
 
 
-def costs(settings: dict[str, Any]) -> tuple[float, float]:
+def costs(settings: Train) -> tuple[float, float]:
     """Multiplications for one image of a pass forward through G and through D."""
     with FakeTensorMode(), torch.no_grad():
-        game = build.game(settings["model"], {}, [])
-        images = torch.empty(2, settings["data"]["channels"], *[settings["data"]["resolution"]] * 2)
+        game = build.game(settings.model, {}, [])
+        images = torch.empty(2, settings.data.channels, *[settings.data.resolution] * 2)
         generator, discriminator = next(iter(game.generators.values())), next(iter(game.discriminators.values()))
         given = torch.empty(2, generator.latent) if isinstance(generator, Generator) else images
         counted = []
@@ -54,22 +54,22 @@ def costs(settings: dict[str, Any]) -> tuple[float, float]:
     return counted[0], counted[1]
 
 
-def seconds(settings: dict[str, Any]) -> float:
+def seconds(settings: Train) -> float:
     """A pass backward costs as much as one forward for inputs, and again for weights; a penalty's gradient of a
     gradient as much as four."""
     g, d = costs(settings)
-    pace, penalties = settings["pace"], settings["regularizer"]
-    if settings["model"]["game"].endswith("CycleGame"):  # two directions; fake, cycle and identity image in each
+    pace, penalties = settings.pace, settings.regularizer
+    if settings.model["game"].endswith("CycleGame"):  # two directions; fake, cycle and identity image in each
         of_g, of_d = 2 * (9 * g + 2 * d), 2 * 6 * d
     else:
         of_g, of_d = 3 * g + 2 * d, g + 6 * d
     of_d += sum(6 * d / r["every"] for r in penalties.values() if r["player"] == "D" and "every" in r)
     of_g += sum(6 * g * r["fn"]["share"] / r["every"] for r in penalties.values() if r["player"] == "G")
-    batch = settings["batch_size"]
+    batch = settings.batch_size
     per_iteration = batch * pace["n_critic"]
-    clock = Clock(per_iteration, pace["n_generator"], IMAGES[settings["data"]["name"]])
-    iterations = math.ceil(clock.images(Duration.parse(settings["duration"], "duration")) / per_iteration)
-    rate = HALF if settings["model"]["name"] == "stylegan2_ada" else RATE
+    clock = Clock(per_iteration, pace["n_generator"], IMAGES[settings.data.name])
+    iterations = math.ceil(clock.images(Duration.parse(settings.duration, "duration")) / per_iteration)
+    rate = HALF if settings.model["name"] == "stylegan2_ada" else RATE
     work = batch * (pace["n_critic"] * of_d + pace["n_generator"] * of_g) / rate
     return iterations * (work + TURN * (pace["n_critic"] + pace["n_generator"]))
 

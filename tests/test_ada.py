@@ -39,7 +39,7 @@ def seed() -> None:
 def ada(*overrides: str, **values: Any) -> ADA:
     arguments = [f"augment.ada.{override}" for override in overrides]
     arguments += [f"augment.ada.{name}={'null' if value is None else value}" for name, value in values.items()]
-    return build.part(compose("train", ["augment=[ada]", *arguments])["augment"]["ada"], "augment.ada", [])
+    return build.part(compose("train", ["augment=[ada]", *arguments]).augment["ada"], "augment.ada", [])
 
 
 def seeds(count: int, start: int = 0) -> torch.Tensor:

@@ -33,7 +33,7 @@ def seed() -> None:
 
 def chain(*names: str) -> Chain:
     composed = compose("train", [f"augment=[{','.join(names)}]"])
-    return Chain(*build.parts(composed["augment"], "augment", []).values())
+    return Chain(*build.parts(composed.augment, "augment", []).values())
 
 
 def seeds(count: int, start: int = 0) -> torch.Tensor:
@@ -131,7 +131,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
 def test_ranges(name, changes, words):
     composed = compose("train", [f"augment=[{name}]", f"augment.{name}.{changes}"])
     with pytest.raises(build.UserError, match=f"augment.{name}.*{words}"):
-        build.parts(composed["augment"], "augment", [])
+        build.parts(composed.augment, "augment", [])
 
 
 # Noise

@@ -36,40 +36,40 @@ def test_all_files_are_accounted_for():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_models(model, channels):
     composed = compose("train", [f"model={model}", f"data.channels={channels}", "data.resolution=32"])
-    game = build.game(composed["model"], composed["augment"], [])
+    game = build.game(composed.model, composed.augment, [])
     assert isinstance(game, Game)
     if isinstance(game.eval(), NoiseGame):
         images = game.sample(game.generators, torch.arange(2))
     else:
         images = game.translator(game.generators, "A2B")(torch.zeros(2, channels, 32, 32))
     assert images.shape == (2, channels, 32, 32)
-    assert composed["name"] == f"{model}-digits"
+    assert composed.name == f"{model}-digits"
 
 
 @pytest.mark.parametrize("loss", options("loss"))
 def test_losses(loss):
     composed = compose("train", [f"loss={loss}"])
-    built = build.part(composed["loss"], "loss", [])
+    built = build.part(composed.loss, "loss", [])
     assert isinstance(built, losses.AdversarialLoss)
 
 
 def test_what_is_typed_wins_over_the_model():
     composed = compose("train", ["model=vanilla", "loss=least_squares"])
-    assert composed["loss"]["_target_"] == "ganduel.losses.least_squares"
-    assert compose("train", ["model=vanilla"])["loss"]["_target_"] == "ganduel.losses.minimax"
+    assert composed.loss["_target_"] == "ganduel.losses.least_squares"
+    assert compose("train", ["model=vanilla"]).loss["_target_"] == "ganduel.losses.minimax"
 
 
 @pytest.mark.parametrize("name", options("regularizer"))
 def test_regularizers(name):
     composed = compose("train", [f"regularizer=[{name}]", f"regularizer.{name}.player=G"])
-    built = build.parts(composed["regularizer"], "regularizer", [])
+    built = build.parts(composed.regularizer, "regularizer", [])
     assert isinstance(built[name], regularizers.Regularizer | regularizers.Projection) and built[name].player == "G"
 
 
 @pytest.mark.parametrize("name", options("augment"))
 def test_augmentations(name):
     composed = compose("train", [f"augment=[{name}]"])
-    (transform,) = build.game(composed["model"], composed["augment"], []).augment["D"].transforms
+    (transform,) = build.game(composed.model, composed.augment, []).augment["D"].transforms
     assert isinstance(transform, Transform)
 
 
@@ -77,7 +77,7 @@ def test_augmentations(name):
 def test_optimizers(name):
     composed = compose("train", [f"optimizer={name}"])
     for player in ("G", "D"):
-        node = composed["optimizer"][player]
+        node = composed.optimizer[player]
         network = torch.nn.Linear(2, 2)
         for penalties in ({}, {"r1": regularizers.Regularizer(regularizers.r1, "D", 1.0, 16)}):
             built = build.optimizer(node, f"optimizer.{player}", [], network, penalties, torch.device("cpu"))
@@ -93,24 +93,24 @@ def test_optimizers(name):
 @pytest.mark.parametrize("name", options("scheduler"))
 def test_schedulers(name):
     composed = compose("train", [f"scheduler={name}"])
-    schedule = build.part(composed["scheduler"], "scheduler", [])
+    schedule = build.part(composed.scheduler, "scheduler", [])
     clock = pace.Clock(images_per_iteration=10, steps_per_iteration=1, images_per_epoch=100)
     assert schedule(clock, 0.1) == pytest.approx(0.1)
-    warmed = compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"])["scheduler"]
+    warmed = compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"]).scheduler
     clock.steps, clock.images_seen = 5, 50
     assert build.part(warmed, "scheduler", [])(clock, 0.1) == pytest.approx(schedule(clock, 0.1) / 2)
 
 
 @pytest.mark.parametrize("name", options("pace"))
 def test_paces(name):
-    assert isinstance(build.part(compose("train", [f"pace={name}"])["pace"], "pace", []), pace.Pace)
+    assert isinstance(build.part(compose("train", [f"pace={name}"]).pace, "pace", []), pace.Pace)
 
 
 @pytest.mark.parametrize("name", options("data"))
 def test_data(name):
     composed = compose("data", [f"data={name}", "data.root=somewhere"])
-    build.check(composed["data"]["source"], "data.source", [])
-    assert composed["data"]["packed"] == ("data/digits/packed" if name == "digits" else "somewhere/packed")
+    build.check(composed.data.source, "data.source", [])
+    assert composed.data.packed == ("data/digits/packed" if name == "digits" else "somewhere/packed")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -366,9 +366,9 @@ def features(compose) -> list[str]:
     from ganduel.data.prepare import prepare
     from ganduel.evaluation.extractors import find_features
 
-    data = compose()["data"]
+    data = compose().data
     digits = open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=torch.device("cpu"))
-    weights = find_features("digits", None, digits, Path(data["packed"])).weights
+    weights = find_features("digits", None, digits, Path(data.packed)).weights
     return ["metric.features=digits", f"metric.weights={weights}"]
 
 

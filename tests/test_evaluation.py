@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def digits(compose) -> ImageSet:
-    data = compose()["data"]
+    data = compose().data
     return open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=CPU)
 
 

@@ -30,7 +30,7 @@ CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
 def game(*overrides: str) -> Any:
     composed = compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
     torch.manual_seed(0)
-    return build.game(composed["model"], {}, []).eval()
+    return build.game(composed.model, {}, []).eval()
 
 
 class EasyDict(dict):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel.config.schema import Data
 from ganduel.data.transform import decode_all
 from ganduel.system.errors import UserError
 from ganduel.system.files import locked, make_folder
@@ -53,13 +54,13 @@ class Place(Protocol):
         """Bytes that can be written."""
 
 
-def place(path: Path, data: dict[str, Any]) -> Place | None:
+def place(path: Path, data: Data) -> Place | None:
     """Where the shards of the packed set with this JSON lie, by the data configuration; None: they are not wanted."""
-    stream = data["stream"]
+    stream = data.stream
     if stream is None:
         return None
     if stream.startswith("s3://"):
-        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data["cache_gb"] * 1e9)
+        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data.cache_gb * 1e9)
     if "://" in stream:
         raise UserError(f"data.stream={stream} is not allowed; it takes a folder or s3://BUCKET/PREFIX")
     return Directory(Path(stream) / path.stem)
