@@ -26,8 +26,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d
 
-from ganduel import randomness, setup
-from ganduel.config import build
+from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn

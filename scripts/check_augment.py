@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel import build
 from ganduel.augment.ada import ADA
 from ganduel.augment.pipeline import Draws
-from ganduel.config import build
 from ganduel.config.compose import compose
 
 NAMES = {  # the reference's -> ours

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from ganduel import checkpoint
-from ganduel.config import build
+from ganduel import build, checkpoint
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
 from ganduel.config.schema import Train, plain

@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ganduel import checkpoint, setup
+from ganduel import build, checkpoint, setup
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose as compose_config
 from ganduel.config.schema import Train
 from ganduel.data.prepare import prepare

@@ -20,10 +20,9 @@ from conftest import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import resampling
 from ganduel.augment.ada import ADA
-from ganduel.config import build
 from ganduel.config.compose import compose
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "stylegan2_ada_res16.npz"

@@ -6,12 +6,11 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_penalty_has_the_right_derivative, largest_difference, state
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import Chain
 from ganduel.augment.affine import Affine, interpolate
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.pace import Clock
 from ganduel.setup import assemble

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from ganduel import losses, pace, regularizers
+from ganduel import build, losses, pace, regularizers
 from ganduel.augment import Transform
-from ganduel.config import build, schema
+from ganduel.config import schema
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
 from ganduel.game import Game, NoiseGame

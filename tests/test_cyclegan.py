@@ -13,9 +13,8 @@ from PIL import Image
 from test_distributed import torchrun
 from torch import nn
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.store import Raw
 from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator

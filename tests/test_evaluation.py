@@ -8,10 +8,9 @@ import pytest
 import torch
 from conftest import rows
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import Chain
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier, paths

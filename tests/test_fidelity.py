@@ -9,8 +9,8 @@ import benchmark_fid
 import pytest
 import torch
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.schema import Data, typed
 from ganduel.data.loading import open_images, to_bytes
 from ganduel.data.prepare import prepare

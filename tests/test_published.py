@@ -17,8 +17,8 @@ from conftest import MODELS, TINY, assert_equal, state
 from test_scripts import SCRIPTS
 from torch import nn
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.importing import stylegan2_ada
 from ganduel.system.errors import UserError

@@ -10,8 +10,8 @@ import yaml
 from conftest import pair, sizes
 from expected_times import jobs, swept
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
 from ganduel.game import Game

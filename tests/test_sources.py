@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
 from ganduel.data import download, sources

@@ -11,8 +11,7 @@ import torch
 from conftest import MODELS, assert_equal, largest_difference
 from test_scripts import script
 
-from ganduel import randomness
-from ganduel.config import build
+from ganduel import build, randomness
 from ganduel.config.compose import compose
 from ganduel.game import Critic, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ganduel import checkpoint, checks, randomness
+from ganduel import build, checkpoint, checks, randomness
 from ganduel.augment import Chain
-from ganduel.config import build
 from ganduel.config.schema import Train
 from ganduel.data import inspection
 from ganduel.data.loading import ImageSet, Pair, open_images, suited

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import open_images

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ganduel import build
 from ganduel.commands.sample import beside
-from ganduel.config import build
 from ganduel.config.schema import Export
 from ganduel.export import card
 from ganduel.sampling.sampler import Sampler

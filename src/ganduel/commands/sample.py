@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.schema import Sample
 from ganduel.sampling.sampler import Sampler, parse_seeds
 from ganduel.system.device import choose

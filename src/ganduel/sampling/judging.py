@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import batches
-from ganduel.config import build
+from ganduel import batches, build
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame

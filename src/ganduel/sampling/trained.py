@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.schema import Data, Where, typed
 from ganduel.data.archives import PACKED
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
