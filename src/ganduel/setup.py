@@ -29,7 +29,7 @@ from ganduel.trainer import Trainer
 NETWORKS = "generators.", "discriminators."
 
 
-class Rules(NamedTuple):
+class Method(NamedTuple):
     """How the networks are trained."""
 
     half_life: Duration
@@ -50,20 +50,20 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     """
     dtype = precision(config.precision, device)
     configure(tf32=config.tf32, cudnn_benchmark=config.cudnn_benchmark)
-    rules = build_rules(config)
-    game = build_game(config, rules, device)
-    micro = checks.micro_batch(config.batch_size, config.micro_batch, game, rules.penalties)
+    method = build_method(config)
+    game = build_game(config, method, device)
+    micro = checks.micro_batch(config.batch_size, config.micro_batch, game, method.penalties)
     move(game, device)
     start(game, config.init_from if fresh else None)
-    optimizers = build_optimizers(config, game, rules.penalties, device)
+    optimizers = build_optimizers(config, game, method.penalties, device)
     images = open_checked(config, game, device)
-    trainer = build_trainer(config, rules, game, images, optimizers, micro, dtype, device)
+    trainer = build_trainer(config, method, game, images, optimizers, micro, dtype, device)
     accelerate(trainer, config)
-    warn(game, rules, config.batch_size)
+    warn(game, method, config.batch_size)
     return trainer, trainer.clock
 
 
-def build_rules(config: Train) -> Rules:
+def build_method(config: Train) -> Method:
     """The parts that say how to train."""
     half_life = Duration.parse(config.ema.half_life, "ema.half_life")
     loss = build.part(config.loss, "loss", config.allow)
@@ -71,17 +71,17 @@ def build_rules(config: Train) -> Rules:
     pace = build.part(config.pace, "pace", config.allow)
     if pace.gate is not None:
         checks.check_gate(pace.gate, loss)
-    return Rules(half_life, loss, regularizers, pace, build.part(config.scheduler, "scheduler", config.allow))
+    return Method(half_life, loss, regularizers, pace, build.part(config.scheduler, "scheduler", config.allow))
 
 
-def build_game(config: Train, rules: Rules, device: torch.device) -> Game:
+def build_game(config: Train, method: Method, device: torch.device) -> Game:
     """The networks, as the seed makes them; over several GPUs, batch normalisation is that of all their images."""
     torch.manual_seed(randomness.key(config.seed, "initialisation"))
     game = build.game(config.model, config.augment, config.allow)
-    checks.check_adaptive(game, rules.loss)
-    checks.check_path_length(game, rules.penalties)
+    checks.check_adaptive(game, method.loss)
+    checks.check_path_length(game, method.penalties)
     if device.type == "cuda" and distributed.world() > 1:
-        checks.check_synchronised(game, rules.penalties)
+        checks.check_synchronised(game, method.penalties)
         game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
     return game
 
@@ -127,7 +127,7 @@ def open_checked(config: Train, game: Game, device: torch.device) -> ImageSet | 
 
 def build_trainer(
     config: Train,
-    rules: Rules,
+    method: Method,
     game: Game,
     images: ImageSet | Pair,
     optimizers: dict[str, torch.optim.Optimizer],
@@ -136,17 +136,17 @@ def build_trainer(
     device: torch.device,
 ) -> Trainer:
     """The trainer, with its clock and its averaged generators."""
-    clock = Clock(config.batch_size * rules.pace.n_critic, rules.pace.n_generator, images.count)
+    clock = Clock(config.batch_size * method.pace.n_critic, method.pace.n_generator, images.count)
     return Trainer(
         game,
-        rules.loss,
-        rules.regularizers,
-        rules.pace,
+        method.loss,
+        method.regularizers,
+        method.pace,
         clock,
         images,
-        EMA(game.generators, clock.images(rules.half_life), config.ema.ramp),
+        EMA(game.generators, clock.images(method.half_life), config.ema.ramp),
         optimizers,
-        rules.schedule,
+        method.schedule,
         seed=config.seed,
         batch_size=config.batch_size,
         micro_batch=micro_batch,
@@ -164,10 +164,10 @@ def accelerate(trainer: Trainer, config: Train) -> None:
         graphs.record_phases(trainer, required=config.cuda_graphs is True)
 
 
-def warn(game: Game, rules: Rules, batch_size: int) -> None:
+def warn(game: Game, method: Method, batch_size: int) -> None:
     """Say, once for all processes, what can be done but is hardly meant."""
     if distributed.is_main():
-        for warning in checks.doubts(game, rules.loss, rules.penalties, batch_size):
+        for warning in checks.doubts(game, method.loss, method.penalties, batch_size):
             say(f"warning: {warning}")
 
 
