@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
+from ganduel.config.schema import Data
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.packing import FORMAT
 from ganduel.data.prepare import origin, prepare
@@ -40,10 +41,10 @@ SHAPE = (3, 64, 64)  # of the simulated set
 CPU = torch.device("cpu")
 
 
-def settings(root: Path, packed: Path, resolution: int) -> dict:
+def settings(root: Path, packed: Path, resolution: int) -> Data:
     """The data configuration of a folder."""
     typed = [f"data.root={root}", f"data.packed={packed}", f"data.resolution={resolution}", "data.max_rejected=1"]
-    return compose("data", ["data=folder", *map(quote, typed)])["data"]
+    return compose("data", ["data=folder", *map(quote, typed)]).data
 
 
 def rate(draw: Iterator[int], seconds: float) -> float:
@@ -121,8 +122,8 @@ def sparse(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "originals"  # does not exist, like originals that were deleted after packing
         typed = ["data=folder", f"data.root={root}", f"data.packed={folder}", "data.validation=0.01"]
-        data = compose("train", typed)["data"]
-        path, recipe = Path(folder) / "folder-sparse.json", Recipe(64, 3, None, data["resize"])
+        data = compose("train", typed).data
+        path, recipe = Path(folder) / "folder-sparse.json", Recipe(64, 3, None, data.resize)
         writer = FileWriter(path, count, SHAPE, compressed=False)
         with writer.opened(0) as file:
             file.truncate(writer.start + count * math.prod(SHAPE))

@@ -28,8 +28,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d
 
-from ganduel import randomness, setup
-from ganduel.config import build
+from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn
@@ -79,16 +78,16 @@ def noise(folder: Path, size: int, count: int) -> None:
 def assemble(overrides: list[str], folder: Path) -> Trainer:
     """The trainer of a configuration, on images of noise."""
     composed = compose("train", ["data=folder", "data.root=.", *overrides])
-    domains = build.locate(composed["model"]["game"], "model.game", composed["allow"]).domains  # type: ignore[attr-defined]
-    data = composed["data"]
-    root = folder / f"{data['resolution']}"
+    domains = build.locate(composed.model["game"], "model.game", composed.allow).domains  # type: ignore[attr-defined]
+    data = composed.data
+    root = folder / f"{data.resolution}"
     if not root.exists():
-        noise(root, data["resolution"], max(IMAGES, composed["batch_size"]))
+        noise(root, data.resolution, max(IMAGES, composed.batch_size))
     kind = "folder" if domains == ("real",) else "folder_pair"
     own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
     own.append("data.on_device=true")  # because the packed files are deleted before the first step
     torch.manual_seed(0)
-    device = choose(composed["device"])
+    device = choose(composed.device)
     return setup.assemble(compose("train", [*own, *overrides]), device)[0]
 
 

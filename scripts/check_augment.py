@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel import build
 from ganduel.augment.ada import ADA
 from ganduel.augment.pipeline import Draws
-from ganduel.config import build
 from ganduel.config.compose import compose
 
 NAMES = {  # name of the reference -> our group and transform
@@ -51,7 +51,7 @@ class Percentile(Draws):
 
 def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest absolute difference from the reference for each of its keys."""
-    node, differences = compose("train", ["augment=[ada]"])["augment"]["ada"], {}
+    node, differences = compose("train", ["augment=[ada]"]).augment["ada"], {}
     for key in npz:
         kind, _, rest = key.partition("/")
         if kind in ("aug", "aug_gray"):

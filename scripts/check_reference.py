@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.game import Duel
 from ganduel.importing import stylegan2_ada
@@ -29,7 +29,7 @@ def networks(reference: Numbers) -> tuple:
     )
     found = stylegan2_ada.settings(generator, discriminator)
     composed = compose("train", ["model=stylegan2_ada", *(f"{key}={value}" for key, value in found.items())])
-    game = build.game(composed["model"], {}, []).eval()
+    game = build.game(composed.model, {}, []).eval()
     game.generators["G"].load_state_dict(stylegan2_ada.ours(generator))
     game.discriminators["D"].load_state_dict(stylegan2_ada.ours(discriminator))
     return game.generators["G"], game.discriminators["D"]
@@ -57,7 +57,7 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     yield "out/pl_lengths", lengths
     yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
 
-    loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"])["loss"], "loss", [])
+    loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"]).loss, "loss", [])
     value = loss.generator(discriminator(generator.synthesis(style)), None)
     yield "out/loss_g", value
     yield from gradients("g", value, generator, reference)

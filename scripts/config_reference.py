@@ -15,6 +15,9 @@ from ganduel.config import schema
 from ganduel.config.keys import config_dir
 
 TOP = config_dir()
+LIMITS = {
+    key: rules["limits"] for one in schema.SCHEMAS.values() for key, rules in schema.rules_of(one) if "limits" in rules
+}
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*?))??(?: +# (?P<comment>.*))?")
 
 
@@ -95,8 +98,8 @@ def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def allowed(key: str) -> str:
     """The allowed range of a key from `schema`; "" if it has none."""
-    if key in schema.RANGES:
-        low, high = schema.RANGES[key]
+    if key in LIMITS:
+        low, high = LIMITS[key]
         return f" ({low} or more)" if high is None else f" ({low} to {high})"
     return ""
 

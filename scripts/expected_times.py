@@ -11,7 +11,6 @@ time.
 
 import argparse
 import math
-from typing import Any
 
 import torch
 import yaml
@@ -19,9 +18,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir, parse
+from ganduel.config.schema import Train
 from ganduel.game import Generator
 from ganduel.models import winograd  # noqa: F401 - here, because its constants must not become fake tensors
 from ganduel.pace import Clock, Duration
@@ -40,11 +40,11 @@ IMAGES = {  # number of training images, or of those of the larger domain
 }
 
 
-def costs(settings: dict[str, Any]) -> tuple[float, float]:
+def costs(settings: Train) -> tuple[float, float]:
     """Multiplications per image of a forward pass through the generator, and through the discriminator."""
     with FakeTensorMode(), torch.no_grad():
-        game = build.game(settings["model"], {}, [])
-        images = torch.empty(2, settings["data"]["channels"], *[settings["data"]["resolution"]] * 2)
+        game = build.game(settings.model, {}, [])
+        images = torch.empty(2, settings.data.channels, *[settings.data.resolution] * 2)
         generator, discriminator = next(iter(game.generators.values())), next(iter(game.discriminators.values()))
         given = torch.empty(2, generator.latent) if isinstance(generator, Generator) else images
         counted = []
@@ -55,25 +55,25 @@ def costs(settings: dict[str, Any]) -> tuple[float, float]:
     return counted[0], counted[1]
 
 
-def seconds(settings: dict[str, Any]) -> float:
+def seconds(settings: Train) -> float:
     """The estimated time of one run.
 
     A backward pass costs as much as a forward pass for the inputs, and as much again for the weights. The gradient of a
     gradient in a penalty costs as much as four forward passes.
     """
     g, d = costs(settings)
-    pace, penalties = settings["pace"], settings["regularizer"]
-    if settings["model"]["game"].endswith("CycleGame"):  # two directions, each with a fake, a cycle, an identity image
+    pace, penalties = settings.pace, settings.regularizer
+    if settings.model["game"].endswith("CycleGame"):  # two directions, each with a fake, a cycle, an identity image
         of_g, of_d = 2 * (9 * g + 2 * d), 2 * 6 * d
     else:
         of_g, of_d = 3 * g + 2 * d, g + 6 * d
     of_d += sum(6 * d / r["every"] for r in penalties.values() if r["player"] == "D" and "every" in r)
     of_g += sum(6 * g * r["fn"]["share"] / r["every"] for r in penalties.values() if r["player"] == "G")
-    batch = settings["batch_size"]
+    batch = settings.batch_size
     per_iteration = batch * pace["n_critic"]
-    clock = Clock(per_iteration, pace["n_generator"], IMAGES[settings["data"]["name"]])
-    iterations = math.ceil(clock.images(Duration.parse(settings["duration"], "duration")) / per_iteration)
-    rate = HALF if settings["model"]["name"] == "stylegan2_ada" else RATE
+    clock = Clock(per_iteration, pace["n_generator"], IMAGES[settings.data.name])
+    iterations = math.ceil(clock.images(Duration.parse(settings.duration, "duration")) / per_iteration)
+    rate = HALF if settings.model["name"] == "stylegan2_ada" else RATE
     work = batch * (pace["n_critic"] * of_d + pace["n_generator"] * of_g) / rate
     return iterations * (work + TURN * (pace["n_critic"] + pace["n_generator"]))
 

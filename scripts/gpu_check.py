@@ -287,7 +287,7 @@ def flags(overrides: list[str]) -> Callable[[], None]:
     from ganduel.system.device import configure
 
     composed = compose("train", overrides)
-    return lambda: configure(tf32=composed["tf32"], cudnn_benchmark=composed["cudnn_benchmark"])
+    return lambda: configure(tf32=composed.tf32, cudnn_benchmark=composed.cudnn_benchmark)
 
 
 def ratio(

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ganduel import checkpoint
-from ganduel.config import build
+from ganduel import build, checkpoint
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
+from ganduel.config.schema import Train, plain
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation.evaluate import versions
@@ -32,13 +32,13 @@ def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[
     states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
     settings = [f"{key}={value}" for key, value in stylegan2_ada.settings(states["G"], states["D"]).items()]
     composed = compose("train", ["model=stylegan2_ada", "augment=[]", *overrides, *settings])
-    game = build.game(composed["model"], {}, [])
+    game = build.game(composed.model, {}, [])
     game.generators["G"].load_state_dict(stylegan2_ada.ours(states["G_ema"]))
     averaged = {name: value.clone() for name, value in game.generators.state_dict().items()}
     game.generators["G"].load_state_dict(stylegan2_ada.ours(states["G"]))
     game.discriminators["D"].load_state_dict(stylegan2_ada.ours(states["D"]))
     return {
-        "config": {key: value for key, value in composed.items() if key != "allow"},
+        "config": {key: value for key, value in plain(composed).items() if key != "allow"},
         "overrides": overrides,
         "data": images_of(composed) if any(o.startswith("data") for o in overrides) else dict.fromkeys(ABOUT),
         "versions": versions(),
@@ -48,10 +48,10 @@ def content(networks: dict[str, dict[str, Any]], overrides: list[str]) -> tuple[
     }, settings
 
 
-def images_of(composed: dict[str, Any]) -> dict[str, Any]:
+def images_of(composed: Train) -> dict[str, Any]:
     """The facts about its images that a checkpoint stores. The images are packed if necessary."""
-    path = prepare(composed["data"], composed["workers"], build.source(composed["data"], composed["allow"]))
-    images = open_images(path, composed["data"], seed=0, device=torch.device("cpu"))
+    path = prepare(composed.data, composed.workers, build.source(composed.data, composed.allow))
+    images = open_images(path, composed.data, seed=0, device=torch.device("cpu"))
     return {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}}
 
 

@@ -16,9 +16,8 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from ganduel import checkpoint
+from ganduel import build, checkpoint
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, largest_difference
 
-from ganduel import batches, setup
+from ganduel import batches, checks
 from ganduel.commands.train import memory_advice
 from ganduel.game import NoiseGame
 from ganduel.models.stylegan2_discriminator import minibatch_deviation
@@ -161,7 +161,7 @@ def test_parts_that_would_change_a_run_are_refused(trainer, monkeypatch, world, 
 )
 def test_a_batch_that_makes_smaller_groups_is_warned_of(trainer, overrides, warned):
     one = trainer(*overrides, model="stylegan2_ada")
-    doubts = setup.doubts(one.game, one.loss, {}, one.batch_size)
+    doubts = checks.doubts(one.game, one.loss, {}, one.batch_size)
     assert len(doubts) == (warned is not None) and all(warned in doubt for doubt in doubts)
 
 

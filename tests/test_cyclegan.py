@@ -13,9 +13,8 @@ from PIL import Image
 from test_distributed import torchrun
 from torch import nn
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.store import Raw
 from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator
@@ -366,9 +365,9 @@ def features(compose) -> list[str]:
     from ganduel.data.prepare import prepare
     from ganduel.evaluation.extractors import find_features
 
-    data = compose()["data"]
+    data = compose().data
     digits = open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=torch.device("cpu"))
-    weights = find_features("digits", None, digits, Path(data["packed"])).weights
+    weights = find_features("digits", None, digits, Path(data.packed)).weights
     return ["metric.features=digits", f"metric.weights={weights}"]
 
 

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
 from ganduel.commands import cli
+from ganduel.config.schema import Data, typed
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.store import open_store
@@ -174,7 +175,7 @@ def test_shards_of_two_sets_at_one_address(tmp_path: Path, capsys: pytest.Captur
         path = Path(capsys.readouterr().out.strip())
         contents.append((path, about(path)))
     for path, told in contents:
-        store = open_store(path, told, place(path, {"stream": str(stream)}))
+        store = open_store(path, told, place(path, typed(Data, {"stream": str(stream)})))
         assert inspection.intact(store, told["content"])
 
 
@@ -332,7 +333,7 @@ def test_damaged_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ):
         open_images(
             path,
-            {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None},
+            typed(Data, {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None}),
             seed=0,
             device=CPU,
         )

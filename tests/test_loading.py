@@ -10,6 +10,7 @@ from conftest import about
 
 from ganduel import randomness
 from ganduel.augment import Chain, Transform
+from ganduel.config.schema import Data, typed
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.sources import Originals, Source
@@ -55,7 +56,7 @@ def open_set(path: Path, seed: int = 0, mirror: bool = False, augment: Chain | N
         "cache_gb": 1,
         **settings,
     }
-    return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror, augment=augment)
+    return open_images(path, typed(Data, data), seed=seed, device=torch.device("cpu"), mirror=mirror, augment=augment)
 
 
 def numbers(images: torch.Tensor) -> list[int]:

@@ -17,8 +17,8 @@ from conftest import MODELS, TINY, assert_equal, state
 from test_scripts import SCRIPTS
 from torch import nn
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.importing import stylegan2_ada
 from ganduel.system.errors import UserError
@@ -30,7 +30,7 @@ CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
 def game(*overrides: str) -> Any:
     composed = compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
     torch.manual_seed(0)
-    return build.game(composed["model"], {}, []).eval()
+    return build.game(composed.model, {}, []).eval()
 
 
 class EasyDict(dict):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ganduel.commands import cli, report
+from ganduel.config.schema import Report
 from ganduel.report.runs import markdown, read, settings
 
 
@@ -44,7 +45,7 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )
     write_run(Path("sweep/9"), "optimizer.D.lr=0.2 name=a", {"optimizer": {"D": {"lr": 0.2}}})
-    return report.main({"runs": ["sweep"], "out": None}, [])["runs"]
+    return report.main(Report(["sweep"], None, False), [])["runs"]
 
 
 def test_the_columns_of_the_report(pair):

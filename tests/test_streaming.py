@@ -22,6 +22,7 @@ from fake_s3 import BUCKET, Store, serve
 from test_distributed import torchrun
 
 from ganduel.commands import cli
+from ganduel.config.schema import Data, typed
 from ganduel.data import packing, streaming
 from ganduel.data.inspection import intact
 from ganduel.data.loading import MIXED, _order, _shards, open_images
@@ -61,10 +62,10 @@ def stream(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{BUCKET}/some/prefix"
 
 
-def settings(stream: str | None, **others: Any) -> dict[str, Any]:
+def settings(stream: str | None, **others: Any) -> Data:
     """A data configuration as loading reads it."""
     defaults = {"resolution": 8, "limit": None, "validation": 0, "on_device": False, "stream": stream, "cache_gb": 1}
-    return {**defaults, **others}
+    return typed(Data, {**defaults, **others})
 
 
 def source(stop: int | None = None, count: int = COUNT) -> Source:

@@ -11,8 +11,7 @@ import torch
 from conftest import MODELS, assert_equal, largest_difference
 from test_scripts import script
 
-from ganduel import randomness
-from ganduel.config import build
+from ganduel import build, randomness
 from ganduel.config.compose import compose
 from ganduel.game import Critic, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision
@@ -32,7 +31,7 @@ PLAIN = ("augment=[]", "optimizer=sgd")
 def game(*overrides: str) -> NoiseGame:
     composed = compose("train", [*SMALL, *overrides])
     torch.manual_seed(0)
-    made = build.game(composed["model"], {}, [])
+    made = build.game(composed.model, {}, [])
     assert isinstance(made, NoiseGame)
     return made
 
@@ -62,7 +61,7 @@ REPORTED = {
 @needs_reference
 def test_every_layer_has_the_published_sizes():
     composed = compose("train", ["model=stylegan2_ada", "data.resolution=64", "data.channels=3"])
-    made = build.game(composed["model"], {}, [])
+    made = build.game(composed.model, {}, [])
     for player, network in (("G", made.generators["G"]), ("D", made.discriminators["D"])):
         published = json.loads((REFERENCE / f"stylegan2_ada_64_{player}_shapes.json").read_text())
         tensors = [t | {"name": t["name"].replace("synthesis.", "blocks.")} for t in published["state_dict"]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
-from ganduel import randomness, setup
+from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
 from ganduel.game import Critic, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
@@ -519,9 +519,9 @@ def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, war
 def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
     one = trainer(f"loss={loss}")
     one.game.discriminators["D"].output = "linear"
-    assert setup.doubts(one.game, one.loss, {}, 8) == []
+    assert checks.doubts(one.game, one.loss, {}, 8) == []
     one.game.discriminators["D"].output = "sigmoid"
-    doubts = setup.doubts(one.game, one.loss, {}, 8)
+    doubts = checks.doubts(one.game, one.loss, {}, 8)
     assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
 
 
@@ -639,10 +639,10 @@ def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
 
 def test_a_loss_without_accuracy_cannot_adapt(trainer, monkeypatch):
     one = trainer("loss=wasserstein")
-    setup.check_adaptive(one.game, one.loss)
+    checks.check_adaptive(one.game, one.loss)
     one.game.chains[""].transforms.append(Adapting())
     with pytest.raises(UserError, match=r"^augment=\[adapting\] adapts to how often D is right, and this loss only"):
-        setup.check_adaptive(one.game, one.loss)
+        checks.check_adaptive(one.game, one.loss)
 
 
 def test_shared_fakes_are_made_once(trainer):
@@ -732,7 +732,7 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     assert game.sample(game.generators, seeds[:4]).shape == (4, 1, 8, 8)
     game.classes = 9
     with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set as many"):
-        setup.check_labels(game, one.images)
+        checks.check_labels(game, one.images)
     one.images.labels = None
     with pytest.raises(UserError, match=r"^model\.classes=9: the images of data=digits have no labels; set 0"):
-        setup.check_labels(game, one.images)
+        checks.check_labels(game, one.images)

@@ -102,12 +102,12 @@ def command(name: str, arguments: list[str]) -> int:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
 
 
-def perform(name: str, settings: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     """Do what a command does with a composed configuration, and print its result line."""
     module, line = COMMANDS[name]
     result = importlib.import_module(module).main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(result) if settings["json"] else line(result))
+        print(json.dumps(result) if settings.json else line(result))
     return result
 
 

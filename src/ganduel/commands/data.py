@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.config import build
+from ganduel import build
+from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
@@ -22,14 +23,14 @@ PREVIEW = 64  # images, spread over the whole set
 THUMBNAIL = 128  # pixels a side of the largest of them
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     """Returns the doctor's report with the paths of the packed set and its preview."""
-    data = config["data"]
+    data = config.data
     new: list[dict[str, Any]] = []
-    path = prepare(data, config["workers"], build.source(data, config["allow"]), tell=new.append)
+    path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
     about = json.loads(path.read_text())
     if not new and not intact(path, about, data):
-        if data["root"] is None or abandoned(data["root"]):
+        if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
         say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
@@ -52,7 +53,7 @@ def thumbnail(images: Tensor) -> Tensor:
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
-def intact(path: Path, about: dict[str, Any], data: dict[str, Any]) -> bool:
+def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
     """Whether a packed set can be opened and holds what was written."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ganduel.commands.sample import beside
+from ganduel.config.schema import Fid
 from ganduel.evaluation.evaluate import describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.evaluation.folders import Folder
@@ -20,48 +21,49 @@ from ganduel.system.device import choose
 from ganduel.system.errors import UserError
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
     """Returns the values with their provenance."""
-    if (config["ckpt"] is None) == (config["folders"] is None):
+    if (config.ckpt is None) == (config.folders is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
-    counts(config["metric"]["samples"])
-    device = choose(config["device"])
+    counts(config.metric.samples)
+    device = choose(config.device)
     distributed.start(device)
     try:
         with distributed.together():
-            return (of_folders if config["ckpt"] is None else of_checkpoint)(config, device)
+            return (of_folders if config.ckpt is None else of_checkpoint)(config, device)
     finally:
         distributed.stop()
 
 
-def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
     """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
-    sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
-    trained, settings = sampler.config, config["metric"]
-    images, cache = distributed.in_turn(lambda: trained_on(sampler, config["data"], config["workers"], config["allow"]))
-    kind = settings["features"] or trained["metric"]["features"]
-    weights = settings["weights"] or trained["metric"]["weights"]
+    assert config.ckpt is not None
+    sampler = Sampler(config.ckpt, ema=config.ema, device=str(device), allow=config.allow)
+    trained, settings = sampler.config, config.metric
+    images, cache = distributed.in_turn(lambda: trained_on(sampler, config.data, config.workers, config.allow))
+    kind = settings.features or trained["metric"]["features"]
+    weights = settings.weights or trained["metric"]["weights"]
     features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
-    sizes = counts(settings["samples"])
+    sizes = counts(settings.samples)
     found = []
     for size in sizes:
         repeats = [
             evaluate(
                 comparisons,
                 features,
-                which=settings["which"],
+                which=settings.which,
                 samples=size,
-                seed=config["seed"] + repeat,
-                batch=config["batch"],
+                seed=config.seed + repeat,
+                batch=config.batch,
                 cache=cache,
-                ema=config["ema"],
+                ema=config.ema,
             )
-            for repeat in range(config["repeats"])
+            for repeat in range(config.repeats)
         ]
         row = {**repeats[0], **spread(repeats)}
         row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
-        row |= {"images": sampler.content["images_seen"], "repeats": config["repeats"], "time": time.strftime("%FT%T")}
+        row |= {"images": sampler.content["images_seen"], "repeats": config.repeats, "time": time.strftime("%FT%T")}
         found.append(row)
     if distributed.is_main() and (log := beside(sampler.path) / "metrics.jsonl").exists():
         with open(log, "a", encoding="utf-8") as file:
@@ -107,27 +109,28 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
 
 
-def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
     """Compare two folders of images, real first."""
-    if len(config["folders"]) != 2:
-        raise UserError(f"folders={config['folders']} is not allowed; it takes two, as in folders=[real,fake]")
-    real, fake = (Folder(path) for path in config["folders"])
-    settings = config["metric"]
-    if "ppl" in settings["which"]:
+    assert config.folders is not None
+    if len(config.folders) != 2:
+        raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=[real,fake]")
+    real, fake = (Folder(path) for path in config.folders)
+    settings = config.metric
+    if "ppl" in settings.which:
         raise UserError(
             "metric.which: ppl measures paths in the latent space w, which folders of images do not have; leave it out"
         )
-    kind = settings["features"] or "inception"
-    features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
+    kind = settings.features or "inception"
+    features = distributed.in_turn(lambda: find_features(kind, settings.weights, None, Path()))
     values = measure(
         fake.images,
         real.images,
         features,
-        settings["which"],
+        settings.which,
         reference=None,
         cache=None,
         device=device,
-        batch=config["batch"],
+        batch=config.batch,
     )
     row = {
         **values,
@@ -135,9 +138,9 @@ def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
         "real": real.images.count,
         "features": features.identity,
         "note": features.note,
-        "data": f"{config['folders'][0]} {real.identity}",
-        "ema": config["ema"],
-        "seed": config["seed"],
+        "data": f"{config.folders[0]} {real.identity}",
+        "ema": config.ema,
+        "seed": config.seed,
         "versions": versions(),
     }
     return {**row, "text": describe(row)}

@@ -3,20 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
+from ganduel import build
+from ganduel.config.schema import Sample
 from ganduel.sampling.sampler import Sampler, parse_seeds
 from ganduel.system.device import choose
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def main(config: Sample, overrides: list[str]) -> dict[str, Any]:
     """Make what `mode` says; returns where it lies."""
-    device = choose(config["device"])
-    seeds = list(range(config["count"])) if config["count"] else parse_seeds(config["seeds"])
-    mode = build.part(config["mode"], "mode", config["allow"])
-    how = {key: config[key] for key in ("ema", "allow", "truncation", "cutoff", "noise", "label")}
-    sampler = Sampler(config["ckpt"], device=str(device), **how)
-    out = Path(config["out"]) if config["out"] else beside(sampler.path) / config["mode"]["_target_"].rpartition(".")[2]
-    return {"out": str(mode(sampler, seeds, out, config["batch"]))}
+    device = choose(config.device)
+    seeds = list(range(config.count)) if config.count else parse_seeds(config.seeds)
+    mode = build.part(config.mode, "mode", config.allow)
+    how = {key: getattr(config, key) for key in ("ema", "allow", "truncation", "cutoff", "noise", "label")}
+    sampler = Sampler(config.ckpt, device=str(device), **how)
+    out = Path(config.out) if config.out else beside(sampler.path) / config.mode["_target_"].rpartition(".")[2]
+    return {"out": str(mode(sampler, seeds, out, config.batch))}
 
 
 def beside(path: Path) -> Path:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ganduel import batches
-from ganduel.config.schema import METRICS
+from ganduel.checks import has_batch_norm
+from ganduel.config.schema import METRICS, Train, plain
 from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
 from ganduel.runs.recorder import Recorder
-from ganduel.setup import assemble, has_batch_norm
+from ganduel.setup import assemble
 from ganduel.speed.forecast import forecast, largest_micro_batch
 from ganduel.speed.graphs import Recorded
 from ganduel.system import distributed
@@ -26,16 +27,16 @@ from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def main(config: Train, overrides: list[str]) -> dict[str, Any]:
     """Train, or go on training, the run that the configuration names. Returns its folder and its results."""
-    device = choose(config["device"])
+    device = choose(config.device)
     distributed.start(device)
     try:
-        run = RunFolder(Path(config["runs_dir"]) / config["name"])
+        run = RunFolder(Path(config.runs_dir) / config.name)
         with ExitStack() as held:
             training = Training(config, overrides, run, device)
             if distributed.is_main():
-                if config["overwrite"] and (aside := run.move_aside()):  # once nothing more can be wrong with the rest
+                if config.overwrite and (aside := run.move_aside()):  # once nothing more can be wrong with the rest
                     say(f"overwrite=true: the run that was there is now {aside}")
                 held.enter_context(run.held())
             distributed.barrier()
@@ -58,12 +59,12 @@ class Task(NamedTuple):
 class Training:
     """One run: the loop, its tasks, its signals, its first and last words."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, device: torch.device):
+    def __init__(self, config: Train, overrides: list[str], run: RunFolder, device: torch.device):
         self.config, self.overrides, self.run = config, overrides, run
-        every = {f"every.{name}": text for name, text in config["every"].items() if text is not None}
-        times = {"duration": config["duration"], **every}
+        every = {f"every.{name}": text for name, text in vars(config.every).items() if text is not None}
+        times = {"duration": config.duration, **every}
         self.durations = {key: Duration.parse(text, key) for key, text in times.items()}
-        self.trainer, self.clock = assemble(config, device, fresh=config["overwrite"] or not run.started())
+        self.trainer, self.clock = assemble(config, device, fresh=config.overwrite or not run.started())
         self.recorder = Recorder(config, overrides, run, self.trainer)
         self.total: int  # iterations, with those before this process
         self.every: dict[str, int]  # iterations from a task to the next time that it is due
@@ -140,9 +141,9 @@ class Training:
     def look_ahead(self) -> str:
         """What the run is going to take; nothing to say about short ones. Settles how many images fit at once."""
         trainer, rest = self.trainer, self.total - self.trainer.iteration
-        if self.config["micro_batch"] == "auto":
+        if self.config.micro_batch == "auto":
             trainer.micro_batch = largest_micro_batch(trainer)
-        if not self.config["forecast"] or rest < WORTH:
+        if not self.config.forecast or rest < WORTH:
             return ""
         return f"forecast   {forecast(trainer).describe(rest)}\n"
 
@@ -150,15 +151,15 @@ class Training:
         """What is about to happen."""
         if not self.recorder.main:
             return
-        trainer, images, metric = self.trainer, self.trainer.images, self.config["metric"]
+        trainer, images, metric = self.trainer, self.trainer.images, self.config.metric
         networks = {**trainer.game.generators, **trainer.game.discriminators}
         sizes = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in networks.items())
         channels, height, width = images.shape
         every = ", ".join(f"{key[6:]} {n * trainer.pace.n_generator:,}" for key, n in self.every.items())
-        fewer = " (on a CPU; 50,000 elsewhere)" if metric["samples"] is None and trainer.device.type == "cpu" else ""
+        fewer = " (on a CPU; 50,000 elsewhere)" if metric.samples is None and trainer.device.type == "cpu" else ""
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
-        measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
+        measured = f"{', '.join(metric.which)} on {counts} images{fewer}" if metric.which else "none"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
         apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""
         parts = f" in parts of {trainer.micro_batch}{apart}" if divided else ""
@@ -187,13 +188,13 @@ class Training:
             **recorder.metric,
             **({"ended": recorder.ended} if recorder.ended else {}),
         }
-        which = self.config["metric"]["which"]
+        which = self.config.metric.which
         if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
             result["best"] = best  # what sweepers go by
         if not recorder.main:
             return result
         values = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
-        recorder.log.hyperparameters({k: v for k, v in leaves(self.config) if v is not None}, recorder.metric)
+        recorder.log.hyperparameters({k: v for k, v in leaves(plain(self.config)) if v is not None}, recorder.metric)
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
@@ -205,7 +206,7 @@ class Training:
             "next, type one of\n"
             f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"
             f"  gan-fid ckpt={folder}\n"
-            f"  tensorboard --logdir {shlex.quote(self.config['runs_dir'])}\n"
+            f"  tensorboard --logdir {shlex.quote(self.config.runs_dir)}\n"
             f'  {self.command("duration")} duration="{2 * recorder.step} steps"'
         )
         return result

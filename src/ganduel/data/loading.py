@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ganduel import randomness
 from ganduel.augment import Chain
+from ganduel.config.schema import Data
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
 from ganduel.data.transform import resize_all
@@ -223,7 +224,7 @@ class Pair:
 
 def open_images(
     path: Path,
-    data: dict[str, Any],
+    data: Data,
     *,
     seed: int,
     device: torch.device,
@@ -237,7 +238,7 @@ def open_images(
     """
     about: dict[str, Any] = json.loads(path.read_text())
     store = open_store(path, about, place(path, data))
-    if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
+    if data.on_device is True or (data.on_device == "auto" and _fits(store, device)):
         store = resident(store, device)
     labels = _labels(labels_path(path), about)
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
@@ -245,9 +246,9 @@ def open_images(
     sides = []
     for domain in ("A", "B") if "trainA" in parts else ("",):
         train, *rest = [part for name, part in parts.items() if name.endswith(domain)]
-        train, validation = _split(train, rest[0] if rest else train[:0], data["validation"])
-        if data["limit"] is not None:
-            train = train[_order("limit", 0, len(train))[: data["limit"]]]
+        train, validation = _split(train, rest[0] if rest else train[:0], data.validation)
+        if data.limit is not None:
+            train = train[_order("limit", 0, len(train))[: data.limit]]
         sides.append(
             ImageSet(
                 store,
@@ -255,7 +256,7 @@ def open_images(
                 train,
                 validation,
                 labels=labels,
-                resolution=data["resolution"],
+                resolution=data.resolution,
                 seed=f"{seed}{domain}" if domain else seed,
                 mirror=mirror,
                 augment=augment or Chain(),

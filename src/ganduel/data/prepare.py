@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ganduel.config.schema import Data
 from ganduel.data.archives import ARCHIVES, PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
 from ganduel.data.sources import Source
@@ -16,7 +17,7 @@ from ganduel.system.terminal import say
 
 
 def prepare(
-    data: dict[str, Any],
+    data: Data,
     workers: int | None,
     source: Callable[[], Source],
     tell: Callable[[dict[str, Any]], None] = lambda about: None,
@@ -28,38 +29,38 @@ def prepare(
     With `data.root=null`, a packed copy from any originals is used. Raises UserError.
     """
     folder = packed_folder(data)
-    side = data["resolution"] + round(data["resolution"] * data["margin"])
-    recipe = Recipe(side, data["channels"], data["crop"], data["resize"])
-    alone = data["root"] is None or abandoned(data["root"])
+    side = data.resolution + round(data.resolution * data.margin)
+    recipe = Recipe(side, data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
+    alone = data.root is None or abandoned(data.root)
     if alone and (path := newest(folder, data, recipe)):
-        if data["root"] is not None:
-            say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
+        if data.root is not None:
+            say(f"data.root={data.root} holds no originals any more: using {path} as it is")
         return path
     found = source()
     recipe = replace(recipe, width=found.width)
     recorded = {"format": FORMAT, "stamp": found.stamp, **origin(data), **asdict(recipe)}
-    path = packed_path(folder, data["name"], recorded)
+    path = packed_path(folder, data.name, recorded)
     if not complete(path, place(path, data)):
         pack(
             found,
             recipe,
             path,
-            {"name": data["name"], "root": data["root"], "recipe": recorded},
+            {"name": data.name, "root": data.root, "recipe": recorded},
             workers=workers or cores(),
-            max_rejected=data["max_rejected"],
-            raw_limit_gb=data["raw_limit_gb"],
+            max_rejected=data.max_rejected,
+            raw_limit_gb=data.raw_limit_gb,
             place=place(path, data),
         )
         tell(json.loads(path.read_text()))
     return path
 
 
-def packed_folder(data: dict[str, Any]) -> Path:
+def packed_folder(data: Data) -> Path:
     """The folder of the packed copies. Raises UserError if it lies among the originals."""
-    folder = Path(data["packed"])
-    if data["root"] is None:
+    folder = Path(data.packed)
+    if data.root is None:
         return folder
-    root = Path(data["root"])
+    root = Path(data.root)
     archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # may be deleted already
     if archive and folder == root / PACKED:
         return root.parent / PACKED
@@ -81,28 +82,28 @@ def abandoned(root: str | None) -> bool:
     return top.is_dir() and all(path.name == PACKED or path.name.startswith(".") for path in top.iterdir())
 
 
-def origin(data: dict[str, Any]) -> dict[str, Any]:
+def origin(data: Data) -> dict[str, Any]:
     """What a packed copy depends on besides the files and the recipe: the source's settings, and shards or not."""
-    source = {key: value for key, value in data["source"].items() if key != "root"}
-    return {"source": source, "sharded": data["stream"] is not None}
+    source = {key: value for key, value in data.source.items() if key != "root"}
+    return {"source": source, "sharded": data.stream is not None}
 
 
-def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
+def newest(folder: Path, data: Data, recipe: Recipe) -> Path | None:
     """The JSON of the newest complete packed copy with this name, recipe and root, or None if there is no copy.
 
     `data.root=null` accepts any root. Raises UserError if there are copies but none is complete.
     """
     wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
     del wanted["width"]  # only the source knows it, and there may be no source
-    paths = sorted(folder.glob(f"{data['name']}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    paths = [path for path in paths if _describes(path, data["name"], data["root"], wanted)]
+    paths = sorted(folder.glob(f"{data.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in paths if _describes(path, data.name, data.root, wanted)]
     for path in paths:
         if complete(path, place(path, data)):
             return path
     if paths:
-        where = f"data.stream={data['stream']}" if data["stream"] else f"data.packed={folder}"
+        where = f"data.stream={data.stream}" if data.stream else f"data.packed={folder}"
         raise UserError(
-            f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data['root']} holds "
+            f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data.root} holds "
             "no originals to pack it from; set data.root to the originals, or data.packed or data.stream to the "
             "packed copy"
         )

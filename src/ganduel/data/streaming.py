@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel.config.schema import Data
 from ganduel.data.transform import decode_all
 from ganduel.system.errors import UserError
 from ganduel.system.files import locked, make_folder
@@ -53,16 +54,16 @@ class Place(Protocol):
         """Free bytes; infinite for S3."""
 
 
-def place(path: Path, data: dict[str, Any]) -> Place | None:
+def place(path: Path, data: Data) -> Place | None:
     """The place for the shards of the packed set whose JSON is at `path`; None if the configuration wants no shards.
 
     Raises UserError if `data.stream` is neither a folder nor an S3 address.
     """
-    stream = data["stream"]
+    stream = data.stream
     if stream is None:
         return None
     if stream.startswith("s3://"):
-        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data["cache_gb"] * 1e9)
+        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data.cache_gb * 1e9)
     if "://" in stream:
         raise UserError(f"data.stream={stream} is not allowed; it takes a folder or s3://BUCKET/PREFIX")
     return Directory(Path(stream) / path.stem)

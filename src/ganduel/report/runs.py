@@ -12,29 +12,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel.config.keys import leaves
-from ganduel.config.schema import METRICS
+from ganduel.config.schema import METRICS, Train, marked
 from ganduel.system.errors import UserError
 
 Row = dict[str, Any]
 """Column -> value of one run."""
 
-# Settings that make no other experiment and say nothing to a reader.
-ASIDE = (
-    "accept_changes",
-    "allow",
-    "data.cache_gb",
-    "data.packed",
-    "data.root",
-    "data.source.root",
-    "data.stream",
-    "every",
-    "json",
-    "keep",
-    "name",
-    "overwrite",
-    "runs_dir",
-    "workers",
-)
+ASIDE = marked("aside", Train)  # settings that make no other experiment and say nothing to a reader
 
 
 @dataclass

@@ -11,43 +11,12 @@ from omegaconf import OmegaConf
 
 from ganduel import checkpoint
 from ganduel.config.keys import leaves
+from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
 from ganduel.system.files import kimg, locked, make_folder, sync, write_text
 from ganduel.system.terminal import say
 
-# What may differ between a run and its continuation; the rest would make it another experiment.
-FREE = (
-    "accept_changes",
-    "allow",
-    "compile",
-    "cuda_graphs",
-    "cudnn_benchmark",
-    "data.cache_gb",
-    "data.features",
-    "data.max_rejected",
-    "data.on_device",
-    "data.packed",
-    "data.root",
-    "data.source.root",
-    "data.stream",
-    "device",
-    "duration",
-    "every",
-    "forecast",
-    "health",
-    "json",
-    "keep",
-    "loss_ema",
-    "metric",
-    "micro_batch",
-    "name",
-    "on_alarm",
-    "overwrite",
-    "runs_dir",
-    "tf32",
-    "validation_images",
-    "workers",
-)
+FREE = marked("free", Train)  # what may differ between a run and its continuation
 
 
 class RunFolder:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint
-from ganduel.config.schema import METRICS
+from ganduel.config.schema import METRICS, Train, plain
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
@@ -39,9 +39,10 @@ class Abandoned(Exception):
 class Recorder:
     """The tasks that surround the loop. All processes call them alike; only the first writes."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
+    def __init__(self, config: Train, overrides: list[str], run: RunFolder, trainer: Trainer):
+        self.config = config
         # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
-        self.config = {key: value for key, value in config.items() if key != "allow"}
+        self.stored = {key: value for key, value in plain(config).items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
@@ -52,14 +53,14 @@ class Recorder:
         self.worse = 0  # measurements since the best
         self.measurable = True  # until a measurement fails
         self.measuring = 0.0  # seconds
-        self.health = Health(**config["health"])
+        self.health = Health(**vars(config.health))
         self.ended = ""  # why the run is to end before its time
         self.interrupted: Callable[[], bool] = lambda: False
         self.saved = 0  # the step of the newest checkpoint
-        self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
+        self.samples: int = config.metric.samples or (2000 if trainer.device.type == "cpu" else 50_000)
         self.whole_thousands: bool  # in the names of files that are numbered by images seen
         self.log: Logbook
-        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config["metric"]["which"])
+        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config.metric.which)
 
     def open(self, total: int, apart: int) -> None:
         """Begin to write, in a run of `total` iterations whose numbered files are at least so many `apart`."""
@@ -67,11 +68,11 @@ class Recorder:
         self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or names would repeat
         if trainer.iteration > total:
             raise UserError(
-                f"duration={self.config['duration']} is shorter than the {self.step:,} steps that {self.run.path} has "
+                f"duration={self.config.duration} is shorter than the {self.step:,} steps that {self.run.path} has "
                 "behind it; set a longer one"
             )
         if self.main:
-            self.run.record(self.config, self.overrides)
+            self.run.record(self.stored, self.overrides)
             steps = self.step + (total - trainer.iteration) * trainer.pace.n_generator
             self.log = Logbook(self.run, self.step, trainer.images_seen, steps)
         self.watch = Stopwatch(trainer.iteration, trainer.device)
@@ -92,7 +93,7 @@ class Recorder:
     def validate(self) -> None:
         """Look at the held-out images. Alarms go by what is found until the next time."""
         trainer = self.trainer
-        self.validation, self.validated = trainer.validate(self.config["validation_images"]), trainer.iteration
+        self.validation, self.validated = trainer.validate(self.config.validation_images), trainer.iteration
 
     def write_statistics(self) -> None:
         """Means since the last time, new validation, health, learning rates, speed and memory."""
@@ -116,7 +117,7 @@ class Recorder:
             self.log.numbers(row | ({"alarms": alarms} if alarms else {}), self.metric, status)
             for name, text in alarms.items():
                 self.log.say(f"alarm ({name}) at step {self.step:,}: {text}")
-        if alarms and self.config["on_alarm"] == "stop":
+        if alarms and self.config.on_alarm == "stop":
             self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
 
     def write_reals(self) -> None:
@@ -159,7 +160,7 @@ class Recorder:
         """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
         training goes on."""
         self.check_finite()
-        if self.config["metric"]["which"] and self.measurable:
+        if self.config.metric.which and self.measurable:
             start = time.perf_counter()
             row = self._measured()
             seconds = time.perf_counter() - start
@@ -170,20 +171,18 @@ class Recorder:
 
     def _measured(self) -> dict[str, Any] | None:
         """The values, for the first process, with all that they depend on; None where there are none."""
-        settings, folder = self.config["metric"], Path(self.config["data"]["packed"])
+        settings, folder = self.config.metric, Path(self.config.data.packed)
         distributed.broadcast(self.trainer.ema.generators)  # on CPUs, every process has BatchNorm statistics of its own
         images = self.trainer.images
         try:
             with distributed.together():
                 return evaluate(
                     self.trainer.game.comparisons(self.trainer.ema.generators, images),
-                    distributed.in_turn(
-                        lambda: find_features(settings["features"], settings["weights"], images, folder)
-                    ),
-                    which=settings["which"],
+                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder)),
+                    which=settings.which,
                     samples=self.samples,
                     seed=0,
-                    batch=settings["batch"],
+                    batch=settings.batch,
                     cache=folder,
                     ema=True,
                     proceed=self.proceed,
@@ -192,7 +191,7 @@ class Recorder:
             end = f"step {self.step:,}: a signal ended the measurement"
         except (UserError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            end = f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics"
+            end = f"warning: no {', '.join(settings.which)}: {reason}; training goes on without metrics"
             self.measurable = False
         if self.main:
             self.log.say(end)
@@ -207,7 +206,7 @@ class Recorder:
         values = describe(row) if first else ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
         self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
-        name, sign = METRICS[self.config["metric"]["which"][0]]
+        name, sign = METRICS[self.config.metric.which[0]]
         # Written so that a best that is not a number, or of another metric, gives way.
         if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.worse += 1
@@ -217,7 +216,7 @@ class Recorder:
 
     def lose_patience(self) -> None:
         """End the run once as many measurements as are set have brought nothing better."""
-        patience = self.config["metric"]["patience"]
+        patience = self.config.metric.patience
         if patience is not None and distributed.agree(int(self.worse >= patience)):
             self.end(f"{patience} measurements without a better one: metric.patience={patience}")
 
@@ -238,7 +237,7 @@ class Recorder:
             self.log.flush()
             self.run.save(content)
             self.saved = self.step
-            self.run.save_networks(content, f"{self.kimg}.pt", self.config["keep"])
+            self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
 
     def check_finite(self) -> None:
         """Raise UserError, naming the culprit, once a loss or a weight is not finite."""
@@ -253,7 +252,7 @@ class Recorder:
         """All that a checkpoint holds."""
         images = self.trainer.images
         return {
-            "config": self.config,
+            "config": self.stored,
             "overrides": self.overrides,
             "data": {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}},
             "versions": versions(),
@@ -275,12 +274,12 @@ class Recorder:
             say(f"warning: {warning}; resuming from the checkpoint before it")
         if content is None:
             return False
-        changed = differences(content["config"], self.config)
+        changed = differences(content["config"], self.stored)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
         if content["data"].get("shards") != self.trainer.images.about["shards"]:
             changed.append("data.stream: other shards, in which images come in another order")
-        if changed and not self.config["accept_changes"]:
+        if changed and not self.config.accept_changes:
             raise UserError(
                 f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "
                 "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "

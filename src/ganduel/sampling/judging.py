@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import batches
-from ganduel.config import build
+from ganduel import batches, build
+from ganduel.config.schema import Where, typed
 from ganduel.data.loading import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
@@ -98,7 +98,7 @@ def in_training(game: Game, generators: nn.ModuleDict, batch: Batch, size: int) 
 def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
     """As many training images as seeds against the seeds' images or, where images are translated, against as many
     translations."""
-    images, _ = trained_on(sampler, data, allow=sampler.allow)
+    images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
     if isinstance(sampler.game, NoiseGame):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
 from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
@@ -25,7 +26,7 @@ def neighbours(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: 
     for a `count` out of range, or if the training images are not found.
     """
     samples = sampler.bytes(seeds, batch=batch)
-    images, _ = trained_on(sampler, data, allow=sampler.allow)
+    images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     assert isinstance(images, ImageSet)
     if not 1 <= count <= images.count:
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganduel import checkpoint
+from ganduel import build, checkpoint
 from ganduel.augment.affine import mirrored
-from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, NoiseGame
 from ganduel.system.errors import UserError

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
+from ganduel import build
+from ganduel.config.schema import Data, Where, typed
 from ganduel.data.archives import PACKED
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
@@ -15,7 +16,7 @@ from ganduel.system.errors import UserError
 
 
 def trained_on(
-    sampler: Sampler, where: dict[str, Any], workers: int | None = None, allow: Sequence[str] = ()
+    sampler: Sampler, where: Where, workers: int | None = None, allow: Sequence[str] = ()
 ) -> tuple[ImageSet | Pair, Path]:
     """The training images of a checkpoint, and the folder of their packed copy.
 
@@ -23,8 +24,8 @@ def trained_on(
     opened only where `where` names them. Raises UserError if the images are not found or are not the same.
     """
     trained = sampler.config["data"]
-    data = trained | {"stream": where["stream"]}
-    if trained["stream"] is not None and data["stream"] is None:
+    data = typed(Data, trained | {"stream": where.stream})
+    if trained["stream"] is not None and data.stream is None:
         raise UserError(
             f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; an untrusted checkpoint could "
             "name any place, so name the shards yourself: data.stream=PLACE"
@@ -40,9 +41,7 @@ def trained_on(
     return images, path.parent
 
 
-def packed_set(
-    recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: Sequence[str]
-) -> Path:
+def packed_set(recipe: Any, data: Data, where: Where, workers: int | None, allow: Sequence[str]) -> Path:
     """Path of the JSON of the packed images; `data` is the checkpoint's configuration of its data set.
 
     An unknown checkpoint may name any folder, so nothing is written to a folder of its configuration. Missing packed
@@ -50,15 +49,15 @@ def packed_set(
     """
     if recipe is None:
         raise UserError("ckpt: these networks were imported without a data set; import them again with data=...")
-    folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
-    path = packed_path(folder, data["name"], recipe)
+    folder = Path(where.packed or (Path(where.root) / PACKED if where.root else data.packed))
+    path = packed_path(folder, data.name, recipe)
     if complete(path, place(path, data)):
         return path
-    if where["root"] is None:
+    if where.root is None:
         raise UserError(
             f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
             "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
-    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
-    data = {**data, **moved}
+    source = {**data.source, "root": where.root}
+    data = typed(Data, {**vars(data), **vars(where), "packed": str(folder), "source": source})
     return prepare(data, workers, build.source(data, [*allow]))

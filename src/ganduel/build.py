@@ -20,6 +20,7 @@ from torch import nn
 
 from ganduel import lazy_regularization
 from ganduel.augment import Chain
+from ganduel.config.schema import Data
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 from ganduel.system.device import as_it_lies
@@ -188,9 +189,9 @@ def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
     return part(node, key, allow) if isinstance(node, dict) and "_target_" in node else node
 
 
-def source(data: Config, allow: Sequence[str]) -> Callable[[], Any]:
+def source(data: Data, allow: Sequence[str]) -> Callable[[], Any]:
     """What finds the originals of a data set, once it is called."""
-    return partial(part, data["source"], "data.source", allow)
+    return partial(part, data.source, "data.source", allow)
 
 
 def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
