@@ -109,7 +109,7 @@ def parts(trainer: Trainer) -> list[Part]:
             trainer.draw(turn)
         with torch.no_grad():
             seeds = randomness.seeds(0, first=0, count=trainer.batch_size, device=trainer.device)
-            trainer.game.settle(seeds)
+            trainer.game.after_iteration(seeds)
         trainer.ema.update(trainer.batch_size, 1)
 
     merged: dict[str, Part] = {}  # the same phase in several turns

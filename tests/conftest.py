@@ -35,7 +35,7 @@ MODELS = {
         "model.latent=8",
         "model.generator.width=8",
     ),
-    "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.replay=10", *PAIR),
+    "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.pool_size=10", *PAIR),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")

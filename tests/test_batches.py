@@ -36,7 +36,7 @@ class Comparing(torch.nn.Module):
 
     def __init__(self, together):
         super().__init__()
-        self.together = together
+        self.group_size = together
 
 
 @pytest.mark.parametrize("together", [2, 3, 4, 6])

@@ -17,7 +17,7 @@ from ganduel import build, randomness
 from ganduel.commands import cli
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.store import Raw
-from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator
+from ganduel.models.cyclegan import ImagePool, InstanceNorm, PatchDiscriminator, ResNetGenerator, UNetGenerator
 
 PAPER = {"image_channels": 3, "channels": 64, "norm": "instance", "dropout": 0.0}
 RESNET = {**PAPER, "blocks": 9, "neck": 0, "padding": "reflect"}
@@ -143,7 +143,7 @@ VARIANTS = {
     "report": (
         (
             "loss.discriminator=5",
-            "model.replay=0",
+            "model.pool_size=0",
             "model.generator.neck=1",
             "model.generator.padding=zeros",
             "model.discriminator.norm_first=true",
@@ -224,7 +224,7 @@ def test_replay(trainer):
     draws = randomness.uniform(seed, (2,), "replay")
     pool: list[int] = []
     expected = [reference(pool, 50, i, bool(coin < 0.5), int(place * 50)) for i, (coin, place) in enumerate(draws)]
-    one, met = Replay(50, (1, 1, 1)), []
+    one, met = ImagePool(50, (1, 1, 1)), []
     for part in (slice(0, 7), slice(7, 8), slice(8, 100), slice(100, 400)):
         met += one(fakes[part], seed[part]).flatten().tolist()
     assert met == expected and one.images.flatten().tolist() == pool and one.count == 50
@@ -235,7 +235,7 @@ def test_replay(trainer):
 
 def test_older_fakes_meet_d_alone(trainer):
     """In D's turn, once the pool is full; validation and G see new ones."""
-    one = trainer("batch_size=4", "model.replay=4", model="cyclegan")
+    one = trainer("batch_size=4", "model.pool_size=4", model="cyclegan")
     met: list = []
     judge = one.game.discriminators["D_A"]
     judge.register_forward_hook(lambda _, inputs, __: met.append(inputs[0].clone()))
@@ -410,8 +410,8 @@ def test_fid_compares_translations_of_b_with_a(trainer):
     [
         (("data=digits",), "data=digits has one domain, and the model translates"),
         (("data.resolution=16",), "data.resolution=24 or more"),
-        (("model.cycle=-1",), "cycle=-1, identity=5.0 and replay=10 must be 0 or more"),
-        (("model.replay=-1",), "replay=-1"),
+        (("model.cycle=-1",), "cycle=-1, identity=5.0 and pool_size=10 must be 0 or more"),
+        (("model.pool_size=-1",), "pool_size=-1"),
     ],
 )
 def test_bad_settings(arguments, capsys, overrides, message):

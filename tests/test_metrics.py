@@ -234,11 +234,11 @@ def test_a_cache_that_cannot_be_written_is_told_and_costs_nothing(tmp_path, caps
 def test_a_damaged_file_holds_nothing(tmp_path):
     (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
     checkpoint.save(tmp_path / "whole.pt", {"key": "k", "features": torch.ones(2)})
-    assert measuring.recall(tmp_path / "missing.pt", "k", "features") == {}
-    assert measuring.recall(tmp_path / "damaged.pt", "k", "features") == {}
-    assert measuring.recall(tmp_path / "whole.pt", "other", "features") == {}
-    assert measuring.recall(tmp_path / "whole.pt", "k", "moments") == {}  # it has none
-    assert list(measuring.recall(tmp_path / "whole.pt", "k", "features")) == ["features"]
+    assert measuring.cached(tmp_path / "missing.pt", "k", "features") == {}
+    assert measuring.cached(tmp_path / "damaged.pt", "k", "features") == {}
+    assert measuring.cached(tmp_path / "whole.pt", "other", "features") == {}
+    assert measuring.cached(tmp_path / "whole.pt", "k", "moments") == {}  # it has none
+    assert list(measuring.cached(tmp_path / "whole.pt", "k", "features")) == ["features"]
 
 
 # Batches

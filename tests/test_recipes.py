@@ -123,9 +123,9 @@ def test_what_report_r4_changes(name):
         30,
         True,
     )
-    assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["replay"]) == (0.5, 1, 50)
+    assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["pool_size"]) == (0.5, 1, 50)
     assert (paper["optimizer"]["G"]["lr"], paper["scheduler"]["hold"], paper["duration"]) == (2e-4, 0.5, "200 epochs")
-    assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["replay"]) == (5, 1, 0)
+    assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["pool_size"]) == (5, 1, 0)
     assert (recipe["optimizer"]["G"]["lr"], recipe["optimizer"]["D"]["lr"]) == (1e-4, 2e-4)
     assert recipe["scheduler"]["_target_"] == "ganduel.schedules.constant"
     assert [part["norm_first"] for part in (recipe["model"]["discriminator_A"], paper["model"]["discriminator_A"])] == [

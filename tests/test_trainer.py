@@ -216,7 +216,7 @@ def test_a_state_holds_what_optimizers_and_statistics_have_seen(trainer):
 class Pairs(torch.nn.Module):
     """Of images i and i + N / 2, each is judged by the mean of both. Grey images of one pixel."""
 
-    together = 2
+    group_size = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -652,7 +652,7 @@ def test_shared_fakes_are_made_once(trainer):
         one = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=true", f"micro_batch={micro}")
         made, met = [], []
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
-        one.game.replay = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
+        one.game.from_pool = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
         for _ in range(2):
             one.step()
         assert len(made) == len(met) * 8 // micro == 2 * 8 // micro
@@ -701,7 +701,7 @@ class ByClass(Generator):
     def style(self, latent, seed=None, label=None):
         return self.shade[label]
 
-    def settle(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:
+    def update_w_average(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:
         self.settled.append(label)
 
 

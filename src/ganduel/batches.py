@@ -13,9 +13,9 @@ from torch import nn
 from ganduel.game import Game
 
 
-def group(count: int, together: int) -> int:
-    """Size of the groups of images that D compares: the largest divisor of `count` that is at most `together`."""
-    return max(size for size in range(1, min(count, together) + 1) if count % size == 0)
+def group(count: int, most: int) -> int:
+    """Size of the groups of images that D compares: the largest divisor of `count` up to `most`."""
+    return max(size for size in range(1, min(count, most) + 1) if count % size == 0)
 
 
 def first(count: int, share: float) -> int:
@@ -23,9 +23,9 @@ def first(count: int, share: float) -> int:
     return math.ceil(share * count * (1 - 1e-12))  # in floats, 0.07 * 100 is slightly above 7
 
 
-def together(discriminator: nn.Module) -> int:
+def group_size(discriminator: nn.Module) -> int:
     """Number of images that a discriminator compares with each other; see `Critic.both`."""
-    return max(1, getattr(discriminator, "together", 1))
+    return max(1, getattr(discriminator, "group_size", 1))
 
 
 Penalties = Mapping[str, Any]
@@ -44,7 +44,7 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
     for discriminator in game.discriminators.values():
         # D compares image i with i + batch / group, i + 2 batch / group, ... A strided part keeps these groups if, and
         # only if, the group size divides it.
-        size = group(batch, together(discriminator))
+        size = group(batch, group_size(discriminator))
         if part % size:
             return f"changes the groups of {size} images that model.discriminator compares (its stddev_group)"
     for name, share in shares.items():

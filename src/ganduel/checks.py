@@ -109,7 +109,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
             "the batch's statistics to the others, so no image is penalised for itself; set "
             "model.discriminator.norm=layer"
         )
-    wanted = max(batches.together(discriminator) for discriminator in game.discriminators.values())
+    wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     found = batches.group(batch_size, wanted)
     if found < wanted:
         alone = ", so it cannot see whether they all look alike" if found == 1 else ""

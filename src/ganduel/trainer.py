@@ -171,7 +171,7 @@ class Trainer:
             fakes = self.take_turn(turn, fakes)
         with torch.no_grad():
             stream = (self.seed, "settle", self.iteration)
-            self.game.settle(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
+            self.game.after_iteration(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
         self.iteration += 1
         self.clock.tick()
         self.ema.update(self.images_per_iteration, self.images_seen)
@@ -204,7 +204,7 @@ class Trainer:
         seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
         shared = fakes or {}
         if shared and turn.player == "D":
-            shared = self.game.replay({name: images.detach() for name, images in shared.items()}, seed)
+            shared = self.game.from_pool({name: images.detach() for name, images in shared.items()}, seed)
         return {
             **self.images.batch(position, share, stride=world),
             **{f"fake{name}": images for name, images in shared.items()},
@@ -293,7 +293,7 @@ class Trainer:
         for duel, fake in zip(duels, fakes, strict=True):
             real = duel.critic(duel.real) if self.loss.relativistic else None
             losses[f"G{duel.name}"] = self.loss.generator(duel.critic(fake), real)
-        losses = merged(losses, self.game.extras(batch, duels))
+        losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)
 
@@ -325,7 +325,7 @@ class Trainer:
         """Both losses, D's logits and its accuracy: means over the held-out images, or the first `most` in their order,
         and as many new fakes. Changes nothing. {} without a validation split."""
         count = self.images.held_out if most is None else min(most, self.images.held_out)
-        group = max(1, *(getattr(d, "together", 1) for d in self.game.discriminators.values()))
+        group = max(1, *(getattr(d, "group_size", 1) for d in self.game.discriminators.values()))
         rank, world = distributed.rank(), distributed.world()
         stats = Stats()
         buffers = [(b, b.clone()) for b in self.game.buffers()]
@@ -400,7 +400,7 @@ def assign_rate(group: dict[str, Any], rate: float) -> None:
 
 def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
     """Raise UserError for a penalty whose loss would have the name of another."""
-    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.extra_losses]
+    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.auxiliary_names]
     for name in penalties:
         for loss in (f"{name}{duel}" for duel in game.duel_names):
             if loss in taken:

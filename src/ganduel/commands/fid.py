@@ -29,7 +29,7 @@ def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
     device = choose(config.device)
     distributed.start(device)
     try:
-        with distributed.together():
+        with distributed.all_or_none():
             return (of_folders if config.ckpt is None else of_checkpoint)(config, device)
     finally:
         distributed.stop()

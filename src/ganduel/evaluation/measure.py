@@ -163,7 +163,7 @@ def reference_of(
     if identity is not None and cache is not None and distributed.is_main():
         name = f"real-{identity}-{real.count}-{features.identity}"
         paths = {part: cache / f"{name}-{part}.pt" for part in ("moments", *(["features"] if keep else []))}
-    found = {part: recall(path, key, part) for part, path in paths.items()}
+    found = {part: cached(path, key, part) for part, path in paths.items()}
     if distributed.first_says(bool(found) and all(found.values())):
         known = {what: tensor for content in found.values() for what, tensor in content.items()}
         return Reference(known["mean"], known["root"], known.get("features")) if known else None
@@ -183,7 +183,7 @@ def reference_of(
     return new
 
 
-def recall(path: Path, key: str, part: str) -> dict[str, Tensor]:
+def cached(path: Path, key: str, part: str) -> dict[str, Tensor]:
     """The tensors in a cache file; {} if it is missing or damaged, or if its record is not `key`."""
     needs = ("key", "mean", "root") if part == "moments" else ("key", "features")
     try:

@@ -44,26 +44,28 @@ class CycleGame(Game):
         discriminator_B: nn.Module,
         cycle: float,
         identity: float,
-        replay: int,
+        pool_size: int,
         resolution: int,
         image_channels: int,
         augment: Chain,
     ):
-        """`cycle` and `identity` are the weights of two mean absolute differences; see `extras`.
+        """`cycle` and `identity` are the weights of two mean absolute differences; see `auxiliary_losses`.
 
-        `replay` is the size of each domain's pool of older fakes, 0 for none. `resolution` is the size of its images.
+        `pool_size` is the number of older fakes in each domain's pool, 0 for none. Their sides are `resolution`.
         Raises ValueError for negative numbers.
         """
-        if min(cycle, identity, replay) < 0:
-            raise ValueError(f"cycle={cycle}, identity={identity} and replay={replay} must be 0 or more")
+        if min(cycle, identity, pool_size) < 0:
+            raise ValueError(f"cycle={cycle}, identity={identity} and pool_size={pool_size} must be 0 or more")
         super().__init__(
             {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
         )
         self.cycle, self.identity = cycle, identity
         weights = {"cycle": cycle, "identity": identity}
-        self.extra_losses = tuple(f"{n}_{domain}" for domain in self.domains for n, weight in weights.items() if weight)
+        self.auxiliary_names = tuple(
+            f"{n}_{domain}" for domain in self.domains for n, weight in weights.items() if weight
+        )
         shape = image_channels, resolution, resolution
-        self.pools = nn.ModuleDict({f"_{domain}": Replay(replay, shape) for domain in self.domains if replay})
+        self.pools = nn.ModuleDict({f"_{domain}": ImagePool(pool_size, shape) for domain in self.domains if pool_size})
 
     def duels(self, batch: Batch) -> list[Duel]:
         return [self.duel(domain, other, batch) for domain, other in OTHER.items()]
@@ -80,7 +82,7 @@ class CycleGame(Game):
             given=batch.get(f"fake{name}"),
         )
 
-    def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+    def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         """Weighted mean absolute differences of the real images of each domain from generated ones (the paper, equation
         2 and section 5.2).
 
@@ -98,7 +100,7 @@ class CycleGame(Game):
                     terms[f"{name}_{domain}"] = weight * (images - real).abs().mean()
         return terms
 
-    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+    def from_pool(self, fakes: Batch, seed: Tensor) -> Batch:
         if not self.pools:
             return fakes
         seeds = distributed.gather(seed)
@@ -144,7 +146,7 @@ def put_through(generator: nn.Module, images: Tensor, batch: int) -> Tensor:
         return torch.cat([generator(part).float() for part in images.split(batch)])
 
 
-class Replay(nn.Module):
+class ImagePool(nn.Module):
     """A pool of older fakes (Shrivastava et al. 2017, section 2.3), of `size` images of `shape` (C, H, W).
 
     New fakes fill the pool, and D sees them. Once it is full, D sees each new fake with probability 1/2. Otherwise D
@@ -378,7 +380,7 @@ class PatchDiscriminator(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.together = 0 if norm == "batch" else 1  # 1: the logits of an image do not depend on the others
+        self.group_size = 0 if norm == "batch" else 1  # 1: the logits of an image do not depend on the others
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
         if resolution < (least := 3 * 2**depth):  # else the last feature maps are too small to score or to normalise

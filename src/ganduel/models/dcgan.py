@@ -220,7 +220,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"padding={padding} must be at least 0")
         self.output = output
         # A batch is judged image by image, unless its statistics or a power iteration of each pass say otherwise.
-        self.together = 0 if norm == "batch" or spectral_norm else 1
+        self.group_size = 0 if norm == "batch" or spectral_norm else 1
         widths, strides = plan(resolution, channels, depth, strides)
         size, sizes = resolution + 2 * padding, []
         for stride in strides:

@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, spectral_norm: bool):
         super().__init__()
-        self.together = 0 if norm == "batch" or spectral_norm else 1  # 1: an image's logit ignores the others
+        self.group_size = 0 if norm == "batch" or spectral_norm else 1  # 1: an image's logit ignores the others
         sizes = widths(resolution, channels)
         self.layers = nn.Sequential(
             Conv2d(image_channels, channels, 3, padding=1),

@@ -228,7 +228,7 @@ class Generator(Base):
         near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
         return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
 
-    def settle(self, latent: Tensor, label: Tensor | None) -> None:
+    def update_w_average(self, latent: Tensor, label: Tensor | None) -> None:
         """Let the average style follow."""
         with torch.no_grad():
             self.mapping.w_avg.lerp_(self.mapping(latent, label).mean(dim=0), 1 - self.average)

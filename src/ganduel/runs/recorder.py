@@ -175,7 +175,7 @@ class Recorder:
         distributed.broadcast(self.trainer.ema.generators)  # on CPUs, every process has BatchNorm statistics of its own
         images = self.trainer.images
         try:
-            with distributed.together():
+            with distributed.all_or_none():
                 return evaluate(
                     self.trainer.game.comparisons(self.trainer.ema.generators, images),
                     distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder)),

@@ -106,9 +106,9 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
     # Of images that D compares in groups of four, as many at once as make whole groups.
-    together = max(batches.together(discriminator) for discriminator in sampler.game.discriminators.values())
+    group = max(batches.group_size(discriminator) for discriminator in sampler.game.discriminators.values())
     size = min(batch, len(seeds))
-    return faces(sampler.game, whole, size - size % together if size > together else size)
+    return faces(sampler.game, whole, size - size % group if size > group else size)
 
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Elsewhere(Exception):
-    """Another process raised `error` before this one came to a `barrier`. `together` raises `error` here, too."""
+    """Another process raised `error` before this one came to a `barrier`. `all_or_none` raises `error` here, too."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -74,7 +74,7 @@ def agree(number: int) -> int:
 
 
 def barrier() -> None:
-    """Wait for all processes. Raises Elsewhere if another process has failed inside `together`."""
+    """Wait for all processes. Raises Elsewhere if another process has failed inside `all_or_none`."""
     if failures := _failures(None):
         raise Elsewhere(failures[0])
 
@@ -89,7 +89,7 @@ def _failures(own: Exception | None) -> list[Exception]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def all_or_none() -> Iterator[None]:
     """A context for work that all processes share. If one process raises, all others raise the same at their next
     `barrier`, so no process waits for ever for a failed one. The context ends with a `barrier`.
     """
