@@ -1,7 +1,7 @@
 """The entry points of all commands. PyTorch is imported only after the arguments are parsed.
 
-Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot be
-parsed, and 128 plus the signal's number if a signal stopped the command.
+Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot
+be parsed, and 128 plus the signal's number if a signal stopped the command.
 """
 
 import importlib
