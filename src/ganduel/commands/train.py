@@ -96,7 +96,7 @@ class Training:
             Task(self.every["every.log"], recorder.write_statistics),
             Task(self.every["every.metric"], pausing(recorder.measure)),
             Task(self.every["every.sample"], pausing(recorder.write_samples)),
-            Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: it counts the others as done
+            Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: a resumed run skips the tasks above
         ]
         try:
             with interruptions() as (signals, owners), memory_advice(trainer):

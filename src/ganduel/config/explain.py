@@ -50,7 +50,7 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
             base = compose(command, overrides=[o.input_line or "" for o in chosen], return_hydra_config=True)
         groups = {name for name in base.hydra.runtime.choices if "/" not in name}
         known = [key for key, _ in flatten(base) if not key.startswith("hydra.")]
-    except (HydraException, OmegaConfBaseException):  # the mistake is not in a key
+    except (HydraException, OmegaConfBaseException):  # then no key is to blame
         return None
     nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
     for override in typed:
@@ -60,7 +60,7 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
         group, _, rest = key.partition(".")
         option = rest.partition(".")[0]
         selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
-        if group not in groups and option in _options(group) and option not in selected:  # several are allowed
+        if group not in groups and option in _options(group) and option not in selected:  # it takes a list of options
             select = ",".join([*selected, option])
             return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
