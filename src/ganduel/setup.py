@@ -194,7 +194,7 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
 
 
 def initialise(game: Game, where: str) -> None:
-    """Load the networks of a checkpoint or run folder. State that adapts to a run, such as the strength of ADA, starts anew.
+    """Load the networks of a checkpoint or run folder. State that adapts, such as the strength of ADA, starts anew.
 
     Raises UserError if the networks do not fit.
     """

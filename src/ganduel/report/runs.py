@@ -103,9 +103,9 @@ RESULTS = "fid, best"  # the first column of results, after the settings
 
 
 def results(run: Run) -> Row:
-    """A run's metrics, D's accuracy and G's loss on held-out images, steps, images per second, alarms and seconds.
+    """The results of a run: its metrics, D's accuracy and G's loss on held-out images, its speed and its alarms.
 
-    None means that the run does not have the value.
+    "time" is the training time in seconds. None means that the run does not have the value.
     """
     row: Row = {}
     for name, sign in METRICS.values():
@@ -129,7 +129,7 @@ def results(run: Run) -> Row:
 def held_out(run: Run, prefix: str) -> list[float]:
     """The mean of all values whose names begin with `prefix`, for every row of statistics that has any.
 
-    These values belong to real and fake images and to the duels.
+    So it is a mean over real and fake images and over duels.
     """
     found = [[value for name, value in line.items() if name.startswith(prefix)] for line in run.stats]
     return [statistics.mean(values) for values in found if values]
