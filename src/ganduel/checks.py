@@ -1,4 +1,4 @@
-"""Which parts suit each other: what a run refuses, and what it warns of, before its first step."""
+"""Checks before the first step: which combinations of parts a run refuses, and which ones it warns about."""
 
 from typing import Any
 
@@ -18,7 +18,10 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
-    """Raise UserError for a gate that this loss cannot ask, or that would keep D out for ever."""
+    """Raise UserError if the gate needs an accuracy and the loss has none, or if D could never move.
+
+    D could never move if the floor is above the loss of a discriminator that is undecided about every image.
+    """
     if gate.accuracy_ceiling is not None and loss.boundary is None:
         raise UserError(
             f"pace.accuracy_ceiling={gate.accuracy_ceiling} needs an accuracy, which this loss does not have, for it "
@@ -34,7 +37,7 @@ def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
 
 
 def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
-    """Raise UserError for an augmentation that adapts to what this loss does not say."""
+    """Raise UserError if an augmentation adapts to D's accuracy and the loss has no accuracy."""
     for transform in [part for chain in game.chains.values() for part in chain.parts if part.adaptive]:
         if loss.boundary is None:
             name = type(transform).__name__.lower()
@@ -46,7 +49,7 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
 
 
 def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
-    """Raise UserError for a path length of networks that make images of something else than noise."""
+    """Raise UserError if a path length penalty is not G's, or if a generator does not start from noise."""
     for name, regularizer in penalties.items():
         if not isinstance(regularizer.fn, PathLength):
             continue
@@ -59,7 +62,7 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
 
 
 def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
-    """Raise UserError for a penalty that needs second derivatives of batch normalisation over several GPUs."""
+    """Raise UserError if a penalty needs second derivatives of batch normalisation over several GPUs."""
     for player, networks in (("discriminator", game.discriminators), ("generator", game.generators)):
         through = [n for n, r in penalties.items() if isinstance(r.fn, PathLength) or player == "discriminator"]
         if through and has_batch_norm(networks):
@@ -70,7 +73,7 @@ def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
 
 
 def check_size(batch_size: int, images: ImageSet | Pair) -> None:
-    """Raise UserError where there are fewer images than a batch holds."""
+    """Raise UserError if a batch is larger than the data set."""
     if batch_size > images.count:
         raise UserError(
             f"batch_size={batch_size} is larger than the data set: {images.count} training images; "
@@ -79,7 +82,7 @@ def check_size(batch_size: int, images: ImageSet | Pair) -> None:
 
 
 def check_labels(game: Game, images: ImageSet | Pair) -> None:
-    """Raise UserError where a game that knows classes gets images that have none, or others."""
+    """Raise UserError if the game has classes, and the images have no labels or labels of more classes."""
     classes = getattr(game, "classes", 0)
     labels = images.labels
     if classes and labels is None:
@@ -95,7 +98,7 @@ def has_batch_norm(networks: nn.Module) -> bool:
 
 
 def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer], batch_size: int) -> list[str]:
-    """What can be done, but is hardly meant."""
+    """Warnings about settings that are allowed but unlikely to be intended."""
     doubts = []
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
         doubts.append(
@@ -121,7 +124,11 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
 
 
 def micro_batch(batch: int, micro: Any, game: Game, penalties: dict[str, Regularizer]) -> int:
-    """Images of a batch that one process holds at once. Raises UserError where it cannot be divided like this."""
+    """The number of images that one process holds at once.
+
+    `micro` is a number, "auto", or None for the process's whole share of the batch. Raises UserError if the processes
+    and micro batches cannot divide the batch like this.
+    """
     world = distributed.world()
     if micro not in (None, "auto") and (not isinstance(micro, int) or isinstance(micro, bool)):
         raise UserError(f"micro_batch={micro} is not allowed; it takes a number, auto or null")
@@ -135,7 +142,7 @@ def micro_batch(batch: int, micro: Any, game: Game, penalties: dict[str, Regular
         fewer = f" or fewer processes ({max(possible)})" if possible else ""
         reason = batches.objection(game, functions, batch, share)
         raise UserError(f"batch_size={batch}{over} {reason}; take a larger batch_size{fewer}")
-    micro = share if micro in (None, "auto") else micro  # auto: tried out before training
+    micro = share if micro in (None, "auto") else micro  # auto: a trial before training finds the number
     if micro not in sizes:
         uneven = f"does not divide the {share} images of a process" if share % micro else None
         reason = uneven or batches.objection(game, functions, batch, micro)

@@ -1,4 +1,4 @@
-"""From a configuration to a trainer that is ready to step."""
+"""Build a trainer from a configuration, ready for its first step."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ NETWORKS = "generators.", "discriminators."
 
 
 class Method(NamedTuple):
-    """How the networks are trained."""
+    """The parts that say how to train the networks."""
 
     half_life: Duration
     loss: AdversarialLoss
@@ -44,9 +44,10 @@ class Method(NamedTuple):
 
 
 def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[Trainer, Clock]:
-    """Build and check everything; only then, where needed, pack the data. A `fresh` run starts from `init_from`.
+    """Build and check all parts. A data set that is not packed yet is packed after all checks that need no images.
 
-    Raises UserError for whatever can be known to be wrong before the first step.
+    A `fresh` run starts from the weights of `init_from`; a resumed run ignores `init_from`. Raises UserError for every
+    mistake that can be found before the first step.
     """
     dtype = precision(config.precision, device)
     configure(tf32=config.tf32, cudnn_benchmark=config.cudnn_benchmark)
@@ -64,7 +65,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
 
 
 def build_method(config: Train) -> Method:
-    """The parts that say how to train."""
+    """Build the parts that say how to train."""
     half_life = Duration.parse(config.ema.half_life, "ema.half_life")
     loss = build.part(config.loss, "loss", config.allow)
     regularizers = build.parts(config.regularizer, "regularizer", config.allow)
@@ -75,7 +76,7 @@ def build_method(config: Train) -> Method:
 
 
 def build_game(config: Train, method: Method, device: torch.device) -> Game:
-    """The networks, as the seed makes them; over several GPUs, batch normalisation is that of all their images."""
+    """Initialise the networks from the seed. On several GPUs, batch normalisation uses the images of all GPUs."""
     torch.manual_seed(randomness.key(config.seed, "initialisation"))
     game = build.game(config.model, config.augment, config.allow)
     checks.check_adaptive(game, method.loss)
@@ -87,12 +88,12 @@ def build_game(config: Train, method: Method, device: torch.device) -> Game:
 
 
 def move(game: Game, device: torch.device) -> None:
-    """To the device, in the order of memory that its convolutions like."""
+    """Move the networks to the device, in channels_last: convolutions are faster in this memory order."""
     game.to(device).to(memory_format=torch.channels_last)
 
 
 def start(game: Game, init_from: str | None) -> None:
-    """All processes start from the same weights: those of the seed, or of a checkpoint."""
+    """Give all processes the same first weights: random ones from the seed, or those of `init_from`."""
     if init_from is not None:
         initialise(game, init_from)
     distributed.broadcast(game)
@@ -101,7 +102,7 @@ def start(game: Game, init_from: str | None) -> None:
 def build_optimizers(
     config: Train, game: Game, penalties: dict[str, Regularizer], device: torch.device
 ) -> dict[str, torch.optim.Optimizer]:
-    """One a player."""
+    """One optimizer for each player, "D" and "G"."""
     return {
         name: build.optimizer(
             config.optimizer[name],
@@ -116,7 +117,7 @@ def build_optimizers(
 
 
 def open_checked(config: Train, game: Game, device: torch.device) -> ImageSet | Pair:
-    """The images, once they suit the game, the batch and the metric."""
+    """Open the images. Raises UserError if they do not suit the game, the batch size or the metrics."""
     images = image_set(config, device, game.domains)
     checks.check_labels(game, images)
     checks.check_size(config.batch_size, images)
@@ -135,7 +136,7 @@ def build_trainer(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Trainer:
-    """The trainer, with its clock and its averaged generators."""
+    """Build the trainer, with its clock and its averaged generators."""
     clock = Clock(config.batch_size * method.pace.n_critic, method.pace.n_generator, images.count)
     return Trainer(
         game,
@@ -157,7 +158,7 @@ def build_trainer(
 
 
 def accelerate(trainer: Trainer, config: Train) -> None:
-    """Compile networks and record phases, as far as the configuration asks for it."""
+    """Compile networks and record CUDA graphs, if the configuration asks for it."""
     if config.compile:
         compile_networks(trainer)
     if config.cuda_graphs is not False:
@@ -165,14 +166,17 @@ def accelerate(trainer: Trainer, config: Train) -> None:
 
 
 def warn(game: Game, method: Method, batch_size: int) -> None:
-    """Say, once for all processes, what can be done but is hardly meant."""
+    """Warn about settings that are allowed but unlikely to be intended. Only the first process prints."""
     if distributed.is_main():
         for warning in checks.doubts(game, method.loss, method.penalties, batch_size):
             say(f"warning: {warning}")
 
 
 def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> ImageSet | Pair:
-    """The packed data set, of these kinds of images; the first process packs it where needed, and reports on it."""
+    """Open the packed data set. If it is not packed yet, the first process packs it and prints a report.
+
+    Raises UserError if the data set does not have the `domains` of the game.
+    """
     data = config.data
     chain = Chain(*build.parts(data.augment, "data.augment", config.allow).values()).to(device)
     if chain.adaptive:
@@ -190,7 +194,10 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
 
 
 def initialise(game: Game, where: str) -> None:
-    """Start from the weights of a checkpoint or run folder; what adapts to a run starts anew."""
+    """Load the networks of a checkpoint or run folder. State that adapts, such as the strength of ADA, starts anew.
+
+    Raises UserError if the networks do not fit.
+    """
     content = checkpoint.load(checkpoint.find(where, "init_from"))
     networks = {k: v for k, v in content["state"]["game"].items() if k.startswith(NETWORKS)}
     try:

@@ -1,4 +1,4 @@
-"""gan-data: find or download a set, check it, pack it, report."""
+"""gan-data: find or download a data set, check it, pack it and report on it."""
 
 import json
 from pathlib import Path
@@ -19,12 +19,15 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash
 from ganduel.system.terminal import say
 
-PREVIEW = 64  # images, spread over the whole set
-THUMBNAIL = 128  # pixels a side of the largest of them
+PREVIEW = 64  # number of images in the preview, spread over the whole set
+THUMBNAIL = 128  # largest side of an image in the preview, in pixels
 
 
 def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
-    """Returns the doctor's report with the paths of the packed set and its preview."""
+    """Returns what the packed set's JSON says, with the paths of the JSON and of the preview.
+
+    Raises UserError if the packed set is damaged and its originals are gone.
+    """
     data = config.data
     new: list[dict[str, Any]] = []
     path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
@@ -46,7 +49,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
 
 
 def thumbnail(images: Tensor) -> Tensor:
-    """Large images shrunk to `THUMBNAIL` pixels a side: uint8 (N, C, H, W)."""
+    """Shrink images, uint8 (N, C, H, W), that are larger than `THUMBNAIL` pixels a side to that size."""
     if images.shape[-1] <= THUMBNAIL:
         return images
     small = torch.nn.functional.interpolate(images.float(), THUMBNAIL, mode="bilinear", antialias=True)
@@ -54,7 +57,7 @@ def thumbnail(images: Tensor) -> Tensor:
 
 
 def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
-    """Whether a packed set can be opened and holds what was written."""
+    """Whether a packed set can be opened, and its labels and images have their recorded checksums."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
         return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])

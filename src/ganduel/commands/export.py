@@ -1,4 +1,4 @@
-"""gan-export: the generators of a checkpoint in a format that others read, with a model card."""
+"""gan-export: write the generators of a checkpoint in a format for other programs, with a model card."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ganduel.system.files import make_folder
 
 
 def main(config: Export, overrides: list[str]) -> dict[str, Any]:
-    """Write what `format` says into a folder; returns the folder and its files."""
+    """Write the files of `format` into a folder. Returns the folder and its files."""
     save = build.part(config.format, "format", config.allow)
     sampler = Sampler(config.ckpt, ema=config.ema, allow=config.allow)
     folder = Path(config.out) if config.out else beside(sampler.path) / "export"

@@ -1,4 +1,4 @@
-"""gan-fid: measure a checkpoint, or two folders of images."""
+"""gan-fid: measure a checkpoint, or compare two folders of images."""
 
 import json
 import statistics
@@ -22,7 +22,7 @@ from ganduel.system.errors import UserError
 
 
 def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
-    """Returns the values with their provenance."""
+    """Returns the values with their provenance. Raises UserError unless exactly one of `ckpt` and `folders` is set."""
     if (config.ckpt is None) == (config.folders is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
     counts(config.metric.samples)
@@ -36,7 +36,7 @@ def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
 
 
 def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
-    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
+    """Compare generated images with real ones. The rows also go into the run's metrics.jsonl, if it exists."""
     assert config.ckpt is not None
     sampler = Sampler(config.ckpt, ema=config.ema, device=str(device), allow=config.allow)
     trained, settings = sampler.config, config.metric
@@ -72,7 +72,7 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
 
 
 def counts(value: Any) -> list[int]:
-    """One number of images, or several. Raises UserError."""
+    """The numbers of images, as a list. Raises UserError if one is not an integer of 2 or more."""
     found = value if isinstance(value, list) else [value]
     if not found or not all(type(count) is int and count >= 2 for count in found):
         raise UserError(
@@ -82,7 +82,7 @@ def counts(value: Any) -> list[int]:
 
 
 def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean and, of several, standard deviation of every value."""
+    """The mean of every value and, with several rows, its standard deviation as NAME_repeats_std."""
     values = {name: [row[name] for row in rows] for name in rows[0] if isinstance(rows[0][name], float)}
     result = {name: statistics.mean(v) for name, v in values.items()}
     if len(rows) > 1:
@@ -91,8 +91,10 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What becomes of every value with the number of images, in Markdown: mean, and of several repeats the standard
-    deviation and how large that is beside the mean."""
+    """A Markdown table with one line for each number of images.
+
+    It shows the mean of every value and, with repeats, the standard deviation, also as a share of the mean.
+    """
     repeated = rows[0]["repeats"] > 1
     values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
     kinds = ("mean", "std", "relative") if repeated else ("mean",)
@@ -110,7 +112,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
-    """Compare two folders of images, real first."""
+    """Compare two folders of images. The first one holds the real images. Raises UserError."""
     assert config.folders is not None
     if len(config.folders) != 2:
         raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=[real,fake]")

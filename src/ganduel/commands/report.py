@@ -1,4 +1,4 @@
-"""gan-report: runs side by side."""
+"""gan-report: compare runs on one page."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page; returns where it lies, one row a run, and all as a Markdown table."""
+    """Write the page. Returns its path, one row for each run, and the rows as a Markdown table."""
     folders = [Path(folder) for folder in config.runs]
     runs = [read(path) for path in find(folders)]
     rows = [{"run": str(run.path), **set_to, **results(run)} for run, set_to in zip(runs, settings(runs), strict=True)]

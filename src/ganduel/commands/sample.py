@@ -1,4 +1,4 @@
-"""gan-sample: pictures from a checkpoint."""
+"""gan-sample: make pictures from a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from ganduel.system.device import choose
 
 
 def main(config: Sample, overrides: list[str]) -> dict[str, Any]:
-    """Make what `mode` says; returns where it lies."""
+    """Make the pictures of `mode`. Returns their path."""
     device = choose(config.device)
     seeds = list(range(config.count)) if config.count else parse_seeds(config.seeds)
     mode = build.part(config.mode, "mode", config.allow)
@@ -21,7 +21,7 @@ def main(config: Sample, overrides: list[str]) -> dict[str, Any]:
 
 
 def beside(path: Path) -> Path:
-    """The run folder of a checkpoint, or the folder that a lone one lies in."""
+    """The run folder of a checkpoint. For a checkpoint outside a run, the folder that contains it."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 

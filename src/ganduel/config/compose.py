@@ -1,4 +1,4 @@
-"""Composing a configuration from files and command line, with errors that people can act on."""
+"""Compose a configuration from files and the command line. Errors say what the user can do."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
-# What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
+# The formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution (pixels) and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
@@ -33,7 +33,7 @@ for _name, _formula in RESOLVERS.items():
 
 
 def compose(command: str, overrides: Sequence[str]) -> Any:
-    """The configuration of a command, as its schema has it. Raises UserError for whatever is wrong with it."""
+    """The checked configuration of a command, as an object of its schema. Raises UserError for any mistake in it."""
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return finish(hydra_compose(command, overrides=list(overrides)))
@@ -42,7 +42,10 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:
-    """Compose every value of a sweep, with the first values of the others, so that no job starts before all can."""
+    """Compose one configuration for every value of a sweep, so that no job starts before all values are checked.
+
+    All other keys have their first values. Raises UserError.
+    """
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
@@ -55,7 +58,7 @@ def check_sweep(command: str, overrides: Sequence[str]) -> None:
 
 
 def _values(override: Override) -> list[str]:
-    """The overrides that a sweep stands for; of an interval, its ends."""
+    """The overrides that one override stands for: all values of a sweep, or the two ends of an interval."""
     line = override.input_line or ""
     if not override.is_sweep_override():
         return [line]
@@ -68,7 +71,10 @@ def _values(override: Override) -> list[str]:
 
 
 def finish(config: DictConfig) -> Any:
-    """Resolve a composed configuration, check what can be checked without PyTorch, and give it as its schema has it."""
+    """Resolve a composed configuration, and make all checks that need no PyTorch. Returns an object of its schema.
+
+    Raises UserError.
+    """
     if unknown := next(_unknown(config), None):
         raise UserError(f"unknown option '{unknown}', and a + in front does not make it known")
     for key, value in flatten(config):
@@ -90,7 +96,7 @@ def finish(config: DictConfig) -> Any:
 
 
 def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
-    """Raise UserError for a value that breaks the rules of its key."""
+    """Raise UserError if a value breaks the rules of its key."""
     if "path" in rules and value == "":
         raise UserError(f"{key}= is empty; give it a path, or leave it out")
     if "limits" in rules and isinstance(value, int | float):
@@ -105,7 +111,10 @@ def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys that are not in the schema, as `+key=value` adds them. What is below a part, its signature checks."""
+    """Dotted keys that are not in the schema, as `+key=value` adds them.
+
+    Keys inside a part are not checked here. `build` checks them against the signature of the part.
+    """
     schema = OmegaConf.get_type(config)
     if is_dataclass(schema):
         known = {f.name for f in fields(schema)}

@@ -1,7 +1,7 @@
-"""The typed root of every command's configuration: which keys there are, and what their values may be.
+"""The schema of every command's configuration: its keys, with the types and rules of their values.
 
-Every default is in configs/, none here. What holds of a key beyond its type stands beside it, as rules in the
-metadata of its field; parts check their own keys.
+All defaults are in configs/. The metadata of a field holds the rules that its type cannot express. Parts check their
+own keys.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 T = TypeVar("T")
 Rules = dict[str, Any]
 
-# Metrics; which of a metric's values decides what is best, and whether less (1) or more (-1) is better.
+# metric -> (the value that decides which networks are best, 1 if less is better or -1 if more is better)
 METRICS = {
     "fid": ("fid", 1),
     "kid": ("kid", 1),
@@ -26,26 +26,26 @@ METRICS = {
 DEVICES = "auto", "cuda", "mps", "cpu"
 FEATURES = "inception", "digits", "clip", "dinov2"
 
-# The value is a path, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
+# The value is a path. It may contain characters that have a meaning in Hydra's grammar (= , ( [ ~ # ').
 PATH: Rules = {"path": True}
-# A continued run may change the value; any other makes it another experiment.
+# A resumed run may change the value. Without this rule, another value makes another experiment.
 FREE: Rules = {"free": True}
-# The same, and the value says nothing to the reader of a report.
+# A resumed run may change the value, and reports leave it out, because it tells their readers nothing.
 ASIDE: Rules = FREE | {"aside": True}
 
 
 def limited(low: float, high: float | None = None) -> Rules:
-    """The value is a number from `low` to `high`."""
+    """The value is a number from `low` to `high`; None is no upper limit."""
     return {"limits": (low, high)}
 
 
 def one_of(*choices: Any) -> Rules:
-    """The value is one of these; each item is, where the value is a list."""
+    """The value is one of `choices`. In a list, every item is."""
     return {"choices": choices}
 
 
 def within(**rules: Rules) -> Rules:
-    """The value is a part, and these rules hold of keys in it."""
+    """The value is a part. `rules` maps some of its keys to their rules."""
     return {"within": rules}
 
 
@@ -163,7 +163,7 @@ class Pack:
 
 @dataclass
 class Where:
-    """Where the images that a checkpoint was trained on lie now."""
+    """Where the images that a checkpoint was trained on are now."""
 
     root: str | None = field(metadata=PATH)
     packed: str | None = field(metadata=PATH)
@@ -246,7 +246,7 @@ for _name, _schema in SCHEMAS.items():
 
 
 def rules_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(dotted key, rules) of every key that a schema has, at every depth."""
+    """(dotted key, rules) of every key of a schema, at every depth."""
     for one in fields(schema):
         key = f"{prefix}{one.name}"
         yield key, one.metadata
@@ -257,7 +257,7 @@ def rules_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Mapping[str,
 
 
 def marked(mark: str, *schemas: type) -> tuple[str, ...]:
-    """The dotted keys whose rules have this mark."""
+    """The dotted keys of the schemas that have the rule `mark`."""
     return tuple(dict.fromkeys(key for schema in schemas for key, rules in rules_of(schema) if mark in rules))
 
 
@@ -265,15 +265,15 @@ PATHS = marked("path", *SCHEMAS.values())
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as it is stored: mappings, lists and plain values."""
+    """A configuration as mappings, lists and plain values, as checkpoints store it."""
     return asdict(config)
 
 
 def typed(schema: type[T], stored: Mapping[str, Any]) -> T:
     """The inverse of `plain`.
 
-    Another version may have stored the values. A key that this schema does not have is left out. A key that is missing
-    stays unset: reading it fails, and nothing else does.
+    Another version may have stored the values. Keys that this schema does not have are left out. Missing keys stay
+    unset, and raise AttributeError only when they are read.
     """
     made = object.__new__(schema)
     for one in fields(schema):  # type: ignore[arg-type]

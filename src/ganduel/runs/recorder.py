@@ -1,4 +1,4 @@
-"""What a run keeps: statistics, pictures, measurements and checkpoints."""
+"""What a run records: statistics, pictures, metrics and checkpoints."""
 
 import math
 import time
@@ -29,43 +29,46 @@ from ganduel.trainer import Trainer
 
 T = TypeVar("T")
 
-ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint knows of its images
+ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint stores about its images
 
 
 class Abandoned(Exception):
-    """A measurement ends half way, for the run is to end."""
+    """Stops a measurement because a signal asks the run to end."""
 
 
 class Recorder:
-    """The tasks that surround the loop. All processes call them alike; only the first writes."""
+    """The tasks beside the training loop. All processes call every task, in the same order; only the first writes."""
 
     def __init__(self, config: Train, overrides: list[str], run: RunFolder, trainer: Trainer):
         self.config = config
-        # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
+        # `allow` is never stored: whoever opens a checkpoint decides which packages to admit.
         self.stored = {key: value for key, value in plain(config).items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
-        self.validation: dict[str, float] = {}  # the latest
-        self.validated = 0  # the iteration that it is of
-        self.metric: dict[str, float] = {}  # the latest
+        self.validation: dict[str, float] = {}  # the latest values
+        self.validated = 0  # iteration of the latest validation
+        self.metric: dict[str, float] = {}  # the latest values
         self.best: dict[str, float] = {}
-        self.worse = 0  # measurements since the best
-        self.measurable = True  # until a measurement fails
-        self.measuring = 0.0  # seconds
+        self.worse = 0  # number of measurements since the best one
+        self.measurable = True  # False after a measurement has failed
+        self.measuring = 0.0  # seconds spent on measurements
         self.health = Health(**vars(config.health))
-        self.ended = ""  # why the run is to end before its time
+        self.ended = ""  # reason to end the run early; "" if there is none
         self.interrupted: Callable[[], bool] = lambda: False
-        self.saved = 0  # the step of the newest checkpoint
+        self.saved = 0  # step of the newest checkpoint
         self.samples: int = config.metric.samples or (2000 if trainer.device.type == "cpu" else 50_000)
-        self.whole_thousands: bool  # in the names of files that are numbered by images seen
+        self.whole_thousands: bool  # whether file names count images seen in whole thousands
         self.log: Logbook
         check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config.metric.which)
 
     def open(self, total: int, apart: int) -> None:
-        """Begin to write, in a run of `total` iterations whose numbered files are at least so many `apart`."""
+        """Start writing. The run has `total` iterations, and its numbered files are at least `apart` iterations apart.
+
+        Raises UserError if the run has already passed `total` iterations.
+        """
         trainer = self.trainer
-        self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or names would repeat
+        self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or two files would get one name
         if trainer.iteration > total:
             raise UserError(
                 f"duration={self.config.duration} is shorter than the {self.step:,} steps that {self.run.path} has "
@@ -80,23 +83,26 @@ class Recorder:
 
     @property
     def step(self) -> int:
-        """Turns of G so far."""
+        """The number of turns of G so far."""
         return self.trainer.clock.steps
 
     @property
     def kimg(self) -> str:
-        """Thousands of images seen, as file names have it."""
+        """Thousands of images seen, as in file names."""
         images = self.trainer.images_seen
-        # Halves go up: Python's own rounding, to even numbers, would give 1,500 and 2,500 images one name.
+        # Halves round up. Python rounds them to even numbers, so 1,500 and 2,500 images would get the same name.
         return f"{(images + 500) // 1000:06d}kimg" if self.whole_thousands else f"{images / 1000:010.3f}kimg"
 
     def validate(self) -> None:
-        """Look at the held-out images. Alarms go by what is found until the next time."""
+        """Validate on the held-out images. The health checks use the result until the next validation."""
         trainer = self.trainer
         self.validation, self.validated = trainer.validate(self.config.validation_images), trainer.iteration
 
     def write_statistics(self) -> None:
-        """Means since the last time, new validation, health, learning rates, speed and memory."""
+        """Log means since the last call, a new validation, health, learning rates, speed and memory.
+
+        Alarms end the run if on_alarm=stop. Raises UserError if a loss or a weight is not finite.
+        """
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
@@ -121,12 +127,15 @@ class Recorder:
             self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
 
     def write_reals(self) -> None:
-        """A grid of training images, to hold the samples against."""
+        """Write a grid of training images, to compare the samples with."""
         if self.main:
             self._picture("reals", "reals", self.trainer.images.preview(SHOWN))
 
     def write_samples(self) -> None:
-        """What the averaged generators make, always of the same things, no more at once than training holds."""
+        """Write a grid of images from the averaged generators, always for the same inputs, and the plot of D's outputs.
+
+        It makes at most `micro_batch` images at once, so that it needs no more memory than training.
+        """
         if self.main:
             trainer = self.trainer
             made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
@@ -134,7 +143,7 @@ class Recorder:
             self._write_judgement()
 
     def _write_judgement(self) -> None:
-        """What D makes of real images and of the averaged generators' fakes."""
+        """Plot D's outputs for real images and for fakes of the averaged generators."""
         trainer = self.trainer
         count = min(SHOWN, max(trainer.batch_size, trainer.micro_batch, 8), trainer.images.count)
         seed = torch.arange(count, device=trainer.device)
@@ -153,12 +162,15 @@ class Recorder:
 
     @property
     def measuring_share(self) -> float:
-        """What measurements have taken of the time since this process began to train."""
+        """The share of the time since this process began to train that measurements have taken."""
         return self.measuring / max(self.watch.running, 1e-9)
 
     def measure(self) -> None:
-        """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
-        training goes on."""
+        """Compute the metrics, and keep the networks with the best value of the first metric.
+
+        If the metrics cannot be computed, this says so once, and training goes on without them. Raises UserError if a
+        loss or a weight is not finite.
+        """
         self.check_finite()
         if self.config.metric.which and self.measurable:
             start = time.perf_counter()
@@ -170,9 +182,12 @@ class Recorder:
         self.lose_patience()
 
     def _measured(self) -> dict[str, Any] | None:
-        """The values, for the first process, with all that they depend on; None where there are none."""
+        """The metrics with their provenance; None if they cannot be computed or a signal asks the run to end.
+
+        Only the first process gets the metrics.
+        """
         settings, folder = self.config.metric, Path(self.config.data.packed)
-        distributed.broadcast(self.trainer.ema.generators)  # on CPUs, every process has BatchNorm statistics of its own
+        distributed.broadcast(self.trainer.ema.generators)  # on CPUs, each process has its own BatchNorm statistics
         images = self.trainer.images
         try:
             with distributed.all_or_none():
@@ -198,7 +213,7 @@ class Recorder:
         return None
 
     def _note(self, row: dict[str, Any], seconds: float) -> None:
-        """Tell what was measured and what it cost, and keep the best networks."""
+        """Log the metrics and the time that they took, and save the networks if they are the best."""
         self.metric = {name: value for name, value in row.items() if isinstance(value, float)}
         first, began = not self.best, self.trainer.iteration == self.watch.began
         row = {"by": "gan-train", "step": self.step, "images": self.trainer.images_seen, **row}
@@ -207,7 +222,7 @@ class Recorder:
         share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
         self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
         name, sign = METRICS[self.config.metric.which[0]]
-        # Written so that a best that is not a number, or of another metric, gives way.
+        # The comparison is false if the best is NaN or belongs to another metric. Then the new value replaces it.
         if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.worse += 1
         else:
@@ -215,23 +230,26 @@ class Recorder:
             self.run.save_networks(self.content(), "best.pt")
 
     def lose_patience(self) -> None:
-        """End the run once as many measurements as are set have brought nothing better."""
+        """End the run after `metric.patience` measurements without a better one."""
         patience = self.config.metric.patience
         if patience is not None and distributed.agree(int(self.worse >= patience)):
             self.end(f"{patience} measurements without a better one: metric.patience={patience}")
 
     def end(self, reason: str) -> None:
-        """Let the run end after this iteration; all processes do so alike."""
+        """End the run after this iteration. All processes must call this in the same iteration."""
         self.ended = self.ended or reason
 
     def proceed(self) -> None:
-        """Raise Abandoned, in the middle of a measurement, once a signal asks the run to end."""
+        """Called during a measurement. Raises Abandoned if a signal asks the run to end."""
         if self.interrupted():
             raise Abandoned
 
     def save(self) -> None:
-        """The whole state as latest.pt, and the networks alone under the number of images."""
-        self.check_finite()  # a state that is lost already must not replace a good one
+        """Save the whole state as latest.pt, and the networks alone in a file named after the images seen.
+
+        Raises UserError if a loss or a weight is not finite.
+        """
+        self.check_finite()  # a state that is not finite must not replace a good one
         if self.main:
             content = self.content()
             self.log.flush()
@@ -240,7 +258,7 @@ class Recorder:
             self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
 
     def check_finite(self) -> None:
-        """Raise UserError, naming the culprit, once a loss or a weight is not finite."""
+        """Raise UserError if a loss or a weight is not finite. The text names it."""
         if bad := self.trainer.not_finite():
             raise UserError(
                 f"{', '.join(bad)} is not finite at step {self.step:,}; the last good state, of step {self.saved:,}, "
@@ -249,7 +267,7 @@ class Recorder:
             )
 
     def content(self) -> checkpoint.State:
-        """All that a checkpoint holds."""
+        """Everything that a checkpoint stores."""
         images = self.trainer.images
         return {
             "config": self.stored,
@@ -267,8 +285,10 @@ class Recorder:
         }
 
     def restore(self) -> bool:
-        """Go on where the folder's newest checkpoint stands, the inverse of `save`; returns whether it has one. Raises
-        UserError where it is of another experiment."""
+        """Resume from the newest checkpoint of the folder: the inverse of `save`. Returns whether there is one.
+
+        Raises UserError if it belongs to another experiment, or if its networks or optimizers do not fit.
+        """
         content, warnings = self.run.newest()
         for warning in warnings if self.main else []:
             say(f"warning: {warning}; resuming from the checkpoint before it")
@@ -285,7 +305,7 @@ class Recorder:
                 "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "
                 "or name=... for another run"
             )
-        # Older states count iterations alone, but the time stands beside them.
+        # Older states lack these two counts, but their checkpoints store them beside the state.
         state = {"steps": content["step"], "images_seen": content["images_seen"], **content["state"]}
         try:
             self.trainer.load_state_dict(state)
@@ -297,14 +317,14 @@ class Recorder:
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
-        self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.worse = content.get("worse", 0)  # older checkpoints lack it
         self.validation = content.get("validation", {})
         self.health.state |= content.get("health", {})
         return True
 
 
 class Stopwatch:
-    """Iterations a second, without the time that tasks take."""
+    """Measures iterations per second, without the time of paused tasks."""
 
     def __init__(self, iteration: int, device: torch.device):
         self.iteration, self.device = iteration, device
@@ -312,11 +332,11 @@ class Stopwatch:
         self.began, self.beginning = iteration, self.start
 
     def pausing(self, do: Callable[[], T]) -> Callable[[], T]:
-        """The same task, not counted."""
+        """Wrap a task so that its time does not count."""
 
         def paused() -> T:
             if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # steps still under way are no part of the pause
+                torch.cuda.synchronize(self.device)  # wait for the steps before the task: they are no part of the pause
             start = time.perf_counter()
             try:
                 return do()
@@ -327,11 +347,11 @@ class Stopwatch:
 
     @property
     def running(self) -> float:
-        """Seconds since the beginning, pauses included."""
+        """Seconds since the stopwatch was made, pauses included."""
         return time.perf_counter() - self.beginning
 
     def rate(self, iteration: int) -> float:
-        """Since the last call."""
+        """Iterations per second since the last call, without the pauses."""
         now = time.perf_counter()
         rate = (iteration - self.iteration) / max(now - self.start - self.paused, 1e-9)
         self.iteration, self.start, self.paused = iteration, now, 0.0
