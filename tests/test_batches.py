@@ -154,7 +154,7 @@ def test_parts_that_would_change_a_run_are_refused(trainer, monkeypatch, world, 
         (["batch_size=3"], "in groups of 3, not of 4 (its stddev_group); set a multiple of 4"),
         (
             ["batch_size=7"],
-            "in groups of 1, not of 4 (its stddev_group), so it cannot see whether they all look alike;",
+            "in groups of 1, not of 4 (its stddev_group), so it cannot detect that all images look alike;",
         ),
         (["batch_size=7", "model.discriminator.stddev_group=0"], None),
     ],

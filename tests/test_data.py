@@ -132,7 +132,7 @@ def test_a_damaged_packed_copy_is_packed_anew(data_folder: Path, capsys: pytest.
     whole = file.read_bytes()
     file.write_bytes(bytes(8) + whole[8:] if part == "header" else whole[:-8] + bytes(8))
     assert cli.command("data", arguments) == 0
-    assert "are damaged (their checksum is another): packing anew" in capsys.readouterr().err
+    assert "are damaged (wrong checksum): packing them again" in capsys.readouterr().err
     assert file.read_bytes() == whole
 
 

@@ -412,7 +412,7 @@ def test_a_damaged_shard_is_found_by_its_checksum(
     (shards / "chunk-0-2.bin").write_bytes(shard)
     assert cli.command("data", arguments) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == before and "are damaged (their checksum is another): packing anew" in err
+    assert json.loads(out) == before and "are damaged (wrong checksum): packing them again" in err
     assert cli.command("data", arguments) == 0
     assert "damaged" not in capsys.readouterr().err
 

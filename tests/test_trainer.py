@@ -734,5 +734,9 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set as many"):
         checks.check_labels(game, one.images)
     one.images.labels = None
-    with pytest.raises(UserError, match=r"^model\.classes=9: the images of data=digits have no labels; set 0"):
+    with pytest.raises(
+        UserError,
+        match=r"^model\.classes=9: the images of data=digits have no labels; set "
+        r"model.classes=0",
+    ):
         checks.check_labels(game, one.images)

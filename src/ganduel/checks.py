@@ -24,7 +24,7 @@ def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
     """
     if gate.accuracy_ceiling is not None and loss.boundary is None:
         raise UserError(
-            f"pace.accuracy_ceiling={gate.accuracy_ceiling} needs an accuracy, which this loss does not have, for it "
+            f"pace.accuracy_ceiling={gate.accuracy_ceiling} needs D's accuracy, but this loss has none, because it "
             "only compares logits: set pace.accuracy_ceiling=null, or loss=nonsaturating, least_squares or hinge"
         )
     undecided = torch.tensor([loss.boundary or 0.0])
@@ -86,7 +86,9 @@ def check_labels(game: Game, images: ImageSet | Pair) -> None:
     classes = getattr(game, "classes", 0)
     labels = images.labels
     if classes and labels is None:
-        raise UserError(f"model.classes={classes}: the images of data={images.about['name']} have no labels; set 0")
+        raise UserError(
+            f"model.classes={classes}: the images of data={images.about['name']} have no labels; set model.classes=0"
+        )
     if classes and labels is not None and int(labels.max()) >= classes:
         raise UserError(
             f"model.classes={classes}: data={images.about['name']} has {int(labels.max()) + 1} classes; set as many"
@@ -103,7 +105,8 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
         doubts.append(
             "model.discriminator.output=sigmoid in front of a loss that has a sigmoid of its own: the second one "
-            "weakens D's gradients, and D's accuracy, counted from 0, says nothing; meant for comparisons"
+            "weakens D's gradients, and D's accuracy is meaningless, because its boundary is 0; use it only for "
+            "comparisons"
         )
     own = [name for name, r in penalties.items() if r.player == "D"]
     if own and has_batch_norm(game.discriminators):
@@ -115,7 +118,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     found = batches.group(batch_size, wanted)
     if found < wanted:
-        alone = ", so it cannot see whether they all look alike" if found == 1 else ""
+        alone = ", so it cannot detect that all images look alike" if found == 1 else ""
         doubts.append(
             f"batch_size={batch_size}: model.discriminator compares images in groups of {found}, not of {wanted} (its "
             f"stddev_group){alone}; set a multiple of {wanted}"

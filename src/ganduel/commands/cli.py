@@ -121,7 +121,7 @@ def _read(arguments: Sequence[str]) -> Namespace:
     parser.error = fail  # type: ignore[method-assign]
     read = parser.parse_intermixed_args(arguments)
     if read.config_name or read.config_path:
-        fail("--config-name and --config-path are not for you to set; --config-dir adds a folder of your own")
+        fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
     return read
 
 

@@ -36,7 +36,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
         if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
-        say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
+        say(f"warning: the packed images beside {path} are damaged (wrong checksum): packing them again")
         return main(config, overrides)
     store = open_store(path, about, place(path, data))
     say(inspection.report(about))

@@ -66,7 +66,7 @@ def _values(override: Override) -> list[str]:
     ends = (interval.start, interval.end) if override.is_interval_sweep() else override.sweep_string_iterator()
     values = [f"{override.get_key_element()}={value}" for value in ends]
     if not values:
-        raise UserError(f"{line} is not allowed; it leaves nothing to sweep over")
+        raise UserError(f"{line} has no values to sweep over; give at least one")
     return values
 
 

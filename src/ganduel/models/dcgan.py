@@ -42,7 +42,9 @@ def plan(
         raise ValueError(f"resolution={resolution} is too small for convolutions: 16 or more")
     if isinstance(channels, list):
         if depth is not None:
-            raise ValueError(f"depth={depth} beside channels={channels}: a list has its own depth; set depth=null")
+            raise ValueError(
+                f"depth={depth} beside channels={channels}: the length of the list is the depth; set depth=null"
+            )
         widths = channels
     else:
         deepest = int(math.log2(resolution / 4))
@@ -51,7 +53,7 @@ def plan(
         widths = [channels * 2**i for i in range(depth or deepest)]
     strides = [2] * len(widths) if strides is None else strides
     if not widths or min(widths) < 1:
-        raise ValueError(f"channels={channels} must be at least 1, everywhere")
+        raise ValueError(f"channels={channels} every width must be at least 1")
     if len(strides) != len(widths) or not {*strides} <= {1, 2}:
         raise ValueError(f"strides={strides} must be {len(widths)} numbers, 1 or 2, one for each of channels={widths}")
     if math.prod(strides) >= resolution:

@@ -67,7 +67,7 @@ class RunFolder:
                 warnings.append(str(error))
                 self.damaged.append(path)
         if warnings or any(self.checkpoints.glob("*.pt")):
-            found = "; ".join(warnings) or f"{self.checkpoints} holds networks, but no whole state"
+            found = "; ".join(warnings) or f"{self.checkpoints} holds networks only, not the full training state"
             raise UserError(f"{found}: nothing is left to resume from; overwrite=true starts anew")
         return None, []
 
