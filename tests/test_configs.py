@@ -16,7 +16,7 @@ from ganduel.game import Game, NoiseGame
 
 TOP = config_dir()
 FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
-COMMANDS = ("train", "sample", "fid", "data", "export", "report")
+COMMANDS = ("train", "sample", "fid", "data", "export", "import", "report")
 
 
 def options(group: str) -> list[str]:

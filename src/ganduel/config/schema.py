@@ -195,6 +195,18 @@ class Export:
 
 
 @dataclass
+class Import:
+    """The keys of gan-import."""
+
+    input: str
+    out: str | None
+    data: dict[str, Any]  # those of Data, or none
+    workers: int | None
+    json: bool
+    allow: list[str]
+
+
+@dataclass
 class Report:
     """The keys of gan-report."""
 
@@ -203,7 +215,15 @@ class Report:
     json: bool
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "export": Export, "report": Report}
+SCHEMAS = {
+    "train": Train,
+    "data": Pack,
+    "sample": Sample,
+    "fid": Fid,
+    "export": Export,
+    "import": Import,
+    "report": Report,
+}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 
