@@ -169,5 +169,5 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, arguments, words):
 
 def test_no_pytorch():
     """A table of text files must not take seconds."""
-    code = "import sys, ganduel.report.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, ganduel.commands.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
