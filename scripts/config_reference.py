@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ganduel.config import schema
 from ganduel.config.keys import config_dir
 
@@ -42,7 +44,8 @@ def group_page(group: str) -> str:
         f"# {group}\n\nOptions of the group `{group}`, {many}chosen as `{group}={'[NAME,...]' if many else 'NAME'}`.\n"
     )
     for path in sorted((TOP / group).glob("*.yaml")):
-        text += f"\n## {path.stem}\n\n{lead(path)}\n\n{table(path)}"
+        begins = [f"Begins with the keys of [{base.stem}](#{base.stem}).\n\n" for base in bases(path)]
+        text += f"\n## {path.stem}\n\n{lead(path)}\n\n{''.join(begins)}{table(path)}"
     return text
 
 
@@ -74,8 +77,21 @@ def lead(path: Path) -> str:
 
 def table(path: Path) -> str:
     """A Markdown table of the keys of a file, with their defaults and comments; "" if there are no keys."""
-    rows = [f"| `{key}` | `{value}` | {comment}{allowed(key)} |" for key, value, comment in keys_of(path)]
+    explained = comments(path)
+    rows = [f"| `{key}` | `{value}` | {explained[key]}{allowed(key)} |" for key, value, _ in keys_of(path)]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows, ""]) if rows else ""
+
+
+def bases(path: Path) -> list[Path]:
+    """The options of the same group that a file begins with and changes."""
+    listed = yaml.safe_load(path.read_text()).get("defaults", []) if path.parent != TOP else []
+    return [path.with_name(f"{name}.yaml") for name in listed if isinstance(name, str) and name != "_self_"]
+
+
+def comments(path: Path) -> dict[str, str]:
+    """Key -> comment. A key without one has that of the file in which it begins."""
+    found = {key: comment for base in bases(path) for key, comment in comments(base).items()}
+    return found | {key: comment or found.get(key, "") for key, _, comment in keys_of(path)}
 
 
 def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:

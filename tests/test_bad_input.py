@@ -21,7 +21,7 @@ from ganduel.commands import cli
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
 
-COMMANDS = ("train", "sample", "fid", "data", "report")
+COMMANDS = ("train", "sample", "fid", "data", "export", "import", "report")
 TINY = ("model.channels=4", "batch_size=8", "duration=1 steps", "metric.which=[]", "device=cpu", "name=tiny")
 WEIRD = "a b=c,d(e#f'g\"h[i]~{k} \\"  # a folder's name that Hydra's grammar would choke on
 

@@ -24,7 +24,7 @@ from ganduel.system.errors import UserError
 
 TOP = config_dir()
 FILES = sorted(p.relative_to(TOP) for p in TOP.rglob("*.yaml"))
-COMMANDS = ("train", "sample", "fid", "data", "export", "report")
+COMMANDS = ("train", "sample", "fid", "data", "export", "import", "report")
 
 
 def options(group: str) -> list[str]:

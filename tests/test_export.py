@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,20 @@ def test_the_card_of_a_translation(trained, tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert "translates colour images between two domains" in text
     assert "H and W are multiples of 4, from 8 on" in text and "`generator_B2A.onnx` was tested" in text
+
+
+def test_the_card_takes_texts_as_they_are(trained, tmp_path, monkeypatch):
+    """Markdown needs no escapes, and what looks like a template is none."""
+    load = checkpoint.load
+
+    def hostile(path: Path, *arguments: Any) -> dict:
+        content = load(path, *arguments)
+        content["config"]["name"] = "a<b> & 'c' {{ 7 * 191 }}{% raw %}"
+        return content
+
+    monkeypatch.setattr(checkpoint, "load", hostile)
+    assert cli.command("export", [f"ckpt={trained('dcgan')}", f"out={tmp_path}"]) == 0
+    assert (tmp_path / "README.md").read_text().startswith("# a<b> & 'c' {{ 7 * 191 }}{% raw %}\n\nA `dcgan` generator")
 
 
 def test_code_of_the_card_runs(trained, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "fid": ("ganduel.commands.fid", lambda result: result["text"]),
     "data": ("ganduel.commands.data", lambda result: result["path"]),
     "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
+    "import": ("ganduel.commands.import_weights", lambda result: _imported(**result)),
     "report": ("ganduel.commands.report", lambda result: result["text"]),
 }
 
@@ -59,6 +60,11 @@ def data() -> None:
 def export() -> None:
     """Entry point of gan-export."""
     sys.exit(command("export", sys.argv[1:]))
+
+
+def import_weights() -> None:
+    """Entry point of gan-import, which Python does not take as a name."""
+    sys.exit(command("import", sys.argv[1:]))
 
 
 def report() -> None:
@@ -109,6 +115,11 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     if int(os.environ.get("RANK", 0)) == 0:
         print(json.dumps(result) if settings.json else line(result))
     return result
+
+
+def _imported(out: str, settings: list[str]) -> str:
+    """Where the checkpoint lies, and the command that starts from it."""
+    return f"{out}\nto start from it: gan-train model=stylegan2_ada init_from={out} {' '.join(settings)}"
 
 
 def _read(arguments: Sequence[str]) -> Namespace:

@@ -63,6 +63,8 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
         if group not in groups and option in _options(group) and option not in selected:  # it takes a list of options
             select = ",".join([*selected, option])
             return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
+        if group in groups and base.hydra.runtime.choices[group] is None:
+            return f"{key} is set but no {group} is chosen; choose one with {group}=NAME: {', '.join(_options(group))}"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
     return None
 

@@ -232,6 +232,18 @@ class Export:
 
 
 @dataclass
+class Import:
+    """The keys of gan-import."""
+
+    input: str = field(metadata=PATH)
+    out: str | None = field(metadata=PATH)
+    data: dict[str, Any]  # those of Data, or none
+    workers: int | None = field(metadata=limited(1))
+    json: bool
+    allow: list[str]
+
+
+@dataclass
 class Report:
     """The keys of gan-report."""
 
@@ -240,7 +252,15 @@ class Report:
     json: bool
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "export": Export, "report": Report}
+SCHEMAS = {
+    "train": Train,
+    "data": Pack,
+    "sample": Sample,
+    "fid": Fid,
+    "export": Export,
+    "import": Import,
+    "report": Report,
+}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 

@@ -6,6 +6,7 @@ every derivative is again one of the functions below. On CPUs, all expect channe
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,6 +101,29 @@ class _WeightGradient(Function):
         if ctx.needs_input_grad[1]:
             of_gradient = _Convolution.apply(x, weight, stride, padding, transposed)
         return of_x, of_gradient, None, None, None, None
+
+
+def modulated(
+    x: Tensor,
+    convolve: Callable[[Tensor], Tensor],
+    squares: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    gain: float = 1.0,
+    epsilon: Tensor | float = 1e-8,
+) -> Tensor:
+    """A convolution whose weights an image's style scales an input channel at a time, and which are then normalised so
+    that every output keeps unit variance, times `gain` (Karras et al. 2020, "Analyzing and Improving the Image Quality
+    of StyleGAN", equations 1 and 3).
+
+    The result is that of weights of its own for every image. It is computed as: scale the input by `scale` (N, in),
+    `convolve` with shared weights, scale the output. `squares` (out, in) are the weights' squares, summed over the
+    kernel.
+    """
+    demodulation = gain * (scale.square() @ squares.T + epsilon).rsqrt()
+    y = convolve(x * scale.to(x.dtype)[:, :, None, None])
+    return torch.addcmul(bias.to(x.dtype)[:, None, None], y, demodulation.to(x.dtype)[:, :, None, None])
 
 
 def with_squares(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

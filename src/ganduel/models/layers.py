@@ -47,6 +47,11 @@ def output_layer(kind: Output) -> nn.Module:
     return nn.Sigmoid() if kind == "sigmoid" else nn.Identity()
 
 
+def normalise(x: Tensor) -> Tensor:
+    """Every vector of (N, C) at unit mean square, as mapping networks take their latents."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
 class SelfAttention(nn.Module):
     """Self-attention over all positions, (N, C, H, W) to the same shape (Zhang et al. 2018, "Self-Attention Generative
     Adversarial Networks", equations 1 to 3).

@@ -3,9 +3,14 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
+from ganduel.system.templates import render
+
+TEMPLATE = Path(__file__).with_name("chart.svg.jinja")
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26  # margins around the curves
 DECADES = 1.5  # the axis is logarithmic if positive values span more decades than this
@@ -49,7 +54,7 @@ def thinned(points: list[Point], most: int) -> list[Point]:
     return [(group[-1][0], statistics.fmean(value for _, value in group)) for group in reversed(groups)]
 
 
-def chart(name: str, shown: Sequence[Curve]) -> str:
+def chart(name: str, shown: Sequence[Curve]) -> Markup:
     """An SVG of curves over images seen."""
     xs, ys = ([point[axis] for curve in shown for point in curve.points] for axis in (0, 1))
     logarithmic = not name.startswith(LINEAR) and min(ys) > 0 and max(ys) / min(ys) > 10**DECADES
@@ -65,26 +70,28 @@ def chart(name: str, shown: Sequence[Curve]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = []
-    for tick in decades(low, high) if logarithmic else ticks(low, high):
-        text = number(10**tick if logarithmic else tick)
-        parts.append(
-            f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>'
-        )
-    for tick in ticks(first, last):
-        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number(tick)}</text>')
-    for run, label, kind, points in shown:
+    def path(points: Sequence[Point]) -> str:
         steps = [f"{x(a):.1f} {y(scale(b)):.1f}" for a, b in points]
-        end = f"h.01M{steps[-1]}" if len(steps) == 1 else ""  # draw a single point as a dot
-        note = " (held-out)" if kind == "held" else ""
-        parts.append(
-            f'<path class="curve {kind} c{run % COLOURS}" data-run="{run}" d="M{"L".join(steps)}{end}">'
-            f"<title>{escape(label)}{note}: last {number(points[-1][1])}</title></path>"
-        )
+        return "L".join(steps) + (f"h.01M{steps[-1]}" if len(steps) == 1 else "")  # a single point is a dot
+
     note = ", logarithmic" if logarithmic else ""
-    spoken = escape(f"{name} over images seen{note}, from {number(min(ys))} to {number(max(ys))}", quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    svg = render(
+        TEMPLATE,
+        spoken=f"{name} over images seen{note}, from {number(min(ys))} to {number(max(ys))}",
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        rulers=[
+            (y(tick), number(10**tick if logarithmic else tick))
+            for tick in (decades(low, high) if logarithmic else ticks(low, high))
+        ],
+        marks=[(x(tick), number(tick)) for tick in ticks(first, last)],
+        paths=[(curve, path(curve.points)) for curve in shown],
+        colours=COLOURS,
+        number=number,
+    )
+    return Markup(svg.rstrip())
 
 
 def ticks(low: float, high: float) -> Iterable[float]:
