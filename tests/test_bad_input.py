@@ -526,6 +526,8 @@ def test_real_command(tmp_path: Path, name: str, arguments: list[str], code: int
 
 
 def test_misspellings_are_found_without_pytorch(tmp_path: Path) -> None:
-    code = "import sys; from ganduel import cli; cli.command('train', ['modle=x']); print('torch' in sys.modules)"
+    code = (
+        "import sys; from ganduel.commands import cli; cli.command('train', ['modle=x']); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout == "False\n" and "Did you mean: model?" in done.stderr

@@ -150,7 +150,7 @@ def instead(rules: Mapping[str, Any]) -> tuple[Any, str]:
     return (16 if 1 in rules["choices"] else "nonsense"), f"is not allowed; it takes {', '.join(choices)}"
 
 
-NEEDED = {"sample": ["ckpt=x"], "export": ["ckpt=x"], "report": ["runs=[x]"]}
+NEEDED = {"sample": ["ckpt=x"], "export": ["ckpt=x"], "import": ["input=x", "data=digits"], "report": ["runs=[x]"]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

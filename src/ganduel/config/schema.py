@@ -237,7 +237,7 @@ class Import:
 
     input: str = field(metadata=PATH)
     out: str | None = field(metadata=PATH)
-    data: dict[str, Any]  # those of Data, or none
+    data: dict[str, Any] = field(metadata=within(**{one.name: dict(one.metadata) for one in fields(Data)}))  # or none
     workers: int | None = field(metadata=limited(1))
     json: bool
     allow: list[str]

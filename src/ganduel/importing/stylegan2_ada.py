@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: is damaged, or is not a pickle of StyleGAN2-ADA ({reason})") from error
     if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
-        raise UserError(f"{path}: is no pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
+        raise UserError(f"{path}: is not a pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
     return {name: content[name] for name in NETWORKS}
 
 
