@@ -26,14 +26,14 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 import ganduel
-from ganduel import config
+from ganduel.config.keys import config_dir
 
 checkout, package = Path(sys.argv[1]), Path(ganduel.__file__).parent
 assert package.is_relative_to(sys.prefix), f"{package} is not what was installed"
 assert version("ganduel") == ganduel.__version__, version("ganduel")
 assert metadata("ganduel")["Requires-Python"] == ">=3.10"
-found, wanted = ({p.relative_to(top) for p in top.rglob("*.yaml")} for top in (config.config_dir(), checkout / "configs"))
-assert config.config_dir() == package / "configs" and found == wanted, found ^ wanted
+found, wanted = ({p.relative_to(top) for p in top.rglob("*.yaml")} for top in (config_dir(), checkout / "configs"))
+assert config_dir() == package / "configs" and found == wanted, found ^ wanted
 PYTHON
 
 cd "$work/elsewhere"

@@ -52,8 +52,8 @@ WHOLE = ("model", "loss", "regularizer", "augment")
 # Pairs of options that cannot work together, and what is said about it.
 REFUSED = {
     (("loss", "wasserstein"), ("pace", "gated")): "pace.loss_floor=0.1 is above 0,",
-    (("loss", "wasserstein"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
-    (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs an accuracy",
+    (("loss", "wasserstein"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs D's accuracy",
+    (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs D's accuracy",
     (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
     (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
     (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",

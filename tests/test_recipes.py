@@ -14,6 +14,7 @@ from ganduel import build
 from ganduel.commands import cli
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
+from ganduel.config.schema import plain
 from ganduel.game import Game
 
 NAMES = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
@@ -74,7 +75,7 @@ def test_headers(name):
 
 def variants(name: str, *overrides: str) -> list[dict[str, Any]]:
     """The configurations that a sweep stands for."""
-    return [compose("train", [f"experiment={name}", *DATA, *overrides, *job]) for job in jobs(name)]
+    return [plain(compose("train", [f"experiment={name}", *DATA, *overrides, *job])) for job in jobs(name)]
 
 
 def test_every_sweep_is_listed():
@@ -117,7 +118,7 @@ def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(PAIRS - {"horse2zebra_paper"}))
 def test_what_report_r4_changes(name):
     """Of the CycleGAN paper, but for the size, the generator and what it does to the images."""
-    recipe, paper = (compose("train", [f"experiment={n}"]) for n in (name, "horse2zebra_paper"))
+    recipe, paper = (plain(compose("train", [f"experiment={n}"])) for n in (name, "horse2zebra_paper"))
     assert (paper["data"]["resolution"], round(256 * paper["data"]["margin"]), paper["data"]["mirror"]) == (
         256,
         30,

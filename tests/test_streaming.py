@@ -333,7 +333,7 @@ def test_shards_may_be_moved(
     capsys.readouterr()
     (tmp_path / "new").rename(tmp_path / "newer")
     assert cli.command("fid", measure) == 1  # a stranger's checkpoint may name any place
-    assert "opened only when you name them: give data.stream=PLACE" in capsys.readouterr().err
+    assert "name the shards yourself: data.stream=PLACE" in capsys.readouterr().err
     assert cli.command("fid", [*measure, f"data.stream={tmp_path / 'new'}"]) == 1
     assert "error: data.root: the images that this was trained on are not packed in" in capsys.readouterr().err
     assert cli.command("fid", [*measure, f"data.stream={tmp_path / 'newer'}"]) == 0

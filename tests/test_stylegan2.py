@@ -92,9 +92,9 @@ def test_the_automatic_configuration():
 
     def automatic(*overrides: str) -> tuple:
         c = compose("train", ["model=stylegan2_ada", *overrides])
-        rates = {player["lr"] for player in c["optimizer"].values()}
-        r1 = c["regularizer"]["r1_stylegan"]["weight"]
-        return c["batch_size"], c["model"]["channel_base"], rates, c["ema"]["half_life"], pytest.approx(2 * r1)
+        rates = {player["lr"] for player in c.optimizer.values()}
+        r1 = c.regularizer["r1_stylegan"]["weight"]
+        return c.batch_size, c.model["channel_base"], rates, c.ema.half_life, pytest.approx(2 * r1)
 
     assert automatic("data.resolution=64") == (32, 16384, {0.0025}, "10 kimg", 0.0256)
     assert automatic("data.resolution=256") == (16, 16384, {0.0025}, "5 kimg", 0.0002 * 256**2 / 16)

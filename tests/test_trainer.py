@@ -528,8 +528,8 @@ def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("pace.accuracy_ceiling=0.8", "loss=wasserstein"), "pace.accuracy_ceiling=0.8 needs an accuracy"),
-        (("pace.accuracy_ceiling=0.8", "loss=relativistic"), "pace.accuracy_ceiling=0.8 needs an accuracy"),
+        (("pace.accuracy_ceiling=0.8", "loss=wasserstein"), "pace.accuracy_ceiling=0.8 needs D's accuracy"),
+        (("pace.accuracy_ceiling=0.8", "loss=relativistic"), "pace.accuracy_ceiling=0.8 needs D's accuracy"),
         (("pace=gated", "loss=wasserstein"), "pace.loss_floor=0.1 is above 0, the loss of a D that cannot tell"),
         (("pace.loss_floor=1.4",), "pace.loss_floor=1.4 is above 1.39, the loss of a D that cannot tell"),
         (("pace.loss_floor=0.3", "loss=least_squares"), "pace.loss_floor=0.3 is above 0.25"),
