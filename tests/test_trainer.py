@@ -14,6 +14,7 @@ from ganduel.game import Critic, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.regularizers import Regularizer, r1, r2
 from ganduel.stats import Stats, merged
+from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.trainer import Move, Trainer, phases
 
@@ -256,6 +257,14 @@ def test_statistics_are_means_over_what_was_added():
         stats.add({"a": torch.tensor(value)}, {})
     stats.add({}, {"b": torch.tensor(4.0)})
     assert stats.means() == {"loss/a": 3.0, "b": 4.0}
+
+
+def test_sums_of_all_kinds_are_pooled_over_the_processes(monkeypatch):
+    stats, step = Stats(), Stats()
+    step.add({"a": torch.tensor(2.0)}, {"b": torch.tensor(4.0)})
+    stats.merge(step, kept=0.5)
+    monkeypatch.setattr(distributed, "mean", lambda pairs: pairs + torch.tensor([3.0, 1.0]))
+    assert stats.means() == {"loss/a": 2.5, "b": 3.5, "loss_ema/a": 2.5}
 
 
 def with_penalty(monkeypatch, name: str, fn, weight: float = 1.0, every: int = 1) -> None:
