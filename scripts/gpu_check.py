@@ -135,21 +135,22 @@ def gradients(trainer: Any) -> dict[str, Any]:
     """Of every phase of the first iteration, on the CPU, each after the steps before it."""
     import torch
 
-    from ganduel.trainer import Trainer
+    from ganduel.trainer import Executor
 
     found: dict[str, Any] = {}
     for player in trainer.players.values():
         if player.scaler.is_enabled():
             player.scaler = torch.amp.GradScaler(trainer.device.type, init_scale=SCALE)
 
-    def advance(move: Any) -> Any:
-        met, stats = Trainer.advance(trainer, move)
-        name, player = " + ".join(stats.losses), move.player
-        given = [p.grad.detach().double().cpu().flatten() for p in player.networks.parameters() if p.grad is not None]
-        found.setdefault(name, torch.cat(given))
-        return met, stats
+    class Keeping(Executor):
+        def advance(self, move: Any) -> Any:
+            met, stats = super().advance(move)
+            name, networks = " + ".join(stats.losses), move.player.networks
+            given = [p.grad.detach().double().cpu().flatten() for p in networks.parameters() if p.grad is not None]
+            found.setdefault(name, torch.cat(given))
+            return met, stats
 
-    vars(trainer)["advance"] = advance
+    trainer.executor = Keeping(trainer)
     trainer.step()
     return found
 
@@ -159,7 +160,7 @@ def waiting(bench: Bench) -> None:
 
     def check(family: str) -> None:
         trainer = bench.trainer(family)
-        for _ in range(trainer.warm_up + 1):
+        for _ in range(trainer.executor.warm_up + 1):
             trainer.step()
         if bench.device != "cuda":
             bench.tell(family, note="only CUDA tells who waits")
@@ -187,7 +188,7 @@ def train(bench: Bench) -> None:
         trainer = bench.trainer(family)
         expected = forecast(trainer)
         before = [p.detach().clone() for p in trainer.game.parameters()]
-        for _ in range(trainer.warm_up):
+        for _ in range(trainer.executor.warm_up):
             trainer.step()
         synchronise(trainer.device)
         iterations, begun = 0, time.monotonic()
@@ -255,7 +256,7 @@ def compiled(bench: Bench) -> None:
 
 
 def begun(bench: Bench, family: str, overrides: list[str]) -> tuple[Any, dict[str, float]]:
-    """A trainer after more steps than are run before a phase is recorded, and its losses."""
+    """A trainer after more steps than are run before a phase is captured, and its losses."""
     trainer = bench.trainer(family, *overrides)
     flags(overrides)()
     for _ in range(6):
@@ -305,7 +306,7 @@ def ratio(
 
     for prepare, do in zip(before, (one, two), strict=True):
         prepare()
-        for _ in range(6):  # more than are run before a phase is recorded
+        for _ in range(6):  # more than are run before a phase is captured
             do()
     calls = max(1, int(0.15 / max(timed(one, trainer.device), 1e-6)))
 

@@ -18,8 +18,6 @@ class Turn(NamedTuple):
     player: str
     nth: int  # how many turns this player had before, in this iteration
     reals: int  # which of the iteration's batches of real images it meets
-    leaves: bool = False  # its fakes, to be met in the next turn, which then makes none
-    like: tuple[str, int] | None = None  # the turn before, (player, nth), whose fakes it meets
 
 
 class Gate(NamedTuple):
@@ -42,8 +40,8 @@ class Pace:
     """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
 
     Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see
-    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`. If they `share` fakes, the
-    first turn of who moves second meets those of the turn before instead of new ones.
+    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`. With `share`, the first
+    turn of the player who moves second meets the fakes of the turn before it (see `sharing`).
     """
 
     def __init__(
@@ -63,14 +61,10 @@ class Pace:
             raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
-        self.n_critic, self.n_generator = n_critic, n_generator
+        self.n_critic, self.n_generator, self.share = n_critic, n_generator, share
         critic = [Turn("D", i, i) for i in range(n_critic)]
         generator = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
-        if share and first == "D":  # G goes on from the very fakes, D only meets them
-            generator[0] = generator[0]._replace(like=("D", n_critic - 1))
-        first_turns, second_turns = (critic, generator) if first == "D" else (generator, critic)
-        first_turns[-1] = first_turns[-1]._replace(leaves=share)
-        self.turns = first_turns + second_turns
+        self.turns = critic + generator if first == "D" else generator + critic
 
     def count(self, player: str) -> int:
         """Turns of this player in one iteration."""

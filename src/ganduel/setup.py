@@ -18,7 +18,7 @@ from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Duration, Gate
 from ganduel.regularizers import PathLength, Regularizer
 from ganduel.speed import graphs
-from ganduel.speed.compile import compile_networks
+from ganduel.speed.compile import Compiled
 from ganduel.system import distributed
 from ganduel.system.device import configure, precision
 from ganduel.system.errors import UserError
@@ -104,9 +104,9 @@ def assemble(config: dict[str, Any], device: torch.device, fresh: bool = True) -
         device=device,
     )
     if config["compile"]:
-        compile_networks(trainer)
+        trainer.executor = Compiled(trainer.executor)
     if config["cuda_graphs"] is not False:
-        graphs.record_phases(trainer, required=config["cuda_graphs"] is True)
+        graphs.capture_phases(trainer, required=config["cuda_graphs"] is True)
     if distributed.is_main():
         for warning in doubts(game, loss, penalties, batch_size):
             say(f"warning: {warning}")

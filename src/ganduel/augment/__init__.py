@@ -14,7 +14,7 @@ class Transform(nn.Module):
     """
 
     adaptive = False  # whether it needs to be told how often D is right, which not every loss says
-    recordable = False  # whether all that `at` changes lies in tensors, for a CUDA graph knows no other numbers
+    capturable = False  # whether all that `at` changes lies in tensors, for a CUDA graph knows no other numbers
 
     def at(self, clock: Clock) -> None:
         """The trainer tells the time, before every iteration, to those that change with it."""

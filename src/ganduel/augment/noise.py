@@ -15,7 +15,7 @@ class InstanceNoise(Transform):
     Its standard deviation falls from `std` to 0 in a straight line over `fade` ("200 kimg"); null keeps it.
     """
 
-    recordable = True
+    capturable = True
     std_now: Tensor
 
     def __init__(self, std: float, fade: Time | None):
