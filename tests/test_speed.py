@@ -66,6 +66,7 @@ def test_captured_phases_train_the_same(trainer, case):
             if i == 4:
                 each.stats.reset()  # as for a line of the logs
     assert any(graph.runs > graphs.WARM_UP + 2 for graph in captured.graphs.values())
+    assert one.__dict__.keys() == other.__dict__.keys() and one.pace.turns == other.pace.turns
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     assert one.stats.means() == pytest.approx(other.stats.means(), abs=1e-5)
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
@@ -202,7 +203,7 @@ def test_a_state_that_is_loaded_ends_captures(trainer):
     assert not captured.graphs
 
 
-@pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])
+@pytest.mark.parametrize("model", ["dcgan", "wgan_gp", "cyclegan"])
 def test_compiled_networks_train_the_same(trainer, model):
     """In the main losses only; penalties differentiate the networks as they are."""
     seen = []
@@ -217,7 +218,7 @@ def test_compiled_networks_train_the_same(trainer, model):
     for _ in range(2):
         one.step()
         other.step()
-    assert seen
+    assert seen and one.__dict__.keys() == other.__dict__.keys()
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
 
 
