@@ -1,4 +1,4 @@
-"""Losses and D's judgement on held-out images."""
+"""What both players' losses and D's judgement are on held-out images."""
 
 from itertools import pairwise
 

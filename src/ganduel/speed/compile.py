@@ -22,9 +22,9 @@ class Networks(NamedTuple):
 
 
 class Compiled(Executor):
-    """Runs phases as the executor does that it is given, but for the main losses: there, duels call compiled networks.
+    """Runs phases through the executor that it is given. In main losses, duels call compiled networks.
 
-    Penalties call the networks as they are, for PyTorch does not differentiate twice what it has compiled.
+    Penalties call the networks as they are, because PyTorch does not differentiate twice what it has compiled.
     """
 
     def __init__(self, executor: Executor, backend: str | Callable = "inductor"):

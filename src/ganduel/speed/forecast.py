@@ -43,9 +43,9 @@ def forecast(trainer: Trainer) -> Forecast:
 
 
 class Timed(Executor):
-    """Runs phases as the executor does that it is given, and times the lazy ones.
+    """Runs phases through the executor that it is given, and times them.
 
-    `spared` is how many seconds less an iteration takes on average than one in which all phases are due.
+    `spared`: so many seconds less does an average iteration take than one in which all phases are due.
     """
 
     def __init__(self, executor: Executor):

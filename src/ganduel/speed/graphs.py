@@ -54,8 +54,8 @@ def uncapturable(trainer: Trainer) -> str | None:
 
 
 class Captured(Executor):
-    """Runs every phase a few times as the executor does that it is given, then captures it, and replays it from then
-    on. What a replay returns is overwritten by the next replay of the same phase, but for the statistics."""
+    """Runs every phase a few times through the executor that it is given, then captures it, and from then on replays
+    it. The next replay of a phase overwrites the duels that the one before has returned; statistics are copies."""
 
     warm_up = WARM_UP + 1
     separate = True  # no graph of autograd leads from one CUDA graph into another
