@@ -1,10 +1,10 @@
-"""What packing buys: batches and packing, measured side by side on your own images; and a set of millions.
+"""Measure the speed of packed batches and of packing on your own images, or train on a simulated set of millions.
 
-    python scripts/benchmark_data.py photos            # a folder with one subfolder a class, as ImageFolder wants it
+    python scripts/benchmark_data.py photos            # a folder with one subfolder per class, as for ImageFolder
     python scripts/benchmark_data.py photos --files 10000 --rounds 5
-    python scripts/benchmark_data.py --sparse 3000000  # opens a simulated set of so many 64x64 images and trains on it
+    python scripts/benchmark_data.py --sparse 3000000  # simulates a set of 3,000,000 64x64 images and trains on it
 
-Prints ratios (median, and the range over the rounds); absolute figures differ between machines and hours.
+Prints ratios: the median and the range over the rounds. Absolute times differ between machines and between hours.
 """
 
 import argparse
@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
+from ganduel.config.schema import Data
 from ganduel.data.loading import ImageSet, open_images
 from ganduel.data.packing import FORMAT
 from ganduel.data.prepare import origin, prepare
@@ -40,14 +41,14 @@ SHAPE = (3, 64, 64)  # of the simulated set
 CPU = torch.device("cpu")
 
 
-def settings(root: Path, packed: Path, resolution: int) -> dict:
+def settings(root: Path, packed: Path, resolution: int) -> Data:
     """The data configuration of a folder."""
     typed = [f"data.root={root}", f"data.packed={packed}", f"data.resolution={resolution}", "data.max_rejected=1"]
-    return compose("data", ["data=folder", *map(quote, typed)])["data"]
+    return compose("data", ["data=folder", *map(quote, typed)]).data
 
 
 def rate(draw: Iterator[int], seconds: float) -> float:
-    """Images a second, drawn for so long."""
+    """Images per second, measured for `seconds`."""
     start, images = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         images += next(draw)
@@ -55,7 +56,7 @@ def rate(draw: Iterator[int], seconds: float) -> float:
 
 
 def from_files(root: Path, resolution: int, workers: int) -> Iterator[int]:
-    """Batches as notebooks make them: decoded, resized, cropped and normalised in every epoch."""
+    """The usual batches of notebooks: images are decoded, resized, cropped and normalised in every epoch."""
     steps = [transforms.Resize(resolution), transforms.CenterCrop(resolution), transforms.ToTensor()]
     normalise = transforms.Normalize([0.5] * 3, [0.5] * 3)
     images = ImageFolder(str(root), transforms.Compose([*steps, normalise]))
@@ -66,14 +67,14 @@ def from_files(root: Path, resolution: int, workers: int) -> Iterator[int]:
 
 
 def from_packed(images: ImageSet, floats: bool) -> Iterator[int]:
-    """Batches of a packed set: ready to train on, or as bytes."""
+    """Batches of a packed set: as floats, ready for training, or as bytes."""
     for position in itertools.count(step=BATCH):
         order = images.order(torch.arange(position, position + BATCH))
         yield len(images.batch(position, BATCH)["real"] if floats else images.gather(order))
 
 
 def compare(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:
-    """Both, in turn."""
+    """Measure both in turn, `rounds` times."""
     pairs = [(first(), second()) for _ in range(rounds)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
@@ -98,7 +99,7 @@ def batches(root: Path, resolution: int, workers: int, rounds: int, seconds: flo
 
 
 def packing(root: Path, resolution: int, count: int, rounds: int) -> None:
-    """One process against two, on the folder's files repeated to so many."""
+    """Compare packing in one process and in two, on `count` files: those of the folder, repeated."""
     with tempfile.TemporaryDirectory() as folder:
         originals = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
         (many := Path(folder) / "many").mkdir()
@@ -117,12 +118,12 @@ def packing(root: Path, resolution: int, count: int, rounds: int) -> None:
 
 
 def sparse(count: int) -> None:
-    """The real command on a packed set of which no pixel was ever written."""
+    """Run gan-train on a packed set of `count` images in a sparse file, whose pixels were never written."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "originals"  # gone, as after packing
+        root = Path(folder) / "originals"  # does not exist, like originals that were deleted after packing
         typed = ["data=folder", f"data.root={root}", f"data.packed={folder}", "data.validation=0.01"]
-        data = compose("train", typed)["data"]
-        path, recipe = Path(folder) / "folder-sparse.json", Recipe(64, 3, None, data["resize"])
+        data = compose("train", typed).data
+        path, recipe = Path(folder) / "folder-sparse.json", Recipe(64, 3, None, data.resize)
         writer = FileWriter(path, count, SHAPE, compressed=False)
         with writer.opened(0) as file:
             file.truncate(writer.start + count * math.prod(SHAPE))

@@ -1,12 +1,12 @@
-"""What a FID costs, part by part: making images, their features, the statistics of these, the distance.
+"""Measure the time of each part of a FID: generation of images, their features, the statistics, the distance.
 
     python scripts/benchmark_fid.py model=dcgan
     python scripts/benchmark_fid.py model=stylegan2_ada batch_size=8 --batch 32 --samples 50000
     python scripts/benchmark_fid.py --features digits data=digits
 
-Takes the overrides of gan-train; the images are noise, 64x64 RGB, unless said otherwise. Without --weights, Inception
-has untrained ones: the time is the same. Times are those of benchmark_step.py, also in kernels timed between the parts,
-which take turns within every round. Medians, and the range over the rounds.
+Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB. Without --weights, Inception has
+untrained weights, which take the same time. Times are in milliseconds and in kernels, the unit of benchmark_step.py.
+Every part is timed once a round, between two kernels. Prints the median and the range over the rounds.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ganduel.trainer import Trainer
 
 
 class Part(NamedTuple):
-    """Something that a measurement does so many times."""
+    """A part of a FID. A FID does it `times` times."""
 
     name: str
     times: float
@@ -38,8 +38,11 @@ class Part(NamedTuple):
 
 
 def untrained(path: Path) -> Path:
-    """A file of weights for torch-fidelity's Inception: random ones that let activations neither vanish nor grow
-    (Kaiming), with the statistics of a few images in batch normalisation."""
+    """Write random weights for torch-fidelity's Inception and return their path.
+
+    The weights have Kaiming's initialisation, so that activations neither vanish nor grow. Batch normalisation has the
+    statistics of a few random images.
+    """
     torch.manual_seed(0)
     published = PUBLISHED["inception"]
     with (
@@ -51,7 +54,7 @@ def untrained(path: Path) -> Path:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all that is seen
+            module.momentum = None  # the mean over all batches
     network.train()
     blocks = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
     network(torch.nn.functional.interpolate(blocks, (32, 32)))
@@ -60,7 +63,7 @@ def untrained(path: Path) -> Path:
 
 
 def parts(trainer: Trainer, features: Features, batch: int, samples: int) -> list[Part]:
-    """One measurement of `samples` images against statistics that are known, and what it takes to know them."""
+    """The parts of one FID: `samples` generated images against known real statistics, and the making of these."""
     device = trainer.device
     compared = trainer.game.comparisons(trainer.ema.generators, trainer.images)[0]
     extractor = features.extractor.to(device)

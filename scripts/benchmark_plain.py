@@ -1,17 +1,18 @@
-"""How much faster we are than a textbook's loop of the same networks and losses, both timed in turn in one process.
+"""Compare our speed with textbook training loops of the same networks and losses, timed in turn in one process.
 
     python scripts/benchmark_plain.py dcgan
     python scripts/benchmark_plain.py cyclegan precision=bf16
     python scripts/benchmark_plain.py wgan_gp --rounds 5
     python scripts/benchmark_plain.py dcgan --bare
 
-The textbook's loops are PyTorch as it comes: float32, contiguous, plain Adam, images for nothing, and no averages.
-Ours is the trainer with its defaults and the overrides given: batches are drawn, statistics kept, generators averaged.
-For dcgan and cyclegan an iteration is one step of both players; for wgan_gp, turns are timed apart. With --bare, we are
-compared with the forward, backward and optimizer calls of our own networks, so that the trainer's share shows.
+The textbook loops use PyTorch's defaults: float32, contiguous memory, plain Adam. They always use the same batch, and
+keep no averages. Our loop is the trainer with its defaults and the given overrides: it draws batches, keeps statistics
+and averages the generators. For dcgan and cyclegan, an iteration is one step of both players. For wgan_gp, the turns of
+the players are timed separately. With --bare, we compare the trainer with only the forward, backward and optimizer
+calls of our own networks. This shows the trainer's share of the time.
 
-Ratios above 1 are in our favour; a kernel is the unit of `benchmark_step.py`. Medians, and the range over the rounds.
-On CPUs both have what we ask of the system's allocator (`device.keep_memory`), which helps the textbook's loop, too.
+Ratios above 1 are in our favour. A kernel is the unit of `benchmark_step.py`. Prints the median and the range over the
+rounds. On CPUs, our setting of the system's allocator (`device.keep_memory`) helps the textbook loops, too.
 """
 
 import argparse
@@ -36,7 +37,7 @@ Loop = dict[str, Callable[[], None]]
 
 
 def dcgan(images: Tensor, latent: int = 100, width: int = 64) -> Loop:
-    """The DCGAN of tutorials at 64x64: both losses by BCE, D's on real and fake images one after another."""
+    """The DCGAN of tutorials at 64x64, with BCE losses. The discriminator sees real and generated images in turn."""
     generator, discriminator = dcgan_generator(latent, width), dcgan_discriminator(width, nn.BatchNorm2d)
     networks = generator.to(images.device), discriminator.to(images.device)
     for network in networks:
@@ -60,7 +61,7 @@ def dcgan(images: Tensor, latent: int = 100, width: int = 64) -> Loop:
 
 
 def wgan_gp(images: Tensor, latent: int = 100, width: int = 64) -> Loop:
-    """WGAN-GP with DCGAN's networks and LayerNorm in the critic: a turn of the critic, and one of the generator."""
+    """WGAN-GP with DCGAN's networks and LayerNorm in the critic: one turn of the critic, one turn of the generator."""
     generator = dcgan_generator(latent, width).to(images.device)
     critic = dcgan_discriminator(width, lambda channels: nn.GroupNorm(1, channels)).to(images.device)
     for network in (generator, critic):
@@ -92,8 +93,11 @@ def wgan_gp(images: Tensor, latent: int = 100, width: int = 64) -> Loop:
 
 
 def cyclegan(a: Tensor, b: Tensor, width: int = 64, blocks: int = 9, pool: int = 50) -> Loop:
-    """CycleGAN with ResNet generators: identity, adversarial and cycle losses in one backward pass of the generators,
-    then one backward pass for each discriminator, on older fakes every other time."""
+    """CycleGAN with ResNet generators.
+
+    One backward pass of the generators covers the identity, adversarial and cycle losses. One backward pass of each
+    discriminator follows. Once the pool is full, half of its generated images are older ones.
+    """
     a2b, b2a = (resnet(width, blocks).to(a.device) for _ in range(2))
     judge_a, judge_b = (patch_discriminator(width).to(a.device) for _ in range(2))
     for network in (a2b, b2a, judge_a, judge_b):
@@ -198,7 +202,7 @@ def _initialise(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 1.0, 0.02)
 
 
-# model -> what else our configuration is told, so that the work is the same
+# model -> overrides that give our trainer the same work as the textbook loop
 SETTINGS = {
     "dcgan": ["batch_size=64"],
     "wgan_gp": ["batch_size=64"],
@@ -210,7 +214,7 @@ TEXTBOOK: dict[str, Callable[..., Loop]] = {"dcgan": dcgan, "wgan_gp": wgan_gp, 
 
 
 def ours(trainer: Trainer) -> Loop:
-    """What our iteration is made of, under the textbook's names."""
+    """The parts of our iteration, with the names of the textbook loop."""
     if trainer.pace.n_critic == 1:
         return {"iteration": trainer.step}
     turns = {turn.player: turn for turn in reversed(trainer.pace.turns)}
@@ -221,14 +225,14 @@ def ours(trainer: Trainer) -> Loop:
 
 
 def plain(model: str, trainer: Trainer, **sizes: int) -> Loop:
-    """The textbook's loop, on images of the same sizes; its networks have those of ours unless told otherwise."""
+    """The textbook loop on a batch of our images. Its networks have the sizes of ours unless `sizes` changes them."""
     batch = trainer.images.batch(0, trainer.batch_size)
     images = [batch[name].contiguous() for name in trainer.game.domains]
     return TEXTBOOK[model](*images, **sizes)
 
 
 def bare(trainer: Trainer) -> Loop:
-    """DCGAN's iteration on copies of our networks: nothing but forward, backward and step."""
+    """DCGAN's iteration on copies of our networks, with only forward, backward and optimizer calls."""
     game = copy.deepcopy(trainer.game)
     generator, discriminator = game.generators["G"], game.discriminators["D"]
     players = {

@@ -1,15 +1,17 @@
-"""What an iteration costs: the time of every phase of any configuration, and of two side by side.
+"""Measure the time of every phase of an iteration, for one configuration or for several in comparison.
 
     python scripts/benchmark_step.py model=stylegan2_ada batch_size=4
     python scripts/benchmark_step.py model=cyclegan data.resolution=128
     python scripts/benchmark_step.py --compare "model=dcgan" "model=dcgan precision=bf16"
 
-Takes the overrides of gan-train; the images are noise, 64x64 RGB unless said otherwise. A phase is one optimizer step,
-with all that belongs to it. An iteration is every phase as often as it is due, drawing its batches, and the averages.
+Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB. A phase is one optimizer step with its
+forward and backward passes. An iteration is every phase as often as it is due, the drawing of its batches, and the
+averages.
 
-Times are also given in kernels, forward and backward of one 3x3 convolution (512 to 512 channels on (4, 512, 32, 32),
-float32), timed between the phases: milliseconds of different machines, hours and loads do not compare, kernels do
-better. Settings to compare take turns within every round. Medians, and the range over the rounds.
+Times are in milliseconds and in kernels. A kernel is the time for forward and backward of one 3x3 convolution, measured
+before and after each phase: (4, 512, 32, 32) to 512 channels, float32. Milliseconds of different machines, hours and
+loads are not comparable; kernels are more comparable. Settings to compare take turns within every round. Prints the
+median and the range over the rounds.
 """
 
 import argparse
@@ -26,8 +28,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d
 
-from ganduel import randomness, setup
-from ganduel.config import build
+from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn
@@ -35,27 +36,27 @@ from ganduel.phases import Phase
 from ganduel.system.device import choose, label, memory
 from ganduel.trainer import Trainer
 
-IMAGES = 64  # of noise, or as many as a batch
+IMAGES = 64  # images of noise; as many as a batch if that is larger
 
 
 class Part(NamedTuple):
-    """Something that an iteration does so many times."""
+    """A part of an iteration. An iteration does it `times` times on average."""
 
     name: str
     times: float
     do: Callable[[], object]
-    prepare: Callable[[], object] = lambda: None  # what it goes on from, not timed
+    prepare: Callable[[], object] = lambda: None  # runs before `do` and is not timed
 
 
 class Play:
-    """One phase of a turn, again and again, with the fakes that `maker` leaves, if there is one."""
+    """One phase of a turn, to be repeated, with the generated images that `maker` leaves, if there is a `maker`."""
 
     def __init__(self, trainer: Trainer, turn: Turn, phase: Phase, maker: "Play | None"):
         self.trainer, self.turn, self.phase, self.maker = trainer, turn, phase, maker
         self.batch: Batch = {}
 
     def prepare(self) -> None:
-        if not self.batch or self.maker:  # G wants new fakes of D's turn, for their graph
+        if not self.batch or self.maker:  # G needs new fakes of D's turn each time, for their graph
             self.batch = self.trainer.draw(self.turn, self.maker.given() if self.maker else {})
 
     def __call__(self) -> list[list[Duel]]:
@@ -68,7 +69,7 @@ class Play:
 
 
 def noise(folder: Path, size: int, count: int) -> None:
-    """Images of both kinds, in the layout of folder_pair; data=folder takes them all as one."""
+    """Write images of noise for two domains, in the layout of folder_pair. data=folder reads them all as one set."""
     generator = np.random.default_rng(0)
     for kind in ("trainA", "trainB"):
         (folder / kind).mkdir(parents=True)
@@ -78,23 +79,23 @@ def noise(folder: Path, size: int, count: int) -> None:
 
 
 def assemble(overrides: list[str], folder: Path) -> Trainer:
-    """The trainer of a configuration, on noise."""
+    """The trainer of a configuration, on images of noise."""
     composed = compose("train", ["data=folder", "data.root=.", *overrides])
-    domains = build.locate(composed["model"]["game"], "model.game", composed["allow"]).domains  # type: ignore[attr-defined]
-    data = composed["data"]
-    root = folder / f"{data['resolution']}"
+    domains = build.locate(composed.model["game"], "model.game", composed.allow).domains  # type: ignore[attr-defined]
+    data = composed.data
+    root = folder / f"{data.resolution}"
     if not root.exists():
-        noise(root, data["resolution"], max(IMAGES, composed["batch_size"]))
+        noise(root, data.resolution, max(IMAGES, composed.batch_size))
     kind = "folder" if domains == ("real",) else "folder_pair"
     own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
-    own.append("data.on_device=true")  # whatever is packed is gone by the first step
+    own.append("data.on_device=true")  # because the packed files are deleted before the first step
     torch.manual_seed(0)
-    device = choose(composed["device"])
+    device = choose(composed.device)
     return setup.assemble(compose("train", [*own, *overrides]), device)[0]
 
 
 def parts(trainer: Trainer) -> list[Part]:
-    """An iteration, phase by phase."""
+    """The parts of an iteration: its phases, then batches and averages."""
     found: list[Part] = []
     maker: Play | None = None
     for turn in trainer.pace.turns:
@@ -111,7 +112,7 @@ def parts(trainer: Trainer) -> list[Part]:
             trainer.draw(turn)
         with torch.no_grad():
             seeds = randomness.seeds(0, first=0, count=trainer.batch_size, device=trainer.device)
-            trainer.game.settle(seeds)
+            trainer.game.after_iteration(seeds)
         trainer.ema.update(trainer.batch_size, 1)
 
     merged: dict[str, Part] = {}  # the same phase in several turns
@@ -122,7 +123,7 @@ def parts(trainer: Trainer) -> list[Part]:
 
 
 def kernel(device: torch.device) -> Callable[[], object]:
-    """The unit of time."""
+    """A function that takes one unit of time: forward and backward of one 3x3 convolution."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 512, 32, 32, generator=generator).to(device).requires_grad_()
     weight = (torch.randn(512, 512, 3, 3, generator=generator) / 68).to(device).requires_grad_()
@@ -144,7 +145,7 @@ Times = dict[str, list[tuple[float, float]]]
 
 
 def measure(settings: list[list[Part]], device: torch.device, rounds: int) -> list[Times]:
-    """Every part once a round, each beside a kernel."""
+    """Time every part once a round, each between two kernels. The result has one `Times` per setting."""
     unit = kernel(device)
     for _ in range(2):
         for part in (Part("", 1, unit), *(part for parts in settings for part in parts)):
@@ -161,7 +162,7 @@ def measure(settings: list[list[Part]], device: torch.device, rounds: int) -> li
 
 
 def iterations(parts: list[Part], times: Times) -> list[tuple[float, float]]:
-    """(seconds, kernels) of an iteration, in every round."""
+    """(seconds, kernels) of a whole iteration in every round."""
     rounds = len(times[parts[0].name])
     weighted = [[(p.times * times[p.name][i][0], p.times * times[p.name][i][1]) for p in parts] for i in range(rounds)]
     return [(sum(s for s, _ in row), sum(k for _, k in row)) for row in weighted]
@@ -173,7 +174,7 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def table(parts: list[Part], times: Times, trainer: Trainer) -> str:
-    """Markdown."""
+    """A Markdown table of all parts and of the whole iteration, with images per second and peak memory."""
     whole = iterations(parts, times)
     rows = [("phase", "in an iteration", "ms", "kernels"), ("---",) * 4]
     for name, share, both in [*((p.name, f"{p.times:g}", times[p.name]) for p in parts), ("**iteration**", "", whole)]:

@@ -1,11 +1,11 @@
-"""What 3x3 convolutions gain by Winograd's transforms on a CPU, in float32: forward, and both gradients.
+"""Measure how much Winograd's transforms speed up 3x3 convolutions on a CPU in float32: forward and both gradients.
 
     python scripts/benchmark_winograd.py
     python scripts/benchmark_winograd.py 4x512x16 1x256x64
 
-Sizes are IMAGESxMAPSxPIXELS; among the first are layers of cyclegan and stylegan2_ada at their usual batch sizes. Both
-ways take turns within every round. Medians of the times, and the ratio's range over the rounds. Errors are of the
-output, against double precision.
+Sizes are IMAGESxMAPSxPIXELS. The default sizes include layers of cyclegan and stylegan2_ada at their usual batch sizes.
+The two methods take turns within every round. Prints the median times, the ratio with its range over the rounds, and
+the relative errors of the output against double precision.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def compare(images: int, maps: int, pixels: int, rounds: int) -> str:
-    """A line of the table."""
+    """The line of the table for one size: `images` of `maps` channels and `pixels` a side."""
     torch.manual_seed(0)
     x = torch.randn(images, maps, pixels, pixels).to(memory_format=torch.channels_last).requires_grad_()
     weight = (torch.randn(maps, maps, 3, 3) / (9 * maps) ** 0.5).to(memory_format=torch.channels_last).requires_grad_()

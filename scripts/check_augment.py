@@ -1,7 +1,8 @@
-"""Compare ADA's transforms with images of the reference: python scripts/check_augment.py FILE.npz
+"""Compare ADA's transforms with images of the reference implementation: python scripts/check_augment.py FILE.npz
 
-Keys are `aug/<transform>@<percentile>` for what became of `in/aug_img` where every random quantity sits at that
-percentile and everything that may happen does, and `aug_gray/...` for `in/img_gray`; a transform may also be a pipe.
+The key `aug/<transform>@<percentile>` holds the transformed images of `in/aug_img`. For these, every random quantity is
+at the given percentile, and every optional step happens. `aug_gray/...` holds the same for `in/img_gray`. A pipe may
+stand in place of a transform.
 """
 
 import argparse
@@ -11,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel import build
 from ganduel.augment.ada import ADA
 from ganduel.augment.pipeline import Draws
-from ganduel.config import build
 from ganduel.config.compose import compose
 
-NAMES = {  # the reference's -> ours
+NAMES = {  # name of the reference -> our group and transform
     "xflip": ("blit", "x_flip"),
     "rotate90": ("blit", "rotate_90"),
     "xint": ("blit", "translate_pixels"),
@@ -35,7 +36,7 @@ NAMES = {  # the reference's -> ours
 
 
 class Percentile(Draws):
-    """Everything happens, and all of it at one percentile."""
+    """Draws in which everything happens (p = 1), and every quantity is at one percentile: `share`, from 0 to 1."""
 
     def __init__(self, images: int, share: float):
         self.p, self.share, self.images = torch.tensor(1.0), share, images
@@ -49,8 +50,8 @@ class Percentile(Draws):
 
 
 def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference from the reference at each of its keys."""
-    node, differences = compose("train", ["augment=[ada]"])["augment"]["ada"], {}
+    """The largest absolute difference from the reference for each of its keys."""
+    node, differences = compose("train", ["augment=[ada]"]).augment["ada"], {}
     for key in npz:
         kind, _, rest = key.partition("/")
         if kind in ("aug", "aug_gray"):
@@ -62,7 +63,7 @@ def check_augment(npz: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def only(name: str, node: build.Config) -> ADA:
-    """One transform of the reference, or one of its pipes, in which it leaves out the second rotation here."""
+    """ADA with one transform, or one pipe, of the reference. Here, its pipes leave out the second rotation."""
     if name in NAMES:
         group, transform = NAMES[name]
         node = node | {"pipe": group, group: {transform: node[group][transform]}}

@@ -1,8 +1,8 @@
-"""Compare StyleGAN2's networks with reference numbers of others: python scripts/check_reference.py FILE.npz
+"""Compare our StyleGAN2 networks with numbers of a reference implementation: python scripts/check_reference.py FILE.npz
 
-The file has weights in the published naming under G/ and D/, inputs under in/, and what should come out under out/
-and grad_*/. Sizes are inferred from the shapes. Prints the largest difference of each, and that as a share of its
-largest number.
+The file has weights with the published names under G/ and D/, inputs under in/, and the expected results under out/ and
+grad_*/. The sizes of the networks are inferred from the shapes. For each result, prints the largest absolute
+difference, and the same divided by the largest expected number.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.game import Duel
 from ganduel.importing import stylegan2_ada
@@ -23,20 +23,20 @@ Numbers = dict[str, Tensor]
 
 
 def networks(reference: Numbers) -> tuple:
-    """G and D of the reference's sizes, with its weights."""
+    """Generator and discriminator with the sizes and the weights of the reference."""
     generator, discriminator = (
         {name[2:]: value for name, value in reference.items() if name.startswith(f"{player}/")} for player in "GD"
     )
     found = stylegan2_ada.settings(generator, discriminator)
     composed = compose("train", ["model=stylegan2_ada", *(f"{key}={value}" for key, value in found.items())])
-    game = build.game(composed["model"], {}, []).eval()
+    game = build.game(composed.model, {}, []).eval()
     game.generators["G"].load_state_dict(stylegan2_ada.ours(generator))
     game.discriminators["D"].load_state_dict(stylegan2_ada.ours(discriminator))
     return game.generators["G"], game.discriminators["D"]
 
 
 def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
-    """Every output and gradient of the reference, by its key, as ours computes it."""
+    """Yield each key of the reference's outputs and gradients with our value for it."""
     generator, discriminator = networks(reference)
     z, images = reference["in/z"], reference["in/img"]
     style = generator.style(z)
@@ -57,23 +57,23 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     yield "out/pl_lengths", lengths
     yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
 
-    loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"])["loss"], "loss", [])
+    loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"]).loss, "loss", [])
     value = loss.generator(discriminator(generator.synthesis(style)), None)
     yield "out/loss_g", value
     yield from gradients("g", value, generator, reference)
 
 
 def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Numbers) -> Iterator[tuple[str, Tensor]]:
-    """Of a scalar, by all the weights that the reference has them for."""
+    """Yield the gradients of the scalar `value` by all weights for which the reference has gradients."""
     keys = [key for key in reference if key.startswith(f"grad_{kind}/")]
     weights = [network.get_parameter(stylegan2_ada.our_name(key.partition("/")[2])) for key in keys]
     yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
 
 
 def differences(path: str) -> dict[str, tuple[float, float]]:
-    """The largest difference of each kind of number, and the same as a share of the largest number.
+    """The largest absolute difference for each key, and the same divided by the largest expected number.
 
-    Raises KeyError where the file has numbers that are not compared.
+    Raises KeyError if the file has results that are not compared.
     """
     with np.load(path) as file:
         reference = {key: torch.from_numpy(file[key]) for key in file.files}

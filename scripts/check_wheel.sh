@@ -45,6 +45,7 @@ run gan-train "${tiny[@]}" duration="4 steps"
 run gan-sample ckpt=runs/dcgan-digits count=4
 run gan-fid ckpt=runs/dcgan-digits metric.samples=64
 run gan-report runs/dcgan-digits
+run gan-export ckpt=runs/dcgan-digits
 "$new" -c 'from ganduel import load; assert load("runs/dcgan-digits").sample(seeds=range(2)).shape == (2, 1, 32, 32)'
 "$new" - <<'PYTHON'
 import subprocess

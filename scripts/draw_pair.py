@@ -1,9 +1,9 @@
-"""A data set of two kinds to try CycleGAN on, drawn rather than photographed: brown ellipses, and striped ones.
+"""Draw an unpaired data set to try CycleGAN on: brown ellipses (A) and striped ellipses (B).
 
     python scripts/draw_pair.py data/ellipses
     gan-train model=cyclegan data=folder_pair data.root=data/ellipses data.resolution=64
 
-Both kinds lie on meadows of all greens, anywhere, at all angles; nothing but the stripes tells them apart.
+In both domains, the ellipses lie anywhere, at any angle, on meadows of any green. Only the stripes differ.
 """
 
 import argparse
@@ -16,7 +16,7 @@ COUNTS = {"trainA": 400, "trainB": 400, "testA": 40, "testB": 40}
 
 
 def ellipse(rng: np.random.Generator, size: int, striped: bool) -> Image.Image:
-    """One image of `size` pixels a side, drawn four times as large."""
+    """Draw one image of `size` pixels a side. It is drawn four times as large and then reduced."""
     y, x = np.mgrid[: 4 * size, : 4 * size] / (4 * size) - 0.5
     angle, across, down = rng.uniform(0, np.pi), *rng.uniform(-0.15, 0.15, 2)
     along = (x - across) * np.cos(angle) + (y - down) * np.sin(angle)

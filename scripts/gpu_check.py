@@ -1,20 +1,20 @@
-"""Whether all is right and how fast it is on a CUDA device: one command, in five to eight minutes.
+"""Check correctness and speed on a CUDA device with one command, in five to eight minutes.
 
     python scripts/gpu_check.py --out gpu_check
     python scripts/gpu_check.py --out smoke --device cpu --seconds 60
 
-Writes OUT.json and OUT.md, after every part, so that what was measured is there however it ends. Each part runs in a
-process of its own within its share of the time; what fails in one is told in the table, and the next goes on.
+Writes OUT.json and OUT.md after every part, so that no result is lost if the check is interrupted. Each part runs in
+its own process and has a share of the time. If something fails, the table says so, and the next part runs.
 
-    numerics   gradients of every family's phases against those on the CPU in float32: fp32, bf16, fp16
-    waiting    steps in which nothing may wait for the device
-    train      every family for some seconds: finite, moving, images a second, memory
-    plain      our default and float32 against textbooks' loops on PyTorch as it comes (see benchmark_plain.py)
-    speed      every setting against the default, in turn in one process: the ratio, and whether losses are the same
-    compile    compile=true, likewise; takes minutes, and is left out unless asked for
+    numerics   compares the gradients of every phase of every family, in fp32, bf16 and fp16, with the CPU in float32
+    waiting    runs steps in which the host must not wait for the device
+    train      trains every family for some seconds: are weights finite, do they change, images per second, memory
+    plain      compares our default and float32 with textbook loops on PyTorch's defaults (see benchmark_plain.py)
+    speed      compares every setting with the default, in turn in one process: speed ratio, difference of the losses
+    compile    does the same with compile=true; takes minutes, and runs only if named with --parts
 
-It needs PyTorch, torchvision and the wheels of the pure-Python dependencies; ganduel itself may be just the checkout.
-On a CPU all sizes are tiny: a test of this script.
+Needs PyTorch, torchvision and the wheels of the pure-Python dependencies. ganduel need not be installed: a checkout is
+enough. On a CPU, all sizes are tiny, and the check only tests this script.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from typing import Any
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent / "src")]
 
-# family -> (what gan-train is told, the same at toy size)
+# family -> (overrides for gan-train, overrides for a toy size)
 TOY = ["data.resolution=16", "batch_size=4"]
 FAMILIES = {
     "vanilla": (["model=vanilla"], ["model=vanilla", "model.generator.widths=[8]", *TOY]),
@@ -53,7 +53,7 @@ FAMILIES = {
         ["model=cyclegan_unet", "model.channels=2", "data.resolution=32", "batch_size=2"],
     ),
 }
-TIMED = "dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"  # whose settings are measured
+TIMED = "dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"  # families for the parts speed and compile
 SETTINGS = {
     "cuda_graphs=false": TIMED,
     "tf32=false": TIMED,
@@ -65,10 +65,10 @@ SETTINGS = {
     "pace=alternating": ("dcgan",),
     "data.on_device=false": ("dcgan",),
 }
-EXACT = {"vanilla": ["model.discriminator.dropout=0"]}  # without what is drawn otherwise on another device
-SCALE = 128.0  # of fp16's gradients: the usual one is too large for toys, and falls as steps are left out
-# Of differences of gradients, relative to their length. CycleGAN's normalised toy images need this much in bf16: in
-# float32, weights rounded to bf16 already change its gradients by 0.17, and by 0.05 where rounded 16 times as finely.
+EXACT = {"vanilla": ["model.discriminator.dropout=0"]}  # because dropout draws other numbers on another device
+SCALE = 128.0  # scale of fp16 gradients: the usual one is too large for toys, and shrinks only with skipped steps
+# Limits of gradient differences, relative to the norm of the gradients. CycleGAN's normalised toy images need this much
+# in bf16: weights rounded to bf16 change its float32 gradients by 0.17 (by 0.05 with 16 times finer rounding).
 LIMITS = {"fp32": 2e-3, "bf16": 0.4, "fp16": 0.2}
 # part -> its share of the time
 SHARES = {
@@ -85,7 +85,7 @@ Tell = Callable[..., None]
 
 
 class Bench:
-    """What a part works with: trainers on images of noise, and the time that it has."""
+    """The environment of a part: trainers on images of noise, the remaining time, and `tell` for rows of the table."""
 
     def __init__(self, device: str, seconds: float, folder: Path, tell: Tell):
         self.device, self.folder, self.tell = device, folder, tell
@@ -101,7 +101,7 @@ class Bench:
         return assemble([*FAMILIES[family][toy], f"device={device or self.device}", *overrides], self.folder)
 
     def guarded(self, what: str, do: Callable[[], None]) -> None:
-        """What goes wrong in one measurement is told, and costs no other."""
+        """Run one measurement. If it fails, tell the error and go on with the next one."""
         if self.left() <= 0:
             self.tell(what, note="no time left")
             return
@@ -118,7 +118,7 @@ def numerics(bench: Bench) -> None:
 
 
 def _numerics(bench: Bench, family: str) -> None:
-    """SGD, so that a gradient near 0 moves no weight by a whole step of Adam's."""
+    """Compare gradients with SGD, because with Adam even a gradient near 0 would move a weight by a whole step."""
     common = ["optimizer=sgd", "optimizer.G.lr=1e-4", "optimizer.D.lr=1e-4", "data.mirror=false", "tf32=false"]
     common += ["cudnn_benchmark=false", *EXACT.get(family, [])]
     reference = gradients(bench.trainer(family, *common, "precision=fp32", device="cpu", toy=True))
@@ -132,7 +132,7 @@ def _numerics(bench: Bench, family: str) -> None:
 
 
 def gradients(trainer: Any) -> dict[str, Any]:
-    """Of every phase of the first iteration, on the CPU, each after the steps before it."""
+    """The gradients of every phase of the first iteration, moved to the CPU. Each phase follows the earlier steps."""
     import torch
 
     from ganduel.trainer import Executor
@@ -163,21 +163,21 @@ def waiting(bench: Bench) -> None:
         for _ in range(trainer.executor.warm_up + 1):
             trainer.step()
         if bench.device != "cuda":
-            bench.tell(family, note="only CUDA tells who waits")
+            bench.tell(family, note="this check needs CUDA")
             return
         torch.cuda.set_sync_debug_mode("error")
         try:
             trainer.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        bench.tell(family, ok=True, note="nothing waited")
+        bench.tell(family, ok=True, note="the host never waited")
 
     for family in FAMILIES:
         bench.guarded(family, lambda family=family: check(family))
 
 
 def train(bench: Bench) -> None:
-    """All get the same time; what one leaves, the others have."""
+    """Train every family. All have equal shares of the time, and unused time goes to the later ones."""
     import torch
 
     from ganduel.speed.forecast import forecast
@@ -196,7 +196,7 @@ def train(bench: Bench) -> None:
             trainer.step()
             iterations += 1
             if iterations % 10 == 0:
-                synchronise(trainer.device)  # the host would run ahead of the clock
+                synchronise(trainer.device)  # else the host would queue steps far beyond the time limit
         synchronise(trainer.device)
         each = (time.monotonic() - begun) / iterations
         moved = [not torch.equal(a, b) for a, b in zip(before, trainer.game.parameters(), strict=True)]
@@ -218,7 +218,7 @@ def plain(bench: Bench) -> None:
 
     def check(family: str, overrides: list[str], seconds: float) -> None:
         sizes = {"dcgan": ["batch_size=64"], "wgan_gp": ["batch_size=64"], "cyclegan": ["data.resolution=128"]}
-        toy = bench.device == "cpu"  # the textbook's networks know 64 pixels alone
+        toy = bench.device == "cpu"  # still at 64 pixels, the only size of the textbook networks
         trainer = bench.trainer(family, *(["data.resolution=64"] if toy else sizes[family]), *overrides)
         theirs, own = textbook(family, trainer, **({"width": 4} if toy else {})), ours(trainer)
         use = as_it_comes, flags(overrides)
@@ -228,7 +228,7 @@ def plain(bench: Bench) -> None:
 
     todo = [(family, overrides) for family in TEXTBOOK for overrides in ([], ["precision=fp32"])]
     for i, (family, overrides) in enumerate(todo):
-        share = bench.left() / (len(todo) - i) / 3  # the rest for getting ready
+        share = bench.left() / (len(todo) - i) / 3  # the rest is for preparation
         bench.guarded(family, lambda f=family, o=overrides, share=share: check(f, o, share))
 
 
@@ -256,7 +256,7 @@ def compiled(bench: Bench) -> None:
 
 
 def begun(bench: Bench, family: str, overrides: list[str]) -> tuple[Any, dict[str, float]]:
-    """A trainer after more steps than are run before a phase is captured, and its losses."""
+    """A trainer after six steps, and its losses. Six is more than the steps before a phase becomes a CUDA graph."""
     trainer = bench.trainer(family, *overrides)
     flags(overrides)()
     for _ in range(6):
@@ -265,7 +265,7 @@ def begun(bench: Bench, family: str, overrides: list[str]) -> tuple[Any, dict[st
 
 
 def against(bench: Bench, default: tuple[Any, dict[str, float]], family: str, setting: str, seconds: float) -> None:
-    """How many times as fast a setting is as the default, and how far the losses are apart after the same steps."""
+    """Compare a setting with the default: the speed ratio, and the largest difference of the losses after six steps."""
     end = time.monotonic() + seconds
     trainer, losses = default
     other, others = begun(bench, family, setting.split())
@@ -275,7 +275,7 @@ def against(bench: Bench, default: tuple[Any, dict[str, float]], family: str, se
 
 
 def as_it_comes() -> None:
-    """PyTorch's own choices for the whole process."""
+    """Set PyTorch's default flags, which hold for the whole process."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
@@ -283,12 +283,12 @@ def as_it_comes() -> None:
 
 
 def flags(overrides: list[str]) -> Callable[[], None]:
-    """Sets what is PyTorch's for the whole process and our side's own."""
+    """A function that sets PyTorch's flags as our configuration with these overrides does, for the whole process."""
     from ganduel.config.compose import compose
     from ganduel.system.device import configure
 
     composed = compose("train", overrides)
-    return lambda: configure(tf32=composed["tf32"], cudnn_benchmark=composed["cudnn_benchmark"])
+    return lambda: configure(tf32=composed.tf32, cudnn_benchmark=composed.cudnn_benchmark)
 
 
 def ratio(
@@ -301,12 +301,12 @@ def ratio(
     before: tuple[Callable[[], None], ...] = (lambda: None, lambda: None),
     note: str = "",
 ) -> None:
-    """How many times as fast the second is, in rounds of several calls each."""
+    """Tell how many times as fast `two` is as `one`. They take turns in rounds of calls; `before` sets flags."""
     from benchmark_step import seconds as timed
 
     for prepare, do in zip(before, (one, two), strict=True):
         prepare()
-        for _ in range(6):  # more than are run before a phase is captured
+        for _ in range(6):  # more than the steps before a phase becomes a CUDA graph
             do()
     calls = max(1, int(0.15 / max(timed(one, trainer.device), 1e-6)))
 
@@ -342,7 +342,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 
 def run_part(part: str, device: str, seconds: float, rows: Path) -> None:
-    """In a process of its own: rows go to a file one by one."""
+    """Run one part in this process and append its rows to the file `rows` one by one."""
 
     def tell(what: str, value: float | None = None, unit: str = "", ok: bool | None = None, note: str = "") -> None:
         row = {"part": part, "what": what, "value": value, "unit": unit, "ok": ok, "note": note}
@@ -385,7 +385,7 @@ def write(out: Path, about: Row, rows: list[Row], started: float) -> None:
         cells = (row["part"], row["what"], value, ok, row["note"])
         lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |")
     wrong = sum(row["ok"] is False for row in rows)
-    lines += ["", f"{len(rows)} rows, {wrong} not as they should be."]
+    lines += ["", f"{len(rows)} rows, {wrong} failed."]
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
@@ -412,10 +412,10 @@ def main() -> None:
         for i, part in enumerate(typed.parts):
             left = typed.seconds - (time.monotonic() - started)
             rest = sum(SHARES[later] for later in typed.parts[i:])
-            seconds = max(5.0, left * SHARES[part] / rest)  # what earlier parts left is shared by the later ones
+            seconds = max(5.0, left * SHARES[part] / rest)  # later parts share the time that earlier ones left
             file = Path(folder) / f"{i}.jsonl"
             command = [sys.executable, __file__, "--part", part, "--rows", str(file)]
-            command += ["--device", typed.device, "--seconds", str(0.75 * seconds)]  # beside PyTorch's start
+            command += ["--device", typed.device, "--seconds", str(0.75 * seconds)]  # the rest is for PyTorch's start
             print(f"{part}: {seconds:.0f} s", file=sys.stderr, flush=True)
             failure = ""
             try:

@@ -1,9 +1,9 @@
-"""Six models on MNIST after equally many turns of G: trains them, then prints what gan-report says of them.
+"""Train six models on MNIST with the same number of generator turns, then print gan-report's table of them.
 
     python scripts/mnist_table.py --root data/mnist
 
-Interrupted, the same command goes on. All see the digits in a black frame, 32x32, which the residual networks need and
-without which FIDs would not compare.
+After an interruption, the same command resumes. All models use the digits in a black frame, 32x32 pixels, because the
+residual networks need this size, and FIDs are comparable only at the same size.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import sys
 ROWS = {
     "vanilla": "model=vanilla",
     "dcgan": "model=dcgan",
-    "lsgan": "model=dcgan loss=least_squares optimizer.G.lr=0.001 optimizer.D.lr=0.001",  # its paper's
+    "lsgan": "model=dcgan loss=least_squares optimizer.G.lr=0.001 optimizer.D.lr=0.001",  # as in its paper
     "wgan": "model=wgan",
     "wgan_gp": "model=wgan_gp",
-    "resnet": "model=resnet model.channels=8",  # 64 take twenty times as long
+    "resnet": "model=resnet model.channels=8",  # 64 channels would take twenty times as long
 }
 COMMON = "data=mnist data.resolution=32 data.resize=pad batch_size=64"
 

@@ -12,12 +12,15 @@ The sample is drawn from the seed, in proportion to the number of mutants in eac
 Mutants run in two processes, each in a copy of the tree, so that your own files are never changed. A mutant runs in a
 fork of a process that has imported PyTorch, because the import takes longer than most tests.
 
-What makes no sense to change is left out: docstrings, annotations, assertions, what an exception says, `strict=` of zip
-and `frozen=` of dataclasses, which only forbid; bit operations in place of arithmetic, which floats refuse, and `is` in
-place of a comparison, which depends on how Python stores numbers. So is what is no longer Python.
+Changes that make no sense are left out:
+- in docstrings, annotations, assertions and the text of exceptions;
+- of `strict=` of zip and `frozen=` of dataclasses, because these only forbid;
+- bit operations in place of arithmetic, because floats refuse them;
+- `is` in place of a comparison, because its result depends on how Python stores numbers;
+- changes after which the module is no longer valid Python.
 
-It prints a table in Markdown and the survivors. Those that change nothing stand in docs/mutants.md with the reason;
-any other makes the exit code 1.
+The script prints a table in Markdown and the survivors. docs/mutants.md lists survivors whose change makes no
+difference, with the reason. Any other survivor makes the exit code 1.
 """
 
 import argparse
@@ -44,9 +47,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra  # noqa: F401, imported once for all mutants, as the next are, and PyTorch with them
+import hydra  # noqa: F401, imported once for all mutants, like the next modules and PyTorch
 import pytest
-import torch._dynamo  # noqa: F401, which optimizers ask for at their first step
+import torch._dynamo  # noqa: F401, because optimizers import it at their first step
 import torch_fidelity  # noqa: F401
 import torchvision  # noqa: F401
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -57,14 +60,15 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("src", "configs", "tests", "scripts", "pyproject.toml")
 PAGE = ROOT / "docs" / "mutants.md"
-MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take: some loop for ever, and fill a list
-GUARDS = ("strict", "frozen")  # of zip and of dataclasses: they only forbid, as assertions do
-FLOOR = 20  # mutants of every module at least, or all of a smaller one
+MEMORY = 4 * 2**30  # bytes that the tests of a mutant may take, because some mutants fill a list for ever
+GUARDS = ("strict", "frozen")  # arguments of zip and of dataclasses that only forbid, like assertions
+FLOOR = 20  # smallest sample of a module, or all of its mutants if there are fewer
 
 # The tests of each module, as arguments of pytest.
 TESTS = {
     "game": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
-    "trainer": "tests/test_anchors.py tests/test_batches.py tests/test_trainer.py -k 'not (batches_equal or train_as)'",
+    "trainer": "tests/test_anchors.py tests/test_validation.py tests/test_trainer.py tests/test_batches.py "
+    "tests/test_speed.py -k 'not (batches_equal or train_as or test_speed) or learns_from_new'",
     "phases": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
     "sharing": "tests/test_sharing.py tests/test_trainer.py -k 'test_sharing or fakes'",
     "batches": "tests/test_batches.py tests/test_sharing.py -k 'not auto'",
@@ -90,7 +94,7 @@ OPPOSITES = {"+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", "|=": "&=", "&=": "
 
 
 class AugmentedAssignment(Operator):
-    """`x += y` by `x -= y` and by `x = y`, and the like: cosmic-ray changes no assignments."""
+    """Replace `x += y` by `x = y` and by `x -= y`, and so on, because cosmic-ray does not change such assignments."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if node.type == "operator" and node.value in OPPOSITES:
@@ -114,14 +118,14 @@ POINTLESS = re.compile(
 
 
 class Mutant(NamedTuple):
-    """The so-manieth place in a module that an operator of cosmic-ray can change."""
+    """A change by an operator of cosmic-ray, at the place number `occurrence` where it applies in a module."""
 
     module: str
     operator: str
     occurrence: int
 
     def code(self, source: str) -> str | None:
-        """The mutant's whole module; None where it is no longer Python."""
+        """The source of the mutated module; None if it is not valid Python."""
         mutated = mutate_code(source, OPERATORS[self.operator](), self.occurrence)
         try:
             compile(mutated, self.module, "exec")
@@ -139,7 +143,7 @@ class Result(NamedTuple):
 
     @property
     def change(self) -> str:
-        """As docs/mutants.md writes it."""
+        """The change in the notation of docs/mutants.md."""
         return f"`{self.mutant.module}`: `{self.before}` → `{self.after}`"
 
 
@@ -163,7 +167,7 @@ def mutants(module: str) -> list[Mutant]:
 
 
 def no_sense(tree: ast.AST) -> Iterator[Any]:
-    """Parts of the code that are not changed."""
+    """Yield the nodes of the code that must not change."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
             yield node.annotation
@@ -174,7 +178,7 @@ def no_sense(tree: ast.AST) -> Iterator[Any]:
 
 
 def sample(every: dict[str, list[Mutant]], least: int, seed: int) -> list[Mutant]:
-    """`least` or more, in proportion to the modules' mutants, in an order that mixes them."""
+    """Draw `least` or more mutants, in proportion to the mutants of each module, in an order that mixes the modules."""
     total = sum(map(len, every.values()))
     drawn = []
     for module, found in every.items():
@@ -185,34 +189,35 @@ def sample(every: dict[str, list[Mutant]], least: int, seed: int) -> list[Mutant
 
 
 def run_tests(module: str, keep_bytecode: bool) -> None:
-    """In a process of its own: the exit code is pytest's."""
+    """Run the tests of a module and end this process with pytest's exit code."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     sys.dont_write_bytecode = not keep_bytecode
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which others have brought, and take longer than some tests
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading other packages' plugins takes longer than some tests
     os._exit(pytest.main(["-x", "-p", "no:cacheprovider", *shlex.split(TESTS[module])]))
 
 
 def outcome(module: str, seconds: float, keep_bytecode: bool = False) -> str:
-    """Of the tests of a module as it is in the current folder.
+    """The outcome of a module's tests in the current folder: "killed", "timed out" or "survived".
 
-    Two mutants of one second and one length would pass for each other, so only what is unchanged may keep its bytecode.
+    `keep_bytecode` is only for the unchanged module. Python would mistake the bytecode of one mutant for that of
+    another with the same length and the same second of writing.
     """
     process = multiprocessing.get_context("fork").Process(target=run_tests, args=(module, keep_bytecode))
     process.start()
     process.join(seconds)
     late = process.is_alive()
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+        os.killpg(process.pid, signal.SIGKILL)  # also kills the processes that it started
     process.join()
     return "timed out" if late else "survived" if process.exitcode == 0 else "killed"
 
 
 def enter(folder: str) -> None:
-    """Make a copy of the tree, and go there."""
+    """Copy the tree into `folder` and make the copy the current folder."""
     copy = Path(tempfile.mkdtemp(dir=folder))
     for name in COPIED:
         part = ROOT / name
@@ -223,12 +228,15 @@ def enter(folder: str) -> None:
     os.chdir(copy)
     sys.path.insert(0, str(copy / "src"))
     os.environ["PYTHONPATH"] = sys.path[0]
-    gc.freeze()  # or each mutant would search all that has been imported for garbage
+    gc.freeze()  # else each mutant's garbage collection would search all imported modules
 
 
 @functools.cache
 def limit(module: str) -> float:
-    """Seconds after which the tests of a module hang: many times what they take now. They must pass."""
+    """The time limit in seconds for the tests of a module: 20 s plus five times the time that they take unchanged.
+
+    Exits if the tests fail without a change.
+    """
     start = time.perf_counter()
     if outcome(module, 600, keep_bytecode=True) != "survived":
         raise SystemExit(f"error: the tests of {module} fail without a change: pytest {TESTS[module]}")
@@ -236,7 +244,7 @@ def limit(module: str) -> float:
 
 
 def attempt(mutant: Mutant) -> Result | None:
-    """None for what is no longer Python."""
+    """Test a mutant in the current folder; None if it is not valid Python."""
     path, seconds = file(mutant.module), limit(mutant.module)
     source = path.read_text(encoding="utf-8")
     mutated = mutant.code(source)

@@ -1,9 +1,9 @@
-"""Every row of the reports' tables and figures (docs/reports), and whether there is a recipe or command for it.
+"""List every row of the tables and figures in docs/reports, and check that its recipe or command works.
 
     python scripts/report_rows.py
 
-A row's recipe is there when the command in it composes: the experiment exists, and so do all of its keys. Exits 1, and
-names the rows, where one is not.
+A command works if its configuration composes: the experiment and all keys exist. If a row fails, the script names it
+and exits with 1.
 """
 
 import argparse
@@ -23,16 +23,18 @@ PAGES = Path(__file__).parents[1] / "docs" / "reports"
 
 class Row(NamedTuple):
     report: str  # the page's name: r0, ...
-    kind: str  # recipe, or figure: a figure may be a curve or a file that a run leaves, and need no command
+    kind: str  # recipe or figure; a figure may be a curve or a file of a run, and then needs no command
     what: str
     commands: list[str]
 
 
 def rows(pages: Path) -> Iterator[Row]:
-    """The rows of all tables whose first column is called "recipe" (command, what it is, ...) or "figure" (what it is,
-    command)."""
+    """Yield the rows of all tables whose first column is "recipe" or "figure".
+
+    The columns are (command, description, ...) for "recipe" and (description, command) for "figure".
+    """
     for page in sorted(pages.glob("r[0-9]*.md")):
-        kind = ""  # of the table that the line is in
+        kind = ""  # the first column's name in the current table
         for line in page.read_text().splitlines():
             cells = [cell.strip() for cell in line.split("|")[1:-1]] if line.startswith("| ") else []
             if kind in ("recipe", "figure") and cells:
@@ -42,14 +44,14 @@ def rows(pages: Path) -> Iterator[Row]:
 
 
 def faults(row: Row) -> list[str]:
-    """Why a row lacks its recipe; [] where nothing does."""
+    """The reasons why a row fails; [] if it works."""
     if row.kind == "recipe" and not row.commands:
         return ["no command"]
     return [f"{command}: {wrong}" for command in row.commands if (wrong := fault(command))]
 
 
 def fault(command: str) -> str | None:
-    """What is wrong with a command as one types it; None where it composes."""
+    """The reason why a command, as typed in a shell, does not compose; None if it composes."""
     program, *arguments = shlex.split(command)
     name = program.removeprefix("gan-")
     overrides = [quote(argument) for argument in arguments if not argument.startswith("-")]

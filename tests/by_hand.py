@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganduel import losses, randomness, regularizers
+from ganduel import build, losses, randomness, regularizers
 from ganduel.augment import Chain
-from ganduel.config import build
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.data.store import Raw
 from ganduel.ema import EMA

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ganduel import checkpoint, setup
+from ganduel import build, checkpoint, setup
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose as compose_config
+from ganduel.config.schema import Train
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier
 from ganduel.game import Duel
@@ -35,7 +35,7 @@ MODELS = {
         "model.latent=8",
         "model.generator.width=8",
     ),
-    "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.replay=10", *PAIR),
+    "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.pool_size=10", *PAIR),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
@@ -52,7 +52,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     digit_classifier.STEPS = 100
     folder = tmp_path_factory.mktemp("packed")
     root = pair(tmp_path_factory.mktemp("pair"))
-    data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"])["data"]
+    data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"]).data
     prepare(data, 1, build.source(data, []))
     return f"data.packed={folder}"
 
@@ -92,13 +92,13 @@ def train(tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 
 @pytest.fixture
-def compose(packed: str) -> Callable[..., dict[str, Any]]:
+def compose(packed: str) -> Callable[..., Train]:
     """The configuration of a tiny run, as training gets it."""
     return lambda *overrides, model="dcgan": compose_config("train", [*TINY, packed, *MODELS[model], *overrides])
 
 
 @pytest.fixture
-def trainer(compose: Callable[..., dict[str, Any]]) -> Callable[..., Trainer]:
+def trainer(compose: Callable[..., Train]) -> Callable[..., Trainer]:
     """A trainer of a tiny run: `trainer("loss=minimax", model="vanilla")`."""
     return lambda *overrides, **model: setup.assemble(compose(*overrides, **model), torch.device("cpu"))[0]
 

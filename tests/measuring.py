@@ -56,7 +56,7 @@ def run(which: list[str], fake: Images, real: Images, cache: Path | None = None)
     """The values, or what was raised."""
     settings = {"reference": "r", "cache": cache, "device": CPU, "batch": 7}
     try:
-        with distributed.together():
+        with distributed.all_or_none():
             return measure(fake, real, Stub(), which, **settings)  # type: ignore[arg-type]
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -20,10 +20,9 @@ from conftest import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import resampling
 from ganduel.augment.ada import ADA
-from ganduel.config import build
 from ganduel.config.compose import compose
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "stylegan2_ada_res16.npz"
@@ -39,7 +38,7 @@ def seed() -> None:
 def ada(*overrides: str, **values: Any) -> ADA:
     arguments = [f"augment.ada.{override}" for override in overrides]
     arguments += [f"augment.ada.{name}={'null' if value is None else value}" for name, value in values.items()]
-    return build.part(compose("train", ["augment=[ada]", *arguments])["augment"]["ada"], "augment.ada", [])
+    return build.part(compose("train", ["augment=[ada]", *arguments]).augment["ada"], "augment.ada", [])
 
 
 def seeds(count: int, start: int = 0) -> torch.Tensor:

@@ -363,7 +363,7 @@ def test_cyclegan(replay, micro_batch):
         *(Line(*numbers) for numbers in line.values()),
         cycle=10.0,
         identity=5.0,
-        replay=replay,
+        pool_size=replay,
         resolution=2,
         image_channels=1,
         augment=Chain(),
@@ -412,7 +412,7 @@ def test_a_gate_asks_for_the_mean_of_both_discriminators(closed):
     """The logits of D_A are 0.2 and those of D_B 0.7 everywhere; squares' losses are 0.5 (0.64 + 0.04) = 0.34 and
     0.5 (0.09 + 0.49) = 0.29, on average 0.315."""
     networks = Line(1.0, 0.0), Line(1.0, 0.0), Line(0.0, 0.2), Line(0.0, 0.7)
-    settings = {"cycle": 10.0, "identity": 5.0, "replay": 0, "resolution": 2, "image_channels": 1}
+    settings = {"cycle": 10.0, "identity": 5.0, "pool_size": 0, "resolution": 2, "image_channels": 1}
     game = CycleGame(*networks, **settings, augment=Chain())
     squares = losses.least_squares(a=0.0, b=1.0, c=1.0, discriminator=0.5, generator=1.0, flip=0.0, noise=0.0)
     one = duel(squares, game=game, images=Pair(image_set(0), image_set(1)), loss_floor=0.316 if closed else 0.314)

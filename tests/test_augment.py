@@ -6,12 +6,11 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_penalty_has_the_right_derivative, largest_difference, state
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import Chain
 from ganduel.augment.affine import Affine, interpolate
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.pace import Clock
 from ganduel.setup import assemble
@@ -33,7 +32,7 @@ def seed() -> None:
 
 def chain(*names: str) -> Chain:
     composed = compose("train", [f"augment=[{','.join(names)}]"])
-    return Chain(*build.parts(composed["augment"], "augment", []).values())
+    return Chain(*build.parts(composed.augment, "augment", []).values())
 
 
 def seeds(count: int, start: int = 0) -> torch.Tensor:
@@ -114,7 +113,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
     ("name", "changes", "words"),
     [
         ("instance_noise", "std=-1", "std=-1 must be at least 0"),
-        ("instance_noise", "fade=5", 'fade: "5" is no duration; write a positive number and kimg, steps or epochs'),
+        ("instance_noise", "fade=5", 'fade: "5" is not a duration; write a positive number and kimg, steps or epochs'),
         ("affine", "rotation=181", "rotation=181 must be from 0 to 180"),
         ("affine", "translation=[0.1]", "two shares"),
         ("affine", "translation=[0.1,1.5]", "two shares from 0 to 1"),
@@ -131,7 +130,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
 def test_ranges(name, changes, words):
     composed = compose("train", [f"augment=[{name}]", f"augment.{name}.{changes}"])
     with pytest.raises(build.UserError, match=f"augment.{name}.*{words}"):
-        build.parts(composed["augment"], "augment", [])
+        build.parts(composed.augment, "augment", [])
 
 
 # Noise

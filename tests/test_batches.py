@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, largest_difference
 
-from ganduel import batches, setup
+from ganduel import batches, checks
 from ganduel.batches import split
 from ganduel.commands.train import memory_advice
 from ganduel.game import NoiseGame
@@ -37,7 +37,7 @@ class Comparing(torch.nn.Module):
 
     def __init__(self, together):
         super().__init__()
-        self.together = together
+        self.group_size = together
 
 
 @pytest.mark.parametrize("together", [2, 3, 4, 6])
@@ -113,7 +113,7 @@ def test_path_lengths_are_those_of_the_whole_batch_in_parts_that_are_allowed(tra
 
 
 GROUPS = "changes the groups of 4 images that model.discriminator compares (its stddev_group)"
-ALONE = "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
+ALONE = "gives BatchNorm1d a single image, and it cannot normalise one image"
 MORE = "makes regularizer.path_length take 8 images of the batch instead of 4 (its fn.share=0.5)"
 LARGER = "take a larger batch_size"
 
@@ -155,14 +155,14 @@ def test_parts_that_would_change_a_run_are_refused(trainer, monkeypatch, world, 
         (["batch_size=3"], "in groups of 3, not of 4 (its stddev_group); set a multiple of 4"),
         (
             ["batch_size=7"],
-            "in groups of 1, not of 4 (its stddev_group), so it cannot see whether they all look alike;",
+            "in groups of 1, not of 4 (its stddev_group), so it cannot detect that all images look alike;",
         ),
         (["batch_size=7", "model.discriminator.stddev_group=0"], None),
     ],
 )
 def test_a_batch_that_makes_smaller_groups_is_warned_of(trainer, overrides, warned):
     one = trainer(*overrides, model="stylegan2_ada")
-    doubts = setup.doubts(one.game, one.loss, {}, one.batch_size)
+    doubts = checks.doubts(one.game, one.loss, {}, one.batch_size)
     assert len(doubts) == (warned is not None) and all(warned in doubt for doubt in doubts)
 
 

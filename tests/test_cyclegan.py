@@ -13,12 +13,11 @@ from PIL import Image
 from test_distributed import torchrun
 from torch import nn
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.store import Raw
-from ganduel.models.cyclegan import InstanceNorm, PatchDiscriminator, Replay, ResNetGenerator, UNetGenerator
+from ganduel.models.cyclegan import ImagePool, InstanceNorm, PatchDiscriminator, ResNetGenerator, UNetGenerator
 from ganduel.validation import validate
 
 PAPER = {"image_channels": 3, "channels": 64, "norm": "instance", "dropout": 0.0}
@@ -145,7 +144,7 @@ VARIANTS = {
     "report": (
         (
             "loss.discriminator=5",
-            "model.replay=0",
+            "model.pool_size=0",
             "model.generator.neck=1",
             "model.generator.padding=zeros",
             "model.discriminator.norm_first=true",
@@ -226,7 +225,7 @@ def test_replay(trainer):
     draws = randomness.uniform(seed, (2,), "replay")
     pool: list[int] = []
     expected = [reference(pool, 50, i, bool(coin < 0.5), int(place * 50)) for i, (coin, place) in enumerate(draws)]
-    one, met = Replay(50, (1, 1, 1)), []
+    one, met = ImagePool(50, (1, 1, 1)), []
     for part in (slice(0, 7), slice(7, 8), slice(8, 100), slice(100, 400)):
         met += one(fakes[part], seed[part]).flatten().tolist()
     assert met == expected and one.images.flatten().tolist() == pool and one.count == 50
@@ -237,7 +236,7 @@ def test_replay(trainer):
 
 def test_older_fakes_meet_d_alone(trainer):
     """In D's turn, once the pool is full; validation and G see new ones."""
-    one = trainer("batch_size=4", "model.replay=4", model="cyclegan")
+    one = trainer("batch_size=4", "model.pool_size=4", model="cyclegan")
     met: list = []
     judge = one.game.discriminators["D_A"]
     judge.register_forward_hook(lambda _, inputs, __: met.append(inputs[0].clone()))
@@ -309,7 +308,7 @@ def test_what_a_run_leaves(arguments, capsys):
     capsys.readouterr()
     assert cli.command("sample", [f"ckpt={run}"]) == 1
     assert capsys.readouterr().err == (
-        "error: runs/tiny/checkpoints/latest.pt: model=cyclegan does not make images from noise but from others: "
+        "error: runs/tiny/checkpoints/latest.pt: model=cyclegan translates images and makes none from noise: "
         "mode=translate input=PHOTO_OR_FOLDER direction=A2B\n"
     )
 
@@ -367,9 +366,9 @@ def features(compose) -> list[str]:
     from ganduel.data.prepare import prepare
     from ganduel.evaluation.extractors import find_features
 
-    data = compose()["data"]
+    data = compose().data
     digits = open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=torch.device("cpu"))
-    weights = find_features("digits", None, digits, Path(data["packed"])).weights
+    weights = find_features("digits", None, digits, Path(data.packed)).weights
     return ["metric.features=digits", f"metric.weights={weights}"]
 
 
@@ -410,10 +409,10 @@ def test_fid_compares_translations_of_b_with_a(trainer):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data=digits",), "data=digits holds images of one kind, and the model translates"),
+        (("data=digits",), "data=digits has one domain, and the model translates"),
         (("data.resolution=16",), "data.resolution=24 or more"),
-        (("model.cycle=-1",), "cycle=-1, identity=5.0 and replay=10 must be 0 or more"),
-        (("model.replay=-1",), "replay=-1"),
+        (("model.cycle=-1",), "cycle=-1, identity=5.0 and pool_size=10 must be 0 or more"),
+        (("model.pool_size=-1",), "pool_size=-1"),
     ],
 )
 def test_bad_settings(arguments, capsys, overrides, message):

@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
 from ganduel.commands import cli
+from ganduel.config.schema import Data, typed
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.store import open_store
@@ -131,7 +132,7 @@ def test_a_damaged_packed_copy_is_packed_anew(data_folder: Path, capsys: pytest.
     whole = file.read_bytes()
     file.write_bytes(bytes(8) + whole[8:] if part == "header" else whole[:-8] + bytes(8))
     assert cli.command("data", arguments) == 0
-    assert "are damaged (their checksum is another): packing anew" in capsys.readouterr().err
+    assert "are damaged (wrong checksum): packing them again" in capsys.readouterr().err
     assert file.read_bytes() == whole
 
 
@@ -142,7 +143,9 @@ def test_a_damaged_compressed_copy_says_what_to_do(data_folder: Path, capsys: py
     file = path.with_suffix(".images")
     file.write_bytes(bytes(500) + file.read_bytes()[500:])
     store = open_store(path, about(path), None)
-    with pytest.raises(UserError, match=r"\.images is damaged \(.*\); gan-data with the same data= packs it anew"):
+    with pytest.raises(
+        UserError, match=r"\.images is damaged \(.*\); run gan-data with the same data= to pack it again"
+    ):
         store.gather(torch.arange(len(store)))
 
 
@@ -172,7 +175,7 @@ def test_shards_of_two_sets_at_one_address(tmp_path: Path, capsys: pytest.Captur
         path = Path(capsys.readouterr().out.strip())
         contents.append((path, about(path)))
     for path, told in contents:
-        store = open_store(path, told, place(path, {"stream": str(stream)}))
+        store = open_store(path, told, place(path, typed(Data, {"stream": str(stream)})))
         assert inspection.intact(store, told["content"])
 
 
@@ -325,10 +328,12 @@ def test_damaged_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert cli.command("data", arguments) == 0
         assert labels.read_bytes() == whole
     labels.write_bytes(whole[:-4])
-    with pytest.raises(UserError, match=r"labels\.npy is damaged \(.*\); gan-data with the same data= packs it anew"):
+    with pytest.raises(
+        UserError, match=r"labels\.npy is damaged \(.*\); run gan-data with the same data= to pack it again"
+    ):
         open_images(
             path,
-            {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None},
+            typed(Data, {"resolution": 16, "limit": None, "validation": 0, "on_device": "auto", "stream": None}),
             seed=0,
             device=CPU,
         )
@@ -356,4 +361,4 @@ def test_members_of_one_name_are_not_lost(
 ) -> None:
     archive = make(tmp_path / "x.zip", {"a/x.png": b"", "./a/x.png": b""})
     assert cli.command("data", ["data=folder", f"data.root={archive}"]) == 1
-    assert "has two members 'a/x.png'; rename one, lest an image be lost" in capsys.readouterr().err
+    assert "has two members 'a/x.png'; rename one, because only one of them could be read" in capsys.readouterr().err

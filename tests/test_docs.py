@@ -106,6 +106,12 @@ def test_every_key_is_in_the_reference():
     assert [name for name in NAMES if f"\n## {name}\n" not in pages["experiment"]] == []
 
 
+def test_an_option_has_the_comments_of_the_one_that_it_begins_with():
+    page = "\n".join(section(config_reference.group_page("pace"), "shared", "pace"))
+    assert "Begins with the keys of [reuse](#reuse)." in page
+    assert "| `pace.first` | `G` | who moves first: D, G |" in page
+
+
 def section(page: str, option: str, group: str) -> list[str]:
     """The lines about an option."""
     return (page if group == "." else page.split(f"\n## {option}\n")[1].split("\n## ")[0]).splitlines()

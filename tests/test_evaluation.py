@@ -8,10 +8,9 @@ import pytest
 import torch
 from conftest import rows
 
-from ganduel import randomness
+from ganduel import build, randomness
 from ganduel.augment import Chain
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.data.loading import ImageSet, normalise, open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier, paths
@@ -26,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def digits(compose) -> ImageSet:
-    data = compose()["data"]
+    data = compose().data
     return open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=CPU)
 
 
@@ -258,6 +257,25 @@ def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
     assert (tmp_path / "mine" / "packed").is_dir()
 
 
+def test_a_checkpoint_of_another_version_is_measured(train, capsys):
+    """Its configuration has keys that are unknown today, and lacks some that nobody reads here."""
+    from ganduel import checkpoint
+
+    assert train() == 0
+    path = Path("runs/tiny/checkpoints/latest.pt")
+    content = checkpoint.load(path)
+    del content["config"]["health"], content["config"]["data"]["crop"], content["config"]["data"]["cache_gb"]
+    content["config"]["unheard_of"] = content["config"]["data"]["unheard_of"] = 1
+    checkpoint.save(path, content)
+    assert cli.command("fid", [f"ckpt={path}", "metric.samples=16"]) == 0
+    assert cli.command("sample", [f"ckpt={path}", "mode=neighbours", "seeds=0-1"]) == 0
+    capsys.readouterr()
+    assert train("duration=5 steps") == 1
+    said = capsys.readouterr().err
+    assert "data.unheard_of: 1 -> absent" in said and "data.crop: absent -> None" in said
+    assert "health" not in said and "cache_gb" not in said  # a continued run may change these
+
+
 def test_training_goes_on_when_a_measurement_fails(train, monkeypatch, capsys):
     from ganduel.runs import recorder
 
@@ -347,7 +365,7 @@ def test_the_cache_is_used(digits, digit_features, tmp_path):
 def test_equal_numbers_are_said():
     row = {"density": 1.0, "coverage": 0.9, "generated": 2000, "real": 10_000, "data": "x", "features": "y", "note": ""}
     row |= {"ema": True, "seed": 0, "versions": {}}
-    said = "2,000 generated against 10,000 real images (density and coverage of 2,000 of each), data x"
+    said = "2,000 generated against 10,000 real images (density and coverage use 2,000 of each), data x"
     assert said in describe(row)
     del row["coverage"]
     assert "2,000 generated against 10,000 real images, data x" in describe(row)
@@ -371,7 +389,7 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):
     assert train("metric.which=[ppl]") == 1
-    says = "ppl is of walks through w and needs a model with a mapping network"
+    says = "ppl measures paths in the latent space w and needs a model with a mapping network"
     assert says in capsys.readouterr().err
     assert train() == 0 and cli.command("fid", ["ckpt=runs/tiny", "metric.which=[ppl]", "metric.samples=4"]) == 1
     assert says in capsys.readouterr().err

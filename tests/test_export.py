@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,7 +166,21 @@ def test_the_card_of_a_translation(trained, tmp_path):
     assert cli.command("export", [f"ckpt={trained('cyclegan')}", "format=onnx", f"out={tmp_path}"]) == 0
     text = (tmp_path / "README.md").read_text()
     assert "translates colour images between two domains" in text
-    assert "H and W are multiples of 4, from 8 on" in text and "`generator_B2A.onnx` was tried" in text
+    assert "H and W are multiples of 4, from 8 on" in text and "`generator_B2A.onnx` was tested" in text
+
+
+def test_the_card_takes_texts_as_they_are(trained, tmp_path, monkeypatch):
+    """Markdown needs no escapes, and what looks like a template is none."""
+    load = checkpoint.load
+
+    def hostile(path: Path, *arguments: Any) -> dict:
+        content = load(path, *arguments)
+        content["config"]["name"] = "a<b> & 'c' {{ 7 * 191 }}{% raw %}"
+        return content
+
+    monkeypatch.setattr(checkpoint, "load", hostile)
+    assert cli.command("export", [f"ckpt={trained('dcgan')}", f"out={tmp_path}"]) == 0
+    assert (tmp_path / "README.md").read_text().startswith("# a<b> & 'c' {{ 7 * 191 }}{% raw %}\n\nA `dcgan` generator")
 
 
 def test_code_of_the_card_runs(trained, tmp_path, monkeypatch):
@@ -197,7 +212,7 @@ def test_what_is_refused(trained, capsys, arguments, words):
 def test_a_file_that_differs_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx, "plain", lambda network: torch.nn.Sequential(network, torch.nn.Hardtanh(0.5, 1.0)))
     assert cli.command("export", [f"ckpt={trained('dcgan')}", "format=onnx", f"out={tmp_path}"]) == 1
-    assert "from ours, and not 0.0001" in capsys.readouterr().err and not any(tmp_path.iterdir())
+    assert "; the limit is 0.0001" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 def test_what_is_not_installed(trained, tmp_path, monkeypatch, capsys):
@@ -218,4 +233,4 @@ def test_damaged_weights(trained, tmp_path, capsys):
     save_file({"x": torch.zeros(2)}, other)
     for path in (broken, other):
         assert cli.command("sample", [f"ckpt={path}"]) == 1
-        assert f"{path}: is damaged or no file of gan-export" in capsys.readouterr().err
+        assert f"{path}: is damaged, or is not a file of gan-export" in capsys.readouterr().err

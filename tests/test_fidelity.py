@@ -9,8 +9,9 @@ import benchmark_fid
 import pytest
 import torch
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
+from ganduel.config.schema import Data, typed
 from ganduel.data.loading import open_images, to_bytes
 from ganduel.data.prepare import prepare
 from ganduel.pictures import save_png
@@ -28,7 +29,7 @@ def test_fid_kid_and_prc_are_torch_fidelitys_own(train, inception, capsys, tmp_p
     """On PNGs of what gan-fid measures; and the batch size changes nothing."""
     assert train(f"data.limit={COUNT}", "duration=1 steps") == 0
     sampler = Sampler("runs/tiny/checkpoints/latest.pt")
-    data = sampler.config["data"]
+    data = typed(Data, sampler.config["data"])
     images = open_images(prepare(data, 1, build.source(data, [])), data, seed=0, device=torch.device("cpu"))
     (compared,) = sampler.game.comparisons(sampler.game.generators, images)
     kinds = {"fake": to_bytes(compared.make(range(COUNT), 0)), "real": images.gather(compared.real)}

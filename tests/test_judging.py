@@ -11,6 +11,7 @@ from PIL import Image
 import ganduel
 from ganduel import checkpoint
 from ganduel.commands import cli
+from ganduel.config.schema import Where
 from ganduel.data.loading import to_bytes
 from ganduel.sampling import figures, judging, neighbours
 from ganduel.sampling.trained import trained_on
@@ -62,7 +63,7 @@ def test_real_and_fake_images_lie_side_by_side(trained, capsys):
     assert cli.command("sample", [f"ckpt={run}", "mode=compare", "count=9"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "compare.png")
     model = ganduel.load(run)
-    real = to_bytes(trained_on(model, NOWHERE)[0].batch(0, 9)["real"])
+    real = to_bytes(trained_on(model, Where(**NOWHERE))[0].batch(0, 9)["real"])
     picture = pixels(run / "compare.png")
     assert shown(picture, real, 3) and shown(picture, model.bytes(9), 3)
     assert not shown(picture, real.flip(0), 3)
@@ -76,7 +77,7 @@ def test_d_is_asked_about_both(trained, name, more):
     """Outside of its augmentation, without dropout, fakes of a class as such."""
     model = ganduel.load(trained(name, *more))
     found = judging.met(model, list(range(8)), 8, NOWHERE)
-    images = trained_on(model, NOWHERE)[0]
+    images = trained_on(model, Where(**NOWHERE))[0]
     if name == "cyclegan":
         assert [face.name for face in found] == ["_A", "_B"]
         for face, side, way in zip(found, "AB", ("B2A", "A2B"), strict=True):
@@ -209,7 +210,7 @@ def test_images_that_lie_elsewhere(trained, packed, tmp_path, capsys):
 def test_copies_are_found(trained, monkeypatch, mirror):
     """Among all training images, however many are compared at once."""
     monkeypatch.setattr(neighbours, "HELD", 300 * 32 * 32)
-    images = trained_on(ganduel.load(trained("dcgan")), NOWHERE)[0]
+    images = trained_on(ganduel.load(trained("dcgan")), Where(**NOWHERE))[0]
     chosen = images.gather(images.train[[700, 3]])
     noisy = (chosen[1:].int() + torch.randint(-9, 10, (1, 1, 32, 32))).clamp(0, 255).to(torch.uint8)
     queries = torch.cat([chosen[:1], noisy, chosen[:1].flip(3)])
@@ -231,7 +232,7 @@ def test_neighbours_are_shown(trained, capsys):
     assert printed.out.splitlines()[-1] == str(run / "neighbours.png")
     assert "grey levels from samples (median)" in printed.err and "from held-out images" in printed.err
     model = ganduel.load(run)
-    _, found = neighbours.nearest(model.bytes([4, 9]), trained_on(model, NOWHERE)[0], 3, False)
+    _, found = neighbours.nearest(model.bytes([4, 9]), trained_on(model, Where(**NOWHERE))[0], 3, False)
     picture, times = pixels(run / "neighbours.png"), 10
     assert shown(picture, found[:1, :1].flatten(0, 1), times)
     assert cli.command("sample", [f"ckpt={run}", "mode=neighbours", "mode.count=0"]) == 1

@@ -10,6 +10,7 @@ from conftest import about
 
 from ganduel import randomness
 from ganduel.augment import Chain, Transform
+from ganduel.config.schema import Data, typed
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.sources import Originals, Source
@@ -55,7 +56,7 @@ def open_set(path: Path, seed: int = 0, mirror: bool = False, augment: Chain | N
         "cache_gb": 1,
         **settings,
     }
-    return open_images(path, data, seed=seed, device=torch.device("cpu"), mirror=mirror, augment=augment)
+    return open_images(path, typed(Data, data), seed=seed, device=torch.device("cpu"), mirror=mirror, augment=augment)
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -233,7 +234,7 @@ def test_pairs_are_shuffled_apart(tmp_path: Path) -> None:
     assert sorted(a) == [*range(80, 92)] and sorted(b[:8]) == [*range(92, 100)] and b[8:] == b[:4]
     assert len({images.fingerprint, images.sides["A"].fingerprint, images.sides["B"].fingerprint}) == 3
     assert open_set(path, limit=10).count == 10
-    with pytest.raises(UserError, match=r"images of two kinds, A and B"):
+    with pytest.raises(UserError, match=r"has two domains, A and B"):
         suited(images, ("real",))
 
 

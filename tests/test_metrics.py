@@ -228,17 +228,17 @@ def test_a_cache_that_cannot_be_written_is_told_and_costs_nothing(tmp_path, caps
     (tmp_path / "file").write_text("")
     assert score(["fid"], reference="abc", cache=tmp_path / "file") == score(["fid"])
     said = capsys.readouterr().err
-    assert said.startswith("warning: what is known of the real images is not kept (") and ";" not in said
+    assert said.startswith("warning: the statistics of the real images cannot be cached (") and ";" not in said
 
 
 def test_a_damaged_file_holds_nothing(tmp_path):
     (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
     checkpoint.save(tmp_path / "whole.pt", {"key": "k", "features": torch.ones(2)})
-    assert measuring.recall(tmp_path / "missing.pt", "k", "features") == {}
-    assert measuring.recall(tmp_path / "damaged.pt", "k", "features") == {}
-    assert measuring.recall(tmp_path / "whole.pt", "other", "features") == {}
-    assert measuring.recall(tmp_path / "whole.pt", "k", "moments") == {}  # it has none
-    assert list(measuring.recall(tmp_path / "whole.pt", "k", "features")) == ["features"]
+    assert measuring.cached(tmp_path / "missing.pt", "k", "features") == {}
+    assert measuring.cached(tmp_path / "damaged.pt", "k", "features") == {}
+    assert measuring.cached(tmp_path / "whole.pt", "other", "features") == {}
+    assert measuring.cached(tmp_path / "whole.pt", "k", "moments") == {}  # it has none
+    assert list(measuring.cached(tmp_path / "whole.pt", "k", "features")) == ["features"]
 
 
 # Batches
@@ -553,6 +553,9 @@ def test_path_length_may_be_asked_for_alone_or_with_others(monkeypatch):
     assert row["ppl"] == pytest.approx(4, rel=1e-6)  # (0.5 x 2)^2 / 0.5^2, in units of bytes
     assert "fid" not in row
     assert asked
+    row = evaluated([greys("", 50, ends=ends)], which=["ppl", "successive"])
+    assert row["ppl"] == pytest.approx(4, rel=1e-6)
+    assert row["successive_fid"] == pytest.approx(0, abs=1e-9)  # both halves are the same
     row = evaluated([greys("", 50, ends=ends)], which=["fid", "ppl"])
     assert row["ppl"] == pytest.approx(4, rel=1e-6)
     assert row["fid"] == pytest.approx(frechet_of([100, 57] * 4, list(range(3, 13))), rel=1e-9)
@@ -562,7 +565,9 @@ def test_path_length_needs_walks():
     ends = torch.zeros(8, 1, 4, 4)
     check_walks([greys("", 0)], ["fid"])
     check_walks([greys("", 0, ends=ends)], ["ppl"])
-    with pytest.raises(UserError, match="ppl is of walks through w and needs a model with a mapping network"):
+    with pytest.raises(
+        UserError, match="ppl measures paths in the latent space w and needs a model with a mapping network"
+    ):
         evaluated([greys("_a", 0, ends=ends), greys("_b", 0)], which=["ppl"])
 
 
@@ -598,8 +603,8 @@ def test_several_comparisons_are_said_with_their_mean():
 @pytest.mark.parametrize(
     ("generated", "real", "said"),
     [
-        (2000, 10000, " (density and coverage of 2,000 of each), data"),
-        (300, 200, " (density and coverage of 200 of each), data"),
+        (2000, 10000, " (density and coverage use 2,000 of each), data"),
+        (300, 200, " (density and coverage use 200 of each), data"),
         (300, 300, "300 real images, data"),
     ],
 )

@@ -10,7 +10,7 @@ import yaml
 from conftest import assert_penalty_has_the_right_derivative, sizes
 from torch import nn
 
-from ganduel.config.build import locate
+from ganduel.build import locate
 from ganduel.config.keys import config_dir
 from ganduel.models.dcgan import convolution, upconvolution
 from ganduel.models.layers import SelfAttention, normalise_spectrally

@@ -220,7 +220,7 @@ def test_rejected(tmp_path: Path, write: Callable[[Path], None], reason: str) ->
 
 def test_crop_larger_than_an_image(tmp_path: Path) -> None:
     picture(tmp_path / "x.png", size=(8, 9))
-    with pytest.raises(UserError, match=r"x\.png \(8x9 pixels are less than the crop of 9\)"):
+    with pytest.raises(UserError, match=r"x\.png \(8x9 pixels are smaller than the crop of 9\)"):
         pack_folder(tmp_path, Recipe(resolution=8, channels=3, crop=9, resize="box"))
 
 

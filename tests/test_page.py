@@ -143,6 +143,48 @@ def test_it_refers_to_nothing_else(report):
     assert EVIL not in text and "&lt;img" in text
 
 
+HOSTILE = (
+    EVIL,
+    "</title></pre></svg><script>alert(1)</script>",
+    "\" onclick='alert(1)' x=\"",
+    "' onload=alert(1) x='",
+    "{{ 7 * 191 }}{% raw %}{# ",
+    "&lt;script&gt;",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_a_tag_an_attribute_or_a_template(tmp_path, text):
+    """Wherever it stands: in the name of the folder, of a key, of a quantity, of an alarm, and in their values."""
+    alarms = {"alarms": {text: text}}
+    stats = [{**line(step, 0.5, 0.5, 1.0, 1.0), f"loss/{text}": 1.0 / step, **alarms} for step in range(1, 4)]
+    for name in ("a", text.replace("/", "")):
+        run = write_run(tmp_path / "runs" / name, "", {text: text, "name": f"{name}{text}"}, stats)
+        (run / "overrides.txt").write_text(f"{text}={name}\n")
+    picture(run / "samples" / "reals.png", size=(16, 16))
+    assert cli.command("report", [str(tmp_path / "runs"), f"out={tmp_path}/page.html"]) == 0
+    tags, read = set(), []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            tags.add((tag, *(name for name, _ in attributes)))
+            read.extend(value for _, value in attributes if value)
+
+        def handle_data(self, data):
+            read.append(data)
+
+    Reader().feed((tmp_path / "page.html").read_text())
+    plain = write_run(tmp_path / "plain" / "a", "x=1", {"x": "y"}, [{**stats[0], "alarms": {"a": "b"}}, *stats[1:]])
+    write_run(tmp_path / "plain" / "b", "x=2", {"x": "z"}, stats)
+    picture(plain / "samples" / "reals.png", size=(16, 16))
+    hostile = set(tags)
+    tags.clear()
+    assert cli.command("report", [str(tmp_path / "plain")]) == 0
+    Reader().feed((tmp_path / "plain" / "report.html").read_text())
+    assert hostile <= tags  # no tag and no attribute that harmless texts do not have
+    assert sum(text in words for words in read) >= 10 and not any("1337" in words for words in read)
+
+
 def test_large_pictures_are_made_to_fit(tmp_path, monkeypatch):
     """Noise does not compress: as they are, these would take twice as much."""
     assert page.LIMIT == 5_000_000
@@ -184,7 +226,7 @@ def test_pictures_are_what_they_were(tmp_path):
     address, width, height = page.embedded(chosen[1][1], 10_000)
     assert address.startswith("data:image/webp;base64,") and (width, height) == (60, 40)
     assert page.embedded(chosen[-1][1], 10_000) is None
-    assert page.gallery(chosen, 10_000).count("<img") == 7
+    assert [picture.caption for picture in page.gallery(chosen, 10_000)] == [caption for caption, _ in chosen[:-1]]
 
 
 def test_what_has_just_begun(tmp_path, capsys):

@@ -1,9 +1,9 @@
 """Published networks of StyleGAN2-ADA: what a file holds comes over, and nothing of it runs."""
 
 import io
+import json
 import os
 import pickle
-import subprocess
 import sys
 import types
 from collections import OrderedDict
@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import MODELS, TINY, assert_equal, state
-from test_scripts import SCRIPTS
 from torch import nn
 
+from ganduel import build, checkpoint
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose
+from ganduel.config.schema import plain
 from ganduel.importing import stylegan2_ada
 from ganduel.system.errors import UserError
 
@@ -30,7 +30,7 @@ CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
 def game(*overrides: str) -> Any:
     composed = compose("train", [*TINY, *MODELS["stylegan2_ada"], "augment=[]", *overrides])
     torch.manual_seed(0)
-    return build.game(composed["model"], {}, []).eval()
+    return build.game(composed.model, {}, []).eval()
 
 
 class EasyDict(dict):
@@ -121,21 +121,21 @@ def test_all_weights_come_over(publish, overrides):
     assert not Path("ran").exists()
 
 
-def script(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPTS / "import_stylegan2_ada.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed):
+def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed, capsys):
     one = game()
     networks = persistent(one.generators["G"]), persistent(one.discriminators["D"])
     path = publish(G=networks[0], D=networks[1], G_ema=networks[0])
-    result = script(str(path), "out=some,where.pt", "data=digits", packed)
-    assert result.returncode == 0, result.stderr
+    assert cli.command("import", [f"input={path}", "out=some,where.pt", "data=digits", packed]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("some,where.pt\nto start from it: gan-train model=stylegan2_ada init_from=some,where.pt ")
+    kept = checkpoint.load(Path("some,where.pt"))
+    assert kept["data"]["name"] == "digits" and kept["data"]["images"] > 1000
+    config = compose("train", ["model=stylegan2_ada", "augment=[]", packed, *printed.split(".pt ")[1].split()])
+    assert kept["config"] == {key: value for key, value in plain(config).items() if key != "allow"}
     assert cli.command("sample", ["ckpt=some,where.pt", "mode=grid", "count=2", "truncation=0.5"]) == 0
     small = ("metric.samples=20", "metric.features=digits", "device=cpu")
     assert cli.command("fid", ["ckpt=some,where.pt", packed, *small]) == 0
-    settings = result.stdout.split("init_from=some,where.pt ")[1].split()
+    settings = printed.split(".pt ")[1].split()
     tiny = (*TINY, packed, *MODELS["stylegan2_ada"], *settings, "augment=[]", "duration=1 steps")
     assert cli.command("train", [*tiny, "init_from=some,where.pt"]) == 0
     trained = state("runs/tiny")["state"]["game"]
@@ -148,9 +148,11 @@ def test_an_import_without_images_is_not_measured(publish, capsys):
     path = publish(
         **dict.fromkeys(("G", "G_ema"), persistent(one.generators["G"])), D=persistent(one.discriminators["D"])
     )
-    assert script(str(path), "out=alone.pt").returncode == 0
-    assert cli.command("fid", ["ckpt=alone.pt", "device=cpu"]) == 1
-    assert "imported without images" in capsys.readouterr().err
+    assert cli.command("import", [f"input={path}", "json=true"]) == 0  # out: beside the file
+    result = json.loads(capsys.readouterr().out)
+    assert result["out"] == str(path.with_suffix(".pt")) and "data.resolution=16" in result["settings"]
+    assert cli.command("fid", [f"ckpt={result['out']}", "device=cpu"]) == 1
+    assert "imported without a data set" in capsys.readouterr().err
 
 
 class Calls:
@@ -176,7 +178,7 @@ def storage_that_calls() -> bytes:
         (Calls(eval, "open('ran', 'w')"), "asks for builtins.eval"),
         (Calls(getattr, "", "join"), "asks for builtins.getattr"),
         (Calls(torch.load, "elsewhere"), "asks for torch.serialization.load"),
-        (Calls(torch.storage._load_from_bytes, storage_that_calls()), "is damaged or no pickle"),
+        (Calls(torch.storage._load_from_bytes, storage_that_calls()), "is damaged, or is not a pickle"),
         (Calls(_reconstruct_persistent_obj, {"state": {}}, state={"__call__": 1}), None),
     ],
     ids=lambda value: None if isinstance(value, Calls) else str(value).split()[-1],
@@ -188,10 +190,34 @@ def test_hostile_files_are_refused_and_nothing_runs(publish, hostile, message):
     assert "\n" not in str(refused.value) and not Path("ran").exists()
 
 
-def test_a_refusal_is_one_line(publish):
-    result = script(str(publish(G=Calls(os.mkdir, "ran"))), "out=out.pt")
-    assert result.returncode == 1 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert not Path("ran").exists() and not Path("out.pt").exists()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "network.pkl: asks for posix.mkdir, which no published network does; it was not run"),
+        (["out=out.png"], "out=out.png: a checkpoint needs a name that ends in .pt"),
+        (["input=none.pkl"], "none.pkl: cannot be read (No such file or directory)"),
+        (["input="], "input= is empty; give it a path"),
+        (["outt=x.pt"], "unknown option 'outt'. Did you mean: out"),
+        (["data=digits", "+data.foo=1"], "unknown option 'data.foo'; gan-data --help lists"),
+        (["data=digit"], "unknown data 'digit'. Did you mean: digits"),
+        (["data.root=x"], "data.root is set but no data is chosen; choose one with data=NAME: afhq_cat, "),
+        (["data=folder"], "data.root is missing: give it as data.root=VALUE"),
+        (["data=digits", "data.limit=few"], "data.limit=few is not allowed; it takes an integer or null"),
+        (["data=digits", "data.resize=best"], "data.resize=best is not allowed; it takes box, "),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(value),
+)
+def test_a_refusal_is_one_line(publish, capsys, arguments, message):
+    path = publish(G=Calls(os.mkdir, "ran"))
+    assert cli.command("import", [f"input={path}", "out=out.pt", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err and out == ""
+    assert not Path("ran").exists() and not list(Path().rglob("*.pt"))
+
+
+def test_the_file_is_asked_for(capsys):
+    assert cli.command("import", []) == 1
+    assert capsys.readouterr().err == "error: input is missing: give it as input=VALUE\n"
 
 
 def test_functions_of_the_reader_cannot_be_changed(tmp_path):
@@ -206,7 +232,7 @@ def test_functions_of_the_reader_cannot_be_changed(tmp_path):
 def test_what_is_no_published_network_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "network.pkl"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"network.pkl: is (damaged or )?no pickle of StyleGAN2-ADA"):
+    with pytest.raises(UserError, match=r"network.pkl: is (damaged, or is )?not a pickle of StyleGAN2-ADA"):
         stylegan2_ada.read(path)
     with pytest.raises(UserError, match="cannot be read"):
         stylegan2_ada.read(tmp_path / "none.pkl")

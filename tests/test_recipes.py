@@ -10,8 +10,8 @@ import yaml
 from conftest import pair, sizes
 from expected_times import jobs, swept
 
+from ganduel import build
 from ganduel.commands import cli
-from ganduel.config import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
 from ganduel.game import Game
@@ -32,7 +32,7 @@ SWEEPS = {
 
 def small(name: str) -> list[str]:
     """Overrides that make a recipe's networks tiny, layer by layer."""
-    model = compose("train", [f"experiment={name}", *DATA])["model"]
+    model = compose("train", [f"experiment={name}", *DATA]).model
     overrides = ["model.channels=4"] if "channels" in model else []
     overrides += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
     for player in ("generator", "discriminator"):
@@ -123,9 +123,9 @@ def test_what_report_r4_changes(name):
         30,
         True,
     )
-    assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["replay"]) == (0.5, 1, 50)
+    assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["pool_size"]) == (0.5, 1, 50)
     assert (paper["optimizer"]["G"]["lr"], paper["scheduler"]["hold"], paper["duration"]) == (2e-4, 0.5, "200 epochs")
-    assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["replay"]) == (5, 1, 0)
+    assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["pool_size"]) == (5, 1, 0)
     assert (recipe["optimizer"]["G"]["lr"], recipe["optimizer"]["D"]["lr"]) == (1e-4, 2e-4)
     assert recipe["scheduler"]["_target_"] == "ganduel.schedules.constant"
     assert [part["norm_first"] for part in (recipe["model"]["discriminator_A"], paper["model"]["discriminator_A"])] == [
@@ -167,9 +167,9 @@ def test_networks_are_those_of_the_reports(name):
     shape = ("data.resolution=28",) if "mnist" in name else ("data.resolution=64", "data.channels=3")
     composed = compose("train", [f"experiment={name}", *DATA, *shape])
     with torch.device("meta"):  # shapes without numbers
-        game = build.game(composed["model"], composed["augment"], [])
+        game = build.game(composed.model, composed.augment, [])
         generator, discriminator = game.generators["G"], game.discriminators["D"]
-        images = torch.empty(2, composed["data"]["channels"], *[composed["data"]["resolution"]] * 2)
+        images = torch.empty(2, composed.data.channels, *[composed.data.resolution] * 2)
         assert sizes(generator, torch.empty(2, generator.latent)) == LAYERS[name][0]
         assert sizes(discriminator, images) == LAYERS[name][1]
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ganduel.commands import cli, report
+from ganduel.config.schema import Report
 from ganduel.report.runs import markdown, read, settings
 
 
@@ -44,7 +45,7 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )
     write_run(Path("sweep/9"), "optimizer.D.lr=0.2 name=a", {"optimizer": {"D": {"lr": 0.2}}})
-    return report.main({"runs": ["sweep"], "out": None}, [])["runs"]
+    return report.main(Report(["sweep"], None, False), [])["runs"]
 
 
 def test_the_columns_of_the_report(pair):
@@ -169,5 +170,5 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, arguments, words):
 
 def test_no_pytorch():
     """A table of text files must not take seconds."""
-    code = "import sys, ganduel.report.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, ganduel.commands.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -418,7 +418,7 @@ def test_networks_without_a_state_are_not_trained_over(train, capsys):
     for name in ("latest", "previous"):
         (RUN / "checkpoints" / f"{name}.pt").unlink()
     assert train() == 1
-    assert "holds networks, but no whole state" in capsys.readouterr().err
+    assert "holds networks only, not the full training state" in capsys.readouterr().err
 
 
 def test_step_0_is_done_once(train):

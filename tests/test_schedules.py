@@ -95,10 +95,10 @@ def test_warm_up_is_a_factor():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedules.step("5", 0.7, 0.0, None), 'scheduler.every: "5" is no duration'),
-        (lambda: schedules.exponential(5, 0.7, 0.0, None), 'scheduler.every: "5" is no duration'),
-        (lambda: schedules.cosine("long", 0.0, None), 'scheduler.length: "long" is no duration'),
-        (lambda: schedules.constant("soon"), 'scheduler.warmup: "soon" is no duration'),
+        (lambda: schedules.step("5", 0.7, 0.0, None), 'scheduler.every: "5" is not a duration'),
+        (lambda: schedules.exponential(5, 0.7, 0.0, None), 'scheduler.every: "5" is not a duration'),
+        (lambda: schedules.cosine("long", 0.0, None), 'scheduler.length: "long" is not a duration'),
+        (lambda: schedules.constant("soon"), 'scheduler.warmup: "soon" is not a duration'),
         (lambda: schedules.step("1 epoch", 0.0, 0.0, None), "factor=0.0 must be more than 0"),
         (lambda: schedules.step("1 epoch", 0.5, -1.0, None), "floor=-1.0 must be 0 or more"),
         (lambda: schedules.cosine("1 epoch", -1.0, None), "floor=-1.0 must be 0 or more"),

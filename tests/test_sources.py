@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from test_trees import as_folder, as_lmdb, as_tar, as_zip
 
-from ganduel.config import build
+from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
 from ganduel.data import download, sources
@@ -73,28 +73,28 @@ def test_every_set_has_every_key_and_takes_only_its_categories(name: str) -> Non
     text = (config_dir() / "data" / f"{name}.yaml").read_text()
     assert text.startswith("# ") and ("defaults: [" in text) == (name != "folder")
     typed = [f"data={name}", "data.root=somewhere"] + ["data.category=kitchen"] * (name == "places")
-    data = compose("data", typed)["data"]
-    assert data["source"]["root"] == "somewhere"
-    assert data["source"]["category"] == data["category"]
-    build.check(data["source"], "data.source", [])
+    data = compose("data", typed).data
+    assert data.source["root"] == "somewhere"
+    assert data.source["category"] == data.category
+    build.check(data.source, "data.source", [])
     refused = {"lsun_bedroom", "places", "places_corridor", "places_amusement_park"}
     if name not in refused:
-        data = compose("data", [*typed, "data.category=bathroom"])["data"]
+        data = compose("data", [*typed, "data.category=bathroom"]).data
         with pytest.raises(
             UserError, match=r"data\.source\.category=bathroom is not allowed; it takes (null|dog, cat)"
         ):
-            build.check(data["source"], "data.source", [])
+            build.check(data.source, "data.source", [])
 
 
 def test_places_without_a_category() -> None:
-    data = compose("data", ["data=places"])["data"]
-    message = refusal(lambda: build.part(data["source"], "data.source", []))
+    data = compose("data", ["data=places"]).data
+    message = refusal(lambda: build.part(data.source, "data.source", []))
     assert message == "data.category is missing: give one of Places365, as data.category=kitchen"
 
 
 @pytest.mark.parametrize("value", ["auto", "true", "false"])
 def test_on_device(value: str) -> None:
-    assert compose("data", [f"data.on_device={value}"])["data"]["on_device"] == {
+    assert compose("data", [f"data.on_device={value}"]).data.on_device == {
         "true": True,
         "false": False,
     }.get(value, value)
@@ -526,10 +526,10 @@ def test_cyclegan_sets_come_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         as_zip(path, under("maps/", HORSES))
 
     monkeypatch.setattr(download, "fetch", fetch)
-    data = compose("data", ["data=folder_pair", "data.name=maps"])["data"]
-    assert data["root"] == "data/maps"
-    root = str(tmp_path / data["root"])
-    assert sources.folder_pair(root, None, data["source"]["name"]).scan().splits["trainA"] == 3
+    data = compose("data", ["data=folder_pair", "data.name=maps"]).data
+    assert data.root == "data/maps"
+    root = str(tmp_path / data.root)
+    assert sources.folder_pair(root, None, data.source["name"]).scan().splits["trainA"] == 3
     assert urls == ["http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/maps.zip"]
     assert refusal(lambda: sources.folder_pair(str(tmp_path / "x"), None, "mine")).startswith("data.root: there is no ")
 
@@ -687,7 +687,7 @@ def test_folders_may_be_official_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in config_dir().glob("data/*.yaml")))
 def test_every_set_is_found_in_the_file_of_its_function(name: str) -> None:
-    target = compose("data", [f"data={name}", "data.root=x"])["data"]["source"]["_target_"]
+    target = compose("data", [f"data={name}", "data.root=x"]).data.source["_target_"]
     function = target.removeprefix("ganduel.data.sources.")
     assert function in sources.__all__, "saved configurations resume by this path"
     module = importlib.import_module(f"ganduel.data.sources._{function}")

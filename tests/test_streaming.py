@@ -22,6 +22,7 @@ from fake_s3 import BUCKET, Store, serve
 from test_distributed import torchrun
 
 from ganduel.commands import cli
+from ganduel.config.schema import Data, typed
 from ganduel.data import packing, streaming
 from ganduel.data.inspection import intact
 from ganduel.data.loading import MIXED, _order, _shards, open_images
@@ -61,10 +62,10 @@ def stream(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{BUCKET}/some/prefix"
 
 
-def settings(stream: str | None, **others: Any) -> dict[str, Any]:
+def settings(stream: str | None, **others: Any) -> Data:
     """A data configuration as loading reads it."""
     defaults = {"resolution": 8, "limit": None, "validation": 0, "on_device": False, "stream": stream, "cache_gb": 1}
-    return {**defaults, **others}
+    return typed(Data, {**defaults, **others})
 
 
 def source(stop: int | None = None, count: int = COUNT) -> Source:
@@ -411,7 +412,7 @@ def test_a_damaged_shard_is_found_by_its_checksum(
     (shards / "chunk-0-2.bin").write_bytes(shard)
     assert cli.command("data", arguments) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == before and "are damaged (their checksum is another): packing anew" in err
+    assert json.loads(out) == before and "are damaged (wrong checksum): packing them again" in err
     assert cli.command("data", arguments) == 0
     assert "damaged" not in capsys.readouterr().err
 
@@ -423,12 +424,14 @@ def test_damage_while_reading_is_one_line(tmp_path: Path, stream: str, compress:
     name, size = store.chunks[3]["filename"], store.chunks[3]["chunk_bytes"]
     for content in (bytes(size), b"\xff" * size):
         where(path, stream).put(name, content)
-        with pytest.raises(UserError, match=r"data.stream: shards at .* are damaged \(.*\); run gan-data to mend them"):
+        with pytest.raises(
+            UserError, match=r"data.stream: shards at .* are damaged \(.*\); run gan-data to repair them"
+        ):
             store.gather(torch.arange(COUNT))
         store.opened.cache_clear()
         shutil.rmtree(path.with_suffix(".cache"), ignore_errors=True)
     where(path, stream).put(name, b"")
-    with pytest.raises(UserError, match=f"{name} at .* is not what it was .*; run gan-data to mend it"):
+    with pytest.raises(UserError, match=f"{name} at .* has changed .*; run gan-data to repair it"):
         store.gather(torch.arange(COUNT))
 
 

@@ -11,8 +11,7 @@ import torch
 from conftest import MODELS, assert_equal, largest_difference
 from test_scripts import script
 
-from ganduel import randomness
-from ganduel.config import build
+from ganduel import build, randomness
 from ganduel.config.compose import compose
 from ganduel.game import Critic, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision
@@ -32,7 +31,7 @@ PLAIN = ("augment=[]", "optimizer=sgd")
 def game(*overrides: str) -> NoiseGame:
     composed = compose("train", [*SMALL, *overrides])
     torch.manual_seed(0)
-    made = build.game(composed["model"], {}, [])
+    made = build.game(composed.model, {}, [])
     assert isinstance(made, NoiseGame)
     return made
 
@@ -62,7 +61,7 @@ REPORTED = {
 @needs_reference
 def test_every_layer_has_the_published_sizes():
     composed = compose("train", ["model=stylegan2_ada", "data.resolution=64", "data.channels=3"])
-    made = build.game(composed["model"], {}, [])
+    made = build.game(composed.model, {}, [])
     for player, network in (("G", made.generators["G"]), ("D", made.discriminators["D"])):
         published = json.loads((REFERENCE / f"stylegan2_ada_64_{player}_shapes.json").read_text())
         tensors = [t | {"name": t["name"].replace("synthesis.", "blocks.")} for t in published["state_dict"]]
@@ -239,10 +238,10 @@ def test_truncation_and_the_average_style():
     latent = torch.randn(4096, made.latent)
     style = made.style(latent)
     for _ in range(1500):
-        made.settle(latent, None)
+        made.update_w_average(latent, None)
     assert (made.mapping.w_avg - style[:, 0].mean(dim=0)).abs().max() < 1e-2
     before = made.mapping.w_avg.clone()
-    made.settle(latent + 1, None)
+    made.update_w_average(latent + 1, None)
     wanted = before + 0.005 * (made.style(latent + 1)[:, 0].mean(dim=0) - before)
     assert torch.allclose(made.mapping.w_avg, wanted, atol=1e-6)
     near = made.truncate(style, 0.5, 2)
@@ -467,7 +466,7 @@ def test_reals_and_fakes_in_one_pass_are_judged_as_in_two(group):
         discriminator = made.discriminators["D"]
         calls: list[int] = []
         discriminator.register_forward_hook(lambda module, inputs, output, calls=calls: calls.append(len(output)))
-        discriminator.together = discriminator.together if together is None else together
+        discriminator.group_size = discriminator.group_size if together is None else together
         critic = Critic(discriminator, made.chains[""], seeds(8), torch.arange(8) % 3)
         critics.append((critic, calls))
     real, fake = (torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (0, 1))

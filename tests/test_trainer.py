@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
-from ganduel import randomness, setup
+from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
-from ganduel.game import Duel, Generator, NoiseGame
+from ganduel.game import Critic, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.phases import phases
 from ganduel.regularizers import Regularizer, r1, r2
@@ -198,6 +198,58 @@ def test_accuracy_counts_from_the_boundary(trainer):
     one = trainer("loss=least_squares")  # decides at 0.5
     numbers = one.judgement(real=torch.tensor([0.4, 0.6, 0.7, 2.0]), fake=torch.tensor([0.4, 0.6]))
     assert float(numbers["accuracy/real"]) == 0.75 and float(numbers["accuracy/fake"]) == 0.5
+    undecided = one.judgement(torch.tensor([0.5]), torch.tensor([0.5]))
+    assert float(undecided["accuracy/real"]) == float(undecided["accuracy/fake"]) == 0.0
+
+
+def test_a_state_holds_what_optimizers_and_statistics_have_seen(trainer):
+    one, two = trainer(), trainer()
+    for _ in range(2):
+        one.step()
+    kept = copy.deepcopy(one.state_dict())
+    two.load_state_dict(kept)
+    assert_equal(two.state_dict(), kept)
+    moments = kept["optimizers"]["D"]["state"][0]
+    assert moments["step"] == 2 and moments["exp_avg"].abs().sum() > 0
+    assert kept["stats"]["losses"].keys() == {"D", "G"}
+    assert all(pair[1] == 2 for pair in kept["stats"]["losses"].values())
+
+
+class Pairs(torch.nn.Module):
+    """Of images i and i + N / 2, each is judged by the mean of both. Grey images of one pixel."""
+
+    group_size = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(images))
+        return images.flatten().unflatten(0, (2, -1)).mean(0).repeat(2)
+
+
+@pytest.mark.parametrize(("count", "seen"), [(4, [8]), (5, [5, 5])])
+def test_real_and_fake_images_in_one_pass_are_compared_with_their_own_kind(count, seen):
+    """As many as make no pairs go through D apart, where this D then fails."""
+    judge = Pairs()
+    critic = Critic(judge, Chain(), torch.arange(count))
+    real, fake = (start + torch.arange(float(count)).reshape(-1, 1, 1, 1) for start in (0, 10))
+    if count == 4:
+        of_real, of_fake = critic.both(real, fake)
+        assert of_real.tolist() == [1, 2, 1, 2] and of_fake.tolist() == [11, 12, 11, 12]
+    else:
+        with pytest.raises(RuntimeError):
+            critic.both(real, fake)
+        seen = seen[:1]
+    assert judge.seen == seen
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_paths_lead_through_w_where_there_is_a_mapping_network(trainer, layers):
+    one = trainer(f"model.generator.mapping={layers}")
+    (compared,) = one.game.comparisons(one.game.generators, one.images)
+    assert (compared.walk is None) == (layers == 0)
 
 
 def test_statistics_are_means_over_what_was_added():
@@ -239,7 +291,7 @@ def test_a_gate_does_not_ask_penalties(trainer, monkeypatch):
 
 def test_numbers_of_one_name_do_not_replace_each_other():
     assert merged({"a": 1}, {"b": 2}, {}) == {"a": 1, "b": 2}
-    with pytest.raises(UserError, match="two numbers of a step are called b: give one of them another name"):
+    with pytest.raises(UserError, match="two losses or statistics are called b: rename one of them"):
         merged({"a": 1, "b": 2}, {"b": 2})
 
 
@@ -469,9 +521,9 @@ def test_penalties_with_batch_norm_are_warned_of(trainer, capsys, overrides, war
 def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
     one = trainer(f"loss={loss}")
     one.game.discriminators["D"].output = "linear"
-    assert setup.doubts(one.game, one.loss, {}, 8) == []
+    assert checks.doubts(one.game, one.loss, {}, 8) == []
     one.game.discriminators["D"].output = "sigmoid"
-    doubts = setup.doubts(one.game, one.loss, {}, 8)
+    doubts = checks.doubts(one.game, one.loss, {}, 8)
     assert len(doubts) == warned and all("model.discriminator.output=sigmoid" in doubt for doubt in doubts)
 
 
@@ -589,10 +641,10 @@ def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
 
 def test_a_loss_without_accuracy_cannot_adapt(trainer, monkeypatch):
     one = trainer("loss=wasserstein")
-    setup.check_adaptive(one.game, one.loss)
+    checks.check_adaptive(one.game, one.loss)
     one.game.chains[""].transforms.append(Adapting())
     with pytest.raises(UserError, match=r"^augment=\[adapting\] adapts to how often D is right, and this loss only"):
-        setup.check_adaptive(one.game, one.loss)
+        checks.check_adaptive(one.game, one.loss)
 
 
 def test_shared_fakes_are_made_once(trainer):
@@ -602,7 +654,7 @@ def test_shared_fakes_are_made_once(trainer):
         one = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=true", f"micro_batch={micro}")
         made, met = [], []
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
-        one.game.replay = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
+        one.game.from_pool = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
         for _ in range(2):
             one.step()
         assert len(made) == len(met) * 8 // micro == 2 * 8 // micro
@@ -651,7 +703,7 @@ class ByClass(Generator):
     def style(self, latent, seed=None, label=None):
         return self.shade[label]
 
-    def settle(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:
+    def update_w_average(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:
         self.settled.append(label)
 
 
@@ -682,7 +734,11 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     assert game.sample(game.generators, seeds[:4]).shape == (4, 1, 8, 8)
     game.classes = 9
     with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set as many"):
-        setup.check_labels(game, one.images)
+        checks.check_labels(game, one.images)
     one.images.labels = None
-    with pytest.raises(UserError, match=r"^model\.classes=9: the images of data=digits have no labels; set 0"):
-        setup.check_labels(game, one.images)
+    with pytest.raises(
+        UserError,
+        match=r"^model\.classes=9: the images of data=digits have no labels; set "
+        r"model.classes=0",
+    ):
+        checks.check_labels(game, one.images)

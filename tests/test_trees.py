@@ -153,7 +153,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, kind: str, name: str) 
     path = KINDS[kind](tmp_path, {**FILES, name: b"x"})
     with pytest.raises(UserError) as caught:
         open_tree(path).find(is_jpg)
-    assert str(caught.value).startswith(f"data.root: {path} has a member {name!r} that leads out of it")
+    assert str(caught.value).startswith(f"data.root: {path} has a member {name!r}, which leads out")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -226,7 +226,7 @@ def test_a_zip_bomb_is_refused_by_what_it_declares(tmp_path: Path, size: int, co
     path = as_zip(tmp_path / "x.zip", {"0.jpg": b"x", "bomb.jpg": b"x"}, zipfile.ZIP_DEFLATED)
     declare(path, "bomb.jpg", size, compressed)
     if refused:
-        with pytest.raises(UserError, match=r"x\.zip declares .* MB for bomb\.jpg, which no image has"):
+        with pytest.raises(UserError, match=r"x\.zip declares .* MB for bomb\.jpg; no image is that large"):
             Zip(path).find(is_jpg)
     else:
         assert Zip(path).find(is_jpg) == ["0.jpg", "bomb.jpg"]

@@ -15,6 +15,7 @@ from torch import nn
 from ganduel import randomness
 from ganduel.runs import recorder
 from ganduel.runs.health import Health
+from ganduel.system import distributed
 from ganduel.trainer import Trainer
 from ganduel.validation import portions, validate
 
@@ -52,6 +53,23 @@ def test_the_first_of_their_order_where_not_all_are_wanted(held_out, most, used)
     one = duel(LOSSES["nonsaturating"].loss, images=image_set(0, held_out))
     r = D(weights(one)[0], numpy(one.images.validation_batch(0, used)["real"]))
     assert validate(one, most)["validation/logits/real"] == close(r.mean())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_share_whole_batches_and_all_look_at_the_rest(monkeypatch, rank):
+    """Of 11 images, in batches of four. What both see counts half in each."""
+    one = duel(LOSSES["nonsaturating"].loss, images=image_set(0, 11))
+    asked: list[tuple[int, int, int]] = []
+    batch = one.images.validation_batch
+    monkeypatch.setattr(one.images, "validation_batch", lambda *numbers: (asked.append(numbers), batch(*numbers))[1])
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "mean", lambda pairs: pairs)
+    found = validate(one)
+    assert asked == [(rank, 2, 2), (4 + rank, 2, 2), (8, 3, 1)]
+    r = D(weights(one)[0], numpy(batch(0, 11)["real"]))
+    own = [r[i] for i in (rank, rank + 2, rank + 4, rank + 6)]
+    assert found["validation/logits/real"] == close((sum(own) + sum(r[8:]) / 2) / 5.5)
 
 
 def test_nothing_to_validate():

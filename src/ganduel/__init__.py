@@ -13,15 +13,15 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path, **settings: Any) -> "Sampler":
-    """A run folder, a checkpoint or exported weights, ready to draw; `settings` are `Sampler`'s.
+    """A `Sampler` of a run folder, a checkpoint or exported weights; `settings` are the arguments of `Sampler`.
 
         model = load("runs/dcgan-mnist")            # or device="cuda", truncation=0.7, ema=False ...
         model.sample(16, seed=0)                    # float32 (16, C, H, W) in [-1, 1]
-        model.bytes([3, 8])                         # uint8 (2, C, H, W): the images of two seeds
-        model.translate(photos, "A2B")              # of CycleGANs: uint8 or float (N, C, H, W) of any size
+        model.bytes([3, 8])                         # uint8 (2, C, H, W), the images of two seeds
+        model.translate(photos, "A2B")              # CycleGAN only: uint8 or float (N, C, H, W) of any size
         model.resolution, model.images_seen, model.config["optimizer"]
 
-    PyTorch is imported by the first call. Raises `errors.UserError` for what cannot be loaded.
+    The first call imports PyTorch. Raises `system.errors.UserError` if the file cannot be loaded.
     """
     from ganduel.sampling.sampler import Sampler
 

@@ -1,7 +1,7 @@
-"""What a batch may be divided into: parts whose gradients, averaged, are those of the whole.
+"""How a batch may be divided, so that the mean of the parts' gradients is the gradient of the whole batch.
 
-Micro batches and processes divide it alike: of k parts, each takes every k-th image. Batch normalisation and spectral
-normalisation still see the parts; such runs are allowed, and told.
+Micro batches and processes divide it in the same way: of k parts, each takes every k-th image. Batch normalisation and
+spectral normalisation still work on the parts. Such runs are allowed, with a note.
 """
 
 import math
@@ -14,43 +14,42 @@ from torch import Tensor, nn
 from ganduel.game import Batch, Game
 
 
-def group(count: int, together: int) -> int:
-    """How many of `count` images are compared with each other: the largest number that divides `count`, and is at most
-    `together`."""
-    return max(size for size in range(1, min(count, together) + 1) if count % size == 0)
+def group(count: int, most: int) -> int:
+    """Size of the groups of images that D compares: the largest divisor of `count` up to `most`."""
+    return max(size for size in range(1, min(count, most) + 1) if count % size == 0)
 
 
 def first(count: int, share: float) -> int:
-    """How many images a share (above 0, at most 1) of `count` images is, rounded up."""
-    return math.ceil(share * count * (1 - 1e-12))  # 0.07 * 100 is a little more than 7
+    """Number of images in a `share` of `count` images, rounded up; the share is above 0 and at most 1."""
+    return math.ceil(share * count * (1 - 1e-12))  # in floats, 0.07 * 100 is slightly above 7
 
 
-def together(discriminator: nn.Module) -> int:
-    """How many images a discriminator wants to compare with each other; see `Critic.both`."""
-    return max(1, getattr(discriminator, "together", 1))
+def group_size(discriminator: nn.Module) -> int:
+    """Number of images that a discriminator compares with each other; see `Critic.both`."""
+    return max(1, getattr(discriminator, "group_size", 1))
 
 
 Penalties = Mapping[str, Any]
-"""Functions of a duel, by name. One that takes only the first images of a batch is a module with a `share`."""
+"""Penalties, as functions of a duel, by name. A module with a `share` uses only the first images of a batch."""
 
 
 def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | None:
-    """Why a batch of `batch` images may not be divided into parts of `part` images; None where it may.
+    """The reason not to divide `batch` images into parts of `part` images; None if there is none.
 
     `part` must divide `batch`.
     """
     shares = {name: fn.share for name, fn in penalties.items() if hasattr(fn, "share")}
     fewest = min((first(part, share) for share in shares.values()), default=part)
     if fewest == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):
-        return "leaves batch normalisation of vectors a single image, and so nothing to normalise by"
+        return "gives BatchNorm1d a single image, and it cannot normalise one image"
     for discriminator in game.discriminators.values():
-        # Image i is compared with i + batch / group, i + 2 batch / group, ...: parts keep such a group if, and only if,
-        # they compare as many images, so if the group divides them.
-        size = group(batch, together(discriminator))
+        # D compares image i with i + batch / group, i + 2 batch / group, ... A strided part keeps these groups if, and
+        # only if, the group size divides it.
+        size = group(batch, group_size(discriminator))
         if part % size:
             return f"changes the groups of {size} images that model.discriminator compares (its stddev_group)"
     for name, share in shares.items():
-        # The first images of all parts are the first images of the batch if, and only if, they are as many.
+        # The first images of all parts are the first images of the batch if, and only if, the numbers agree.
         whole, parts = first(batch, share), first(part, share) * (batch // part)
         if parts != whole:
             return (
@@ -60,8 +59,7 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
 
 
 def sizes(game: Game, penalties: Penalties, batch: int, world: int) -> list[int]:
-    """All sizes of micro batches that each of `world` processes may divide its share of a batch into, the smallest
-    first."""
+    """All allowed sizes of a micro batch for each of `world` processes, the smallest first."""
     share = batch // world
     return [n for n in range(1, share + 1) if share % n == 0 and objection(game, penalties, batch, n) is None]
 

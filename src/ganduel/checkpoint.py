@@ -1,6 +1,6 @@
-"""One file, tensors and plain values only, written atomically, with a checksum of its contents.
+"""Checkpoints: one file of tensors and plain values, written atomically, with a checksum of its contents.
 
-`torch.load(path, weights_only=True)` opens it, and opening it runs nothing.
+`torch.load(path, weights_only=True)` reads it without running any code from the file.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from ganduel.system.errors import UserError, installed
 from ganduel.system.files import replacing
 
 FORMAT = 1
-RUN = ("config", "data", "step", "images_seen", "state")  # what every checkpoint of a run has
-EXPORTED = ".safetensors"  # the ending of exported weights
-ABOUT = "ganduel"  # where exported weights say what the checkpoint says of itself, as JSON
-NETWORKS = ("game", "ema")  # what a networks-only checkpoint keeps of the trainer's state
+RUN = ("config", "data", "step", "images_seen", "state")  # keys of every checkpoint of a run
+EXPORTED = ".safetensors"  # suffix of exported weights
+ABOUT = "ganduel"  # metadata key of exported weights; holds the checkpoint's plain values as JSON
+NETWORKS = ("game", "ema")  # parts of the trainer's state that a networks-only checkpoint keeps
 
 State = dict[str, Any]
 
 
 def save(path: Path, content: State) -> None:
-    """Write so that a reader finds the old file or the new one, whole, even if the power goes.
+    """Write a checkpoint atomically: even after a power failure, `path` is the whole old file or the whole new one.
 
-    Raises UserError where it cannot be written; what was there before is untouched.
+    Raises UserError if the file cannot be written. The old file is then unchanged.
     """
     content = {"format": FORMAT, **content}
     content["checksum"] = checksum(content)
@@ -41,7 +41,7 @@ def save(path: Path, content: State) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # PyTorch's writer wraps the former in the latter
+    except (OSError, RuntimeError) as error:  # PyTorch's writer turns an OSError into a RuntimeError
         raise UserError(
             f"cannot write {path} ({_reason(error)}); the checkpoints before it are intact: "
             "make room or give write permission, then run the same command again"
@@ -49,10 +49,13 @@ def save(path: Path, content: State) -> None:
 
 
 def read(path: Path, what: str = "checkpoint of ganduel") -> Any:
-    """Tensors and plain values of a file, running nothing. Raises UserError, saying `what` it should be."""
+    """Read the tensors and plain values of a file, without running its code.
+
+    Raises UserError for any other file; the message says `what` the file should be.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whatever PyTorch has to say of strangers' files, the line below says it
+            warnings.simplefilter("ignore")  # PyTorch's warnings about other files; the errors below say it better
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
@@ -66,24 +69,26 @@ def read(path: Path, what: str = "checkpoint of ganduel") -> Any:
         KeyError,
         zipfile.BadZipFile,
     ) as error:
-        raise UserError(f"{path}: is damaged or no {what}") from error
+        raise UserError(f"{path}: is damaged, or is not a {what}") from error
 
 
 def load(path: Path, needs: Collection[str] = RUN) -> State:
-    """Read and verify a checkpoint. Raises UserError for anything that is not a whole one of this format, with all that
-    it `needs`."""
+    """Read a checkpoint and verify its checksum.
+
+    Raises UserError if the file is damaged, has another format, or lacks one of the keys that it `needs`.
+    """
     content = read(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise UserError(f"{path}: is no checkpoint of ganduel")
+        raise UserError(f"{path}: is not a checkpoint of ganduel")
     if content["format"] > FORMAT:
         raise UserError(
             f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
         )
     if not content.keys() >= {*needs}:
-        raise UserError(f"{path}: is another file of ganduel's, with no {' and no '.join(needs)}")
+        raise UserError(f"{path}: is not a checkpoint of ganduel: it lacks {' and '.join(needs)}")
     try:
         whole = content.pop("checksum", None) == checksum(content)
-    except (TypeError, RuntimeError):  # values and kinds of tensors that we never write
+    except (TypeError, RuntimeError):  # types that `save` never writes
         whole = False
     if not whole:
         raise UserError(f"{path}: is damaged (its checksum does not match)")
@@ -91,7 +96,8 @@ def load(path: Path, needs: Collection[str] = RUN) -> State:
 
 
 def load_exported(path: Path) -> dict[str, Any]:
-    """What a checkpoint would hold, but for discriminators. Raises UserError for other files."""
+    """Read a safetensors file of gan-export, as a checkpoint without discriminators. Raises UserError for other
+    files."""
     safetensors = installed("safetensors", "export", f"reading {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -99,17 +105,20 @@ def load_exported(path: Path) -> dict[str, Any]:
             return {**about, "state": {"ema": {name: file.get_tensor(name) for name in file.keys()}}}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         reason = "not made by gan-export" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged or no file of gan-export ({reason})") from error
+        raise UserError(f"{path}: is damaged, or is not a file of gan-export ({reason})") from error
 
 
 def networks_only(content: State) -> State:
-    """What sampling and measuring need: without optimizers, for periodic checkpoints."""
+    """The content without optimizers. Sampling and metrics need no more, so periodic checkpoints are these."""
     state = {name: content["state"][name] for name in NETWORKS}
     return {**content, "state": state}
 
 
 def find(where: str | Path, key: str = "ckpt") -> Path:
-    """The checkpoint meant by a file or by a run folder: its best, else its latest."""
+    """The checkpoint `where`, or in the run folder `where`: best.pt, else latest.pt, else previous.pt.
+
+    Raises UserError, which names the `key`, if there is none.
+    """
     path, hint = Path(where), f"give a .pt file or a run folder, as in {key}=runs/dcgan-digits"
     if path.is_dir():
         folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
@@ -123,7 +132,7 @@ def find(where: str | Path, key: str = "ckpt") -> Path:
 
 
 def checksum(content: Any) -> str:
-    """SHA-256 over the structure, the plain values and the bytes of every tensor."""
+    """SHA-256 of the structure, the plain values and the bytes of every tensor. Raises TypeError for other values."""
     digest = hashlib.sha256()
 
     def feed(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Exponential moving average of the generators: what is sampled from and measured."""
+"""Exponential moving average of the generators. Samples and metrics use it."""
 
 import copy
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 def decay(images: float, half_life: float) -> float:
-    """What remains of an average's past after so many images."""
+    """The weight that an average's old value keeps after this many images. A half-life of 0 keeps nothing."""
     return 0.5 ** (images / half_life) if half_life else 0.0
 
 
 class EMA:
-    """Averaged copies of all generators, with their running statistics.
+    """Averaged copies of all generators, running statistics included.
 
-    The weight of a state halves after `half_life` images. `ramp` shortens the half-life to `ramp` times the images seen
-    so far, so that early averages forget the initialisation (Karras et al. 2020, "Training Generative Adversarial
-    Networks with Limited Data"); null keeps it constant.
+    The weight of an old state halves every `half_life` images. `ramp` limits the half-life to `ramp` times the images
+    seen so far, so that early averages forget the initialisation (Karras et al. 2020, "Training Generative Adversarial
+    Networks with Limited Data"); None sets no limit.
     """
 
     def __init__(self, generators: nn.ModuleDict, half_life: float, ramp: float | None):
@@ -27,7 +27,7 @@ class EMA:
         self.counters = [(average, now) for average, now in pairs if not average.is_floating_point()]
 
     def decay(self, images: int, images_seen: int) -> float:
-        """What remains of the old average after a step of `images`, at `images_seen` in all."""
+        """The weight of the old average in an update after `images` more images, at `images_seen` in total."""
         half_life = self.half_life if self.ramp is None else min(self.half_life, self.ramp * images_seen)
         return decay(images, half_life)
 

@@ -48,7 +48,7 @@ class Generator(nn.Module, ABC):
     def forward(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         return self.synthesis(self.style(latent, seed, label), seed)
 
-    def settle(self, latent: Tensor, label: Tensor | None) -> None:
+    def update_w_average(self, latent: Tensor, label: Tensor | None) -> None:
         """Once an iteration: move what follows the weights without being trained, given a batch of latents."""
 
     def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
@@ -76,9 +76,9 @@ class Critic:
         """The logits of as many real and fake images, in one pass where that changes nothing but the time.
 
         A discriminator that judges images apart, or in groups of k images i, i + N / k, i + 2 N / k, ..., says so by
-        an attribute `together` = k.
+        an attribute `group_size` = k.
         """
-        group = getattr(self.discriminator, "together", 0)
+        group = getattr(self.discriminator, "group_size", 0)
         if not group or len(real) % group:
             return self(real), self(fake)
         images = _joined([self._augmented(real), self._augmented(fake)], group)
@@ -139,7 +139,7 @@ class Game(nn.Module, ABC):
     """
 
     domains: tuple[str, ...]  # the kinds of images that a batch has, by name
-    extra_losses: tuple[str, ...] = ()  # the names of what `extras` returns
+    auxiliary_names: tuple[str, ...] = ()  # the names of what `auxiliary_losses` returns
     sampling = ""  # what gan-sample is to be told beside the checkpoint
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
@@ -162,16 +162,16 @@ class Game(nn.Module, ABC):
     def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
         """Who meets what in this batch. `generators` make the fakes: the game's own, or their averages."""
 
-    def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+    def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         """Further scalars that the generators minimise, weighted (a cycle loss, say), by the names of
-        `extra_losses`."""
+        `auxiliary_names`."""
         return {}
 
-    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+    def from_pool(self, fakes: Batch, seed: Tensor) -> Batch:
         """What D meets of the fakes of G's turn, by the names of their duels, where players share fakes."""
         return fakes
 
-    def settle(self, seed: Tensor) -> None:
+    def after_iteration(self, seed: Tensor) -> None:
         """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
 
     # What generators are for. They are given: the averaged ones, usually.
@@ -216,11 +216,11 @@ class NoiseGame(Game):
             )
         ]
 
-    def settle(self, seed: Tensor) -> None:
+    def after_iteration(self, seed: Tensor) -> None:
         generator = self.generators["G"]
         assert isinstance(generator, Generator)
-        if type(generator).settle is not Generator.settle:
-            generator.settle(self.latent(seed), self.label(seed))
+        if type(generator).update_w_average is not Generator.update_w_average:
+            generator.update_w_average(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor, classes: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of the seeds (N,), of the classes that `label` gives."""

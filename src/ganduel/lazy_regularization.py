@@ -1,8 +1,8 @@
-"""Optimizers under lazy regularization, where a turn takes more steps than one.
+"""Optimizer settings for lazy regularization, where a turn takes more than one step on average.
 
-With a penalty in every k-th turn, k times as heavy, k turns take k + 1 steps. The settings are changed so that a turn
-still moves as far and forgets as much as with one step, c = k / (k + 1) being the turns in a step (Karras et al. 2020,
-"Analyzing and Improving the Image Quality of StyleGAN", appendix B, for Adam).
+With a penalty in every k-th turn, with k times the weight, k turns take k + 1 steps. The corrected settings make a turn
+move as far and forget as much as one plain step would. c = k / (k + 1) is the number of turns per step (Karras et al.
+2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B, for Adam).
 """
 
 import inspect
@@ -17,9 +17,9 @@ Settings = dict[str, Any]
 
 
 def correct(optimizer: Callable, settings: Settings, every: dict[str, int]) -> Settings:
-    """The settings that change; `every` has the lazy penalties' names and intervals, 2 or more.
+    """The settings that change. `every` maps the names of the lazy penalties to their intervals, 2 or more.
 
-    Raises UserError for an optimizer that no correction is known for.
+    Raises UserError if no correction for the optimizer is known.
     """
     if optimizer not in CORRECTIONS:
         name = next(iter(every))
@@ -32,12 +32,12 @@ def correct(optimizer: Callable, settings: Settings, every: dict[str, int]) -> S
 
 
 def _adam(settings: Settings, c: float) -> Settings:
-    """Steps are about lr long whatever the gradient: they shrink."""
+    """A step has length about lr, whatever the gradient, so lr shrinks."""
     return {"lr": settings["lr"] * c, "betas": [beta**c for beta in settings["betas"]]}
 
 
 def _rmsprop(settings: Settings, c: float) -> Settings:
-    """As for Adam, with the momentum added."""
+    """As for Adam, and corrects the momentum."""
     momentum = settings["momentum"]
     return {
         "lr": settings["lr"] * c * _keep_sum(momentum, c),
@@ -47,9 +47,9 @@ def _rmsprop(settings: Settings, c: float) -> Settings:
 
 
 def _sgd(settings: Settings, c: float) -> Settings:
-    """Steps are proportional to gradients, whose sum over k turns is the same: lr stays, but for the momentum.
+    """Steps are proportional to gradients. Their sum over k turns is unchanged, so lr changes only with the momentum.
 
-    Weight decay is a gradient that every step adds.
+    Every step adds weight decay, so it shrinks.
     """
     momentum = settings["momentum"]
     return {
@@ -60,9 +60,9 @@ def _sgd(settings: Settings, c: float) -> Settings:
 
 
 def _keep_sum(momentum: float, c: float) -> float:
-    """The factor on lr with which momentum ** c moves as far on each gradient, in all, as `momentum` did.
+    """The factor on lr with which a gradient moves the weights as far under momentum ** c as under `momentum`.
 
-    That is lr (1 + momentum + momentum^2 + ...) = lr / (1 - momentum).
+    In total a gradient moves them by lr (1 + momentum + momentum^2 + ...) = lr / (1 - momentum).
     """
     return (1 - momentum**c) / (1 - momentum) if momentum < 1 else c
 

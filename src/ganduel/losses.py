@@ -1,7 +1,7 @@
-"""Adversarial losses. Each reads like its equation: raw logits in, real before fake, a scalar out, both sides together.
+"""Adversarial losses, written like their equations: from raw logits, real before fake, to a scalar.
 
-D(x) below is the logit of the discriminator (larger means more real), sigma the sigmoid. A logit may be one number an
-image, (N,), or a map of patches, (N, 1, H, W): everything is averaged.
+D(x) is the discriminator's logit (larger means more real), sigma the sigmoid. Logits have shape (N,), or (N, 1, H, W)
+if D scores patches. Every loss is a mean over all of them. The functions raise ValueError for numbers out of range.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from ganduel import randomness
 
 
 class AdversarialLoss(NamedTuple):
-    """Both sides of a game, as functions of logits.
+    """The losses of D and of G, as functions of logits.
 
-    The discriminator's side also takes the images' seeds (N,), from which disturbed labels are drawn; None asks for
-    undisturbed ones. `boundary` is the logit at which D is undecided, from which its accuracy is counted; None where
-    logits have no such point. A `relativistic` loss needs the logits of real images in the generator's turn as well.
-    `logits` says that the loss has a sigmoid of its own, so that D should not end in another.
+    D's loss also takes the images' seeds (N,). Noisy and flipped labels are drawn from these; None gives clean labels.
+    `boundary` is the logit at which D is undecided. D's accuracy is counted from it; None means that the loss has no
+    such logit. If `relativistic`, G's loss also needs the logits of real images. If `logits`, the loss contains a
+    sigmoid, so D should not end in one.
     """
 
     discriminator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (real, fake, seed or None) -> scalar
@@ -33,10 +33,11 @@ class AdversarialLoss(NamedTuple):
 
 @dataclass(frozen=True)
 class Labels:
-    """What D is taught to answer: `real` and `fake`, disturbed image by image.
+    """D's labels: `real` and `fake`, with optional random changes per image.
 
-    With probability `flip` an image gets the label of the other kind; then normal noise of standard deviation `noise`
-    is added. Both are hashed from the images' seeds.
+    With probability `flip` an image gets the label of the other kind. Then normal noise with standard deviation `noise`
+    is added. Both are hashed from the images' seeds. Raises ValueError for a `flip` outside [0, 1] or a negative
+    `noise`.
     """
 
     real: float
@@ -49,7 +50,7 @@ class Labels:
             raise ValueError(f"flip={self.flip} must be 0 to 1, and noise={self.noise} 0 or more")
 
     def draw(self, logits: Tensor, seed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Labels of real and of fake images whose logits have this shape, which they broadcast to."""
+        """Labels of real and of fake images. They broadcast to the shape of `logits`."""
         return (
             self._disturb(self.real, self.fake, logits, seed, "real"),
             self._disturb(self.fake, self.real, logits, seed, "fake"),
@@ -65,10 +66,10 @@ class Labels:
 
 
 def _cross_entropy(smooth_real: float, smooth_fake: float, flip: float, noise: float) -> Callable[..., Tensor]:
-    """D's side: -y log sigma(D(x)) - (1 - y) log(1 - sigma(D(x))), where y is 1 for real and 0 for fake images.
+    """D's loss: -y log sigma(D(x)) - (1 - y) log(1 - sigma(D(x))), with label y = 1 for real and 0 for fake images.
 
-    Smoothing moves the labels inwards: y = 1 - smooth_real alone is one-sided (Salimans et al. 2016, section 3.4). A
-    label is a probability, so that noise cannot take it out of [0, 1].
+    Label smoothing sets y = 1 - smooth_real and y = smooth_fake. With smooth_fake = 0 it is one-sided (Salimans et al.
+    2016, section 3.4). A label is a probability, so noisy labels are clipped to [0, 1].
     """
     if min(smooth_real, smooth_fake) < 0 or smooth_real + smooth_fake >= 1:
         raise ValueError(
@@ -97,7 +98,7 @@ def minimax(smooth_real: float, smooth_fake: float, flip: float, noise: float) -
 
 
 def nonsaturating(smooth_real: float, smooth_fake: float, flip: float, noise: float) -> AdversarialLoss:
-    """G maximises log sigma(D(G(z))) instead, whose gradient survives a strong D (Goodfellow et al. 2014, section
+    """G maximises log sigma(D(G(z))). Its gradient does not vanish when D is strong (Goodfellow et al. 2014, section
     3)."""
     return AdversarialLoss(
         _cross_entropy(smooth_real, smooth_fake, flip, noise),
@@ -109,10 +110,11 @@ def nonsaturating(smooth_real: float, smooth_fake: float, flip: float, noise: fl
 def least_squares(
     a: float, b: float, c: float, discriminator: float, generator: float, flip: float, noise: float
 ) -> AdversarialLoss:
-    """D pulls fakes to `a` and reals to `b`, G pulls fakes to `c` (Mao et al. 2017, equation 2).
+    """D's targets are `a` for fake and `b` for real images; G's target for fake images is `c` (Mao et al. 2017,
+    equation 2).
 
-    A `b` of 0.9 is one-sided label smoothing. `discriminator` and `generator` are factors of the two sides, 0.5 in the
-    paper.
+    `b` = 0.9 is one-sided label smoothing. `discriminator` and `generator` are the factors of the two losses, 0.5 in
+    the paper.
     """
     if min(discriminator, generator) <= 0:
         raise ValueError(f"discriminator={discriminator} and generator={generator} must be more than 0")
@@ -138,9 +140,10 @@ def hinge() -> AdversarialLoss:
 
 
 def wasserstein() -> AdversarialLoss:
-    """The critic's difference of means, a distance while the critic is 1-Lipschitz (Arjovsky et al. 2017, equation 2).
+    """The difference of the critic's means: the Wasserstein distance is its largest value over all 1-Lipschitz critics
+    (Arjovsky et al. 2017, equation 2).
 
-    Logits have no point of indecision: a constant added to them changes nothing.
+    There is no `boundary`, because adding a constant to all logits changes nothing.
     """
     return AdversarialLoss(
         lambda real, fake, seed: fake.mean() - real.mean(),
@@ -150,9 +153,9 @@ def wasserstein() -> AdversarialLoss:
 
 
 def relativistic() -> AdversarialLoss:
-    """D tells the real image of a pair from the fake one (Jolicoeur-Martineau 2018, RpGAN).
+    """D says which image of a pair is real and which is fake (Jolicoeur-Martineau 2018, RpGAN).
 
-    Only differences of logits count, so they have no point of indecision.
+    There is no `boundary`, because only differences of logits count.
     """
 
     def generator(fake: Tensor, real: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""Whose turn it is, when D has to wait, and how time is counted.
+"""The order of turns, the gate that makes D wait, and the clock of a run.
 
-Time is counted twice, in turns of G (steps) and in real images that the discriminators have seen. One iteration is one
-round of turns. All that changes with time is a function of these two numbers, which only ever grow.
+The clock counts turns of G (steps) and real images that the discriminators have seen. An iteration is one round of
+turns. Everything that changes with time is a function of these two counts, and they never decrease.
 """
 
 import math
@@ -13,35 +13,39 @@ from ganduel.system.errors import UserError
 
 
 class Turn(NamedTuple):
-    """One player's move within an iteration."""
+    """One turn of a player in an iteration."""
 
-    player: str
-    nth: int  # how many turns this player had before, in this iteration
-    reals: int  # which of the iteration's batches of real images it meets
+    player: str  # "D" or "G"
+    nth: int  # number of this player's earlier turns in this iteration
+    reals: int  # index of its batch of real images within this iteration
 
 
 class Gate(NamedTuple):
-    """When D is too strong to move on: its loss is below the floor, or its accuracy above the ceiling; None is never.
+    """The gate is closed if D is too strong: its loss is below the floor or its accuracy is above the ceiling.
 
-    A turn behind a closed gate is played and counted, but D stays as it is. So the gate opens once G has caught up.
+    None sets no limit. If the gate is closed, D's turn still runs and counts, but D does not change. So the gate opens
+    again when G has caught up.
     """
 
     loss_floor: float | None
     accuracy_ceiling: float | None
 
     def closed(self, loss: float, accuracy: float) -> bool:
-        """Decide from D's adversarial loss and accuracy on one whole batch; NaN is on neither side of a limit."""
+        """Whether D must wait, from its adversarial loss and accuracy on one whole batch. NaN breaks no limit."""
         return (self.loss_floor is not None and loss < self.loss_floor) or (
             self.accuracy_ceiling is not None and accuracy > self.accuracy_ceiling
         )
 
 
 class Pace:
-    """`n_critic` turns of D and `n_generator` of G an iteration; `first` moves first.
+    """The turns of an iteration: `n_critic` of D and `n_generator` of G. The player `first` moves first.
 
-    Every turn of D sees a new batch of real images; G's turns meet the one that D saw last (or, moving first, will see
-    next). With a `loss_floor` or an `accuracy_ceiling`, D moves only through an open `Gate`. With `share`, the first
-    turn of the player who moves second meets the fakes of the turn before it (see `sharing`).
+    Every turn of D gets a new batch of real images. G's turns get the batch that D saw last or, if G moves first, the
+    batch that D sees next. With a `loss_floor` or an `accuracy_ceiling`, D changes only if its `Gate` is open. With
+    `share`, the second player's first turn reuses the fakes of the turn before (see `sharing`).
+
+    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes, G
+    moves first and a player has more than one turn.
     """
 
     def __init__(
@@ -67,60 +71,61 @@ class Pace:
         self.turns = critic + generator if first == "D" else generator + critic
 
     def count(self, player: str) -> int:
-        """Turns of this player in one iteration."""
+        """The number of turns of a player per iteration."""
         return self.n_critic if player == "D" else self.n_generator
 
 
 @dataclass
 class Clock:
-    """What time it is in a run, and how long durations are.
+    """The time of a run, and the length of durations.
 
-    A run that goes on with another batch or pace has iterations of another size from then on, but keeps what it has
-    counted. So a duration in steps is measured by the steps, one in kimg or epochs by the images seen.
+    A resumed run may change its batch size or pace. Then its iterations change their size, but its counts go on. So the
+    clock measures a duration in steps by the steps, and a duration in kimg or epochs by the images seen.
     """
 
     images_per_iteration: int
     steps_per_iteration: int  # a step is one turn of G
     images_per_epoch: int
-    steps: int = 0  # so far
-    images_seen: int = 0  # so far
+    steps: int = 0
+    images_seen: int = 0
 
     def tick(self) -> None:
-        """One iteration is over."""
+        """Count one more iteration."""
         self.steps += self.steps_per_iteration
         self.images_seen += self.images_per_iteration
 
     def passed(self, duration: "Duration") -> float:
-        """How often a duration fits into the time since the run began: 0.5 is half of it, 2 is twice as long."""
+        """The time since the run began, divided by `duration`."""
         whole, so_far, _ = self._measured(duration)
         return so_far / whole
 
     def left(self, duration: "Duration") -> int:
-        """The least number of iterations until the run has lasted this long; negative once it has been over for one or
-        more."""
+        """The smallest number of further iterations after which the run has lasted for `duration`.
+
+        It is 0 or less if the run has already lasted that long.
+        """
         whole, so_far, each = self._measured(duration)
         return math.ceil((whole - so_far) / each - 1e-9)
 
     def iterations(self, duration: "Duration") -> int:
-        """The least number of iterations of today's size that last this long, 1 or more."""
+        """The smallest number of iterations of the current size that last for `duration`, 1 or more."""
         whole, _, each = self._measured(duration)
         return max(1, math.ceil(whole / each - 1e-9))
 
     def images(self, duration: "Duration") -> float:
-        """The number of images seen in this time, in iterations of today's size."""
+        """The number of real images that D sees in this time, with iterations of the current size."""
         whole, _, each = self._measured(duration)
         return whole * self.images_per_iteration / each
 
     def _measured(self, duration: "Duration") -> tuple[float, int, int]:
-        """A duration in the unit that it is measured by, how much of that there has been, and how much of it an
-        iteration takes."""
+        """The length of `duration`, the time so far and the length of an iteration, all in steps or all in images."""
         if duration.unit == "steps":
             return duration.amount, self.steps, self.steps_per_iteration
         images = 1000 if duration.unit == "kimg" else self.images_per_epoch
         return duration.amount * images, self.images_seen, self.images_per_iteration
 
     def describe(self, ahead: int = 0) -> str:
-        """The time after so many more iterations, in all units."""
+        """The time after `ahead` more iterations, as text in all units."""
         steps = self.steps + ahead * self.steps_per_iteration
         images = self.images_seen + ahead * self.images_per_iteration
         epochs = images / self.images_per_epoch
@@ -136,12 +141,12 @@ class Duration:
 
     @classmethod
     def parse(cls, text: "Time", key: str) -> "Duration":
-        """Read the value of a key. Raises UserError where it is not a positive number with a unit."""
+        """Read the value of `key`. Raises UserError if it is not a positive number below 1e15 with a unit."""
         number = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?"
         match = re.fullmatch(rf"\s*(?P<amount>{number})\s*(?P<unit>kimg|steps?|epochs?)\s*", str(text))
         if not match or not 0 < (amount := float(match["amount"])) < 1e15:
             raise UserError(
-                f'{key}: "{text}" is no duration; write a positive number and kimg, steps or epochs, '
+                f'{key}: "{text}" is not a duration; write a positive number and kimg, steps or epochs, '
                 f'as in {key}="500 kimg"'
             )
         unit = match["unit"] if match["unit"] == "kimg" else match["unit"].rstrip("s") + "s"
@@ -149,4 +154,4 @@ class Duration:
 
 
 Time = str | float
-"""A duration in a configuration. A number alone is none, but only `Duration.parse` can say so well."""
+"""A duration in a configuration. `Duration.parse` refuses a number without a unit, with a clear message."""

@@ -45,7 +45,7 @@ class Phase(NamedTuple):
 
 def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
     """Raise UserError for a penalty whose loss would have the name of another."""
-    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.extra_losses]
+    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.auxiliary_names]
     for name in penalties:
         for loss in (f"{name}{duel}" for duel in game.duel_names):
             if loss in taken:

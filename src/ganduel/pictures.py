@@ -1,4 +1,4 @@
-"""Pictures of many images, and PNG files."""
+"""Grids of images, and PNG files."""
 
 import math
 from collections.abc import Sequence
@@ -11,25 +11,27 @@ from torchvision.utils import make_grid
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, replacing
 
-LARGEST = 65_535  # pixels a side that image viewers still open
+LARGEST = 65_535  # pixels a side; image viewers open no larger ones
 
 
 def tile(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images (N, C, H, W), uint8, side by side with two pixels between: (3, height, width). As square as can be by
-    default."""
+    """A grid (3, height, width) of images (N, C, H, W), uint8, two pixels apart; by default as square as possible."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Write one image (C, H, W), uint8, grey or RGB, so that no half of it is ever seen."""
+    """Write one image (C, H, W), uint8, grey or RGB, atomically."""
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
     with replacing(path) as temporary:
         Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
 
 
 def save_picture(picture: Tensor, out: Path) -> Path:
-    """One PNG (3, H, W), uint8, where a user wants it; returns its path."""
+    """Write a picture (3, H, W), uint8, as a PNG at the user's path `out`, and return the path.
+
+    Adds a missing suffix. Raises UserError for another suffix.
+    """
     path = out if out.suffix else out.with_suffix(".png")
     if path.suffix != ".png":
         raise UserError(f"out={out}: a picture is a PNG; give a name that ends in .png")
@@ -39,6 +41,6 @@ def save_picture(picture: Tensor, out: Path) -> Path:
 
 
 def check_size(rows: int, columns: int, size: Sequence[int]) -> None:
-    """Raise UserError for a picture of so many images (height, width) that viewers do not open."""
+    """Raise UserError if a grid of rows x columns images of `size` (height, width) is too large for image viewers."""
     if max(rows * (size[0] + 2), columns * (size[1] + 2)) > LARGEST:
         raise UserError(f"{rows} x {columns} images make a picture of over {LARGEST} pixels a side; take fewer seeds")

@@ -1,7 +1,7 @@
-"""Penalties: functions of one duel; and projections, which put a player's parameters back where they may be.
+"""Penalties, which are functions of one duel, and projections, which move parameters back into an allowed range.
 
-Weight, interval and player are configuration. The trainer runs penalties in float32, outside autocast. Every penalty is
-a mean of one value an image, so that neither micro batches nor processes change it.
+The configuration sets weight, interval and player. The trainer runs penalties in float32, outside autocast. Every
+penalty is a mean of one value per image, so neither micro batches nor processes change it.
 """
 
 import math
@@ -19,15 +19,15 @@ from ganduel.game import Duel, Generator
 
 @dataclass
 class Regularizer:
-    """A penalty, who pays it, how much and how often.
+    """A penalty with its player, its weight and its interval in turns.
 
-    With `every == 1` it joins the player's main phase; otherwise it gets an optimizer step of its own in every
+    With `every == 1` the penalty is part of the player's main loss. Otherwise it gets its own optimizer step in every
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
-    Quality of StyleGAN", appendix B).
+    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1.
 
-    A penalty may come with statistics by name, which the logs call "regularizer/NAME/STATISTIC". One that adapts is a
-    module, whose buffers are saved, with a method `adapt(means)`: its statistics of an optimizer step, means over all
-    duels, micro batches and processes, on the device.
+    `fn` may also return statistics by name. The logs call them "regularizer/NAME/STATISTIC". An adaptive penalty is a
+    module with a method `adapt(means)`, and checkpoints keep its buffers. After each of its optimizer steps, `adapt`
+    gets its statistics: means over all duels, micro batches and processes, on the device.
     """
 
     fn: Callable[[Duel], Tensor | tuple[Tensor, dict[str, Tensor]]]
@@ -42,7 +42,7 @@ class Regularizer:
 
 @dataclass
 class Projection:
-    """What is done to the parameters of a player after each of its optimizer steps."""
+    """A change of a player's parameters after each of its optimizer steps."""
 
     fn: Callable[[list[Tensor]], None]
     player: Literal["D", "G"]
@@ -57,14 +57,17 @@ def r1(duel: Duel) -> Tensor:
 
 
 def r2(duel: Duel) -> Tensor:
-    """The same at fake images: E |grad D(G(z))|^2 (Mescheder et al. 2018)."""
+    """Mean squared norm of D's gradient at fake images: E |grad D(G(z))|^2 (Mescheder et al. 2018).
+
+    The paper's gamma is twice the weight.
+    """
     return squared_gradient(duel, duel.fake.detach()).mean()
 
 
 def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
     """E (|grad D(x)| - target)^2 at random points between real and fake images (Gulrajani et al. 2017, equation 3).
 
-    `one_sided` punishes only gradients above the target.
+    `one_sided` penalises only norms above the target.
     """
     share = randomness.uniform(duel.seed, (1, 1, 1), "interpolate")
     excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach(), share)) - target
@@ -74,8 +77,8 @@ def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
 def dragan(duel: Duel, target: float, spread: float) -> Tensor:
     """E (|grad D(x)| - target)^2 at real images under normal noise (Kodali et al. 2017).
 
-    The noise is `spread` times the standard deviation of the image's own pixels. The paper scales it by that of the
-    batch, through which the penalty of an image would depend on its neighbours.
+    The noise is `spread` times the standard deviation of the image's own pixels. The paper uses the standard deviation
+    of the batch, but then the penalty at one image would depend on the others.
     """
     width = spread * duel.real.std(dim=(1, 2, 3), keepdim=True)
     noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
@@ -83,12 +86,12 @@ def dragan(duel: Duel, target: float, spread: float) -> Tensor:
 
 
 class PathLength(nn.Module):
-    """E (|J' y| - a)^2, where J is the Jacobian of an image by its style, y normal noise and a the average length so
-    far: a step in style space is to change the image as much wherever it is taken (Karras et al. 2020, "Analyzing and
-    Improving the Image Quality of StyleGAN", equation 4).
+    """E (|J' y| - a)^2, with J the Jacobian of the image with respect to w, y normal noise, and a the moving average of
+    |J' y| (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", equation 4).
 
-    Takes the first images of the batch, a `share` rounded up, for it is dear; after every step `decay` of the average
-    is replaced.
+    A step in w then changes the image equally, wherever it starts. The penalty is expensive, so it uses only the first
+    images of the batch, a `share` rounded up. Each step replaces a share `decay` of the average. Raises ValueError if
+    one of the two is not in (0, 1].
     """
 
     mean: Tensor
@@ -102,9 +105,9 @@ class PathLength(nn.Module):
 
     def forward(self, duel: Duel) -> tuple[Tensor, dict[str, Tensor]]:
         generator = duel.generator
-        assert isinstance(generator, Generator)  # `setup` refuses games of others
-        # Micro batches are strided, so the first images of all of them are the first of the batch; `batches` refuses
-        # sizes at which they would be more.
+        assert isinstance(generator, Generator)  # `setup` refuses games with other generators
+        # Micro batches are strided, so their first images together are the first images of the batch. `batches`
+        # refuses sizes at which rounding up would take more.
         part = slice(batches.first(len(duel.latent), self.share))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
         with still(generator):
@@ -118,7 +121,7 @@ class PathLength(nn.Module):
 
 @contextmanager
 def still(network: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch normalisation as they are, since `torch.func` cannot move them."""
+    """Freeze the running statistics of batch normalisation, because `torch.func` cannot update them."""
     moving = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for layer in moving:
         layer.track_running_stats = not layer.training
@@ -130,10 +133,10 @@ def still(network: nn.Module) -> Iterator[None]:
 
 
 def path_lengths(synthesis: Callable[[Tensor], Tensor], style: Tensor, noise: Tensor) -> Tensor:
-    """|J' y| for each image, (N,), of styles (N, width) or, over which squares are averaged, (N, layers, width).
+    """|J' y| per image, (N,). `style` is (N, width), or (N, layers, width) with squares averaged over the layers.
 
-    y is `noise` in the shape of the images, or for seeds (N,) drawn from them; of mean square 1 / pixels, so that
-    lengths do not grow with the resolution.
+    y is `noise`, in the shape of the images. If `noise` is seeds (N,), y is drawn from them with mean square
+    1 / pixels, so that lengths do not grow with the resolution.
     """
     images, pull_back = torch.func.vjp(synthesis, style)[:2]
     if noise.ndim == 1:
@@ -144,7 +147,10 @@ def path_lengths(synthesis: Callable[[Tensor], Tensor], style: Tensor, noise: Te
 
 
 def clip(limit: float) -> Callable[[list[Tensor]], None]:
-    """Cut every parameter to [-limit, limit], biases and gains included (Arjovsky et al. 2017, algorithm 1)."""
+    """Clip every parameter to [-limit, limit], biases and gains too (Arjovsky et al. 2017, algorithm 1).
+
+    Raises ValueError for a limit of 0 or less.
+    """
     if limit <= 0:
         raise ValueError(f"limit={limit} must be more than 0")
 
@@ -156,16 +162,15 @@ def clip(limit: float) -> Callable[[list[Tensor]], None]:
 
 
 def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:
-    """Norm of the critic's gradient at each image: (N,)."""
-    # The root has no derivative at 0; there, the gradient can only be pushed up in every direction or none.
+    # The square root has no finite derivative at 0. Below the clamp, the penalty has no gradient.
     return squared_gradient(duel, images).clamp_min(1e-24).sqrt()
 
 
 def squared_gradient(duel: Duel, images: Tensor) -> Tensor:
     """Squared norm of the critic's gradient at each image: (N,).
 
-    By `torch.func.vjp`, which unlike `autograd.grad` under `create_graph` does not also compute the gradients of
-    the weights only to drop them.
+    Uses `torch.func.vjp`: `autograd.grad` with `create_graph` would also compute the gradients of the weights, and
+    drop them.
     """
     logits, pull_back = torch.func.vjp(duel.critic, images)[:2]
     (gradient,) = pull_back(torch.ones_like(logits))

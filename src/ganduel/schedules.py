@@ -1,7 +1,9 @@
-"""Learning rates over time. A schedule is a pure function of the time, so a resumed run has nothing to restore.
+"""Learning rate schedules. A schedule is a pure function of time, so a resumed run has nothing to restore.
 
-Each function takes lengths of time in kimg, steps or epochs ("5 epochs") and returns a schedule; all may begin with a
-warm-up, a factor that rises from 0 to 1.
+Each function here returns a schedule. Times are in kimg, steps or epochs, as in "5 epochs". Over the time `warmup`, the
+rate is multiplied by a factor that rises linearly from 0 to 1; None means no warm-up.
+
+Raises UserError for a time that is not a duration, ValueError for another number out of range.
 """
 
 import math
@@ -14,19 +16,19 @@ Schedule = Callable[[Clock, float], float]
 
 
 def constant(warmup: Time | None) -> Schedule:
-    """The optimizer's own learning rate."""
+    """Keeps the optimizer's learning rate."""
     return _warmed(lambda clock, rate: rate, warmup)
 
 
 def step(every: Time, factor: float, floor: float, warmup: Time | None) -> Schedule:
-    """Times `factor` after each `every`, no lower than `floor`: PyTorch's StepLR."""
+    """Multiplies the rate by `factor` after each `every`, like PyTorch's StepLR, but never below `floor`."""
     return _falling(every, factor, floor, warmup, lambda times: math.floor(times + 1e-9))
 
 
 def exponential(every: Time, factor: float, floor: float, warmup: Time | None) -> Schedule:
-    """A smooth fall by `factor` over each `every`, no lower than `floor`.
+    """Multiplies the rate by `factor` over each `every`, smoothly, but never below `floor`.
 
-    With an epoch, PyTorch's ExponentialLR stepped once an epoch meets it at the ends of epochs.
+    With every="1 epoch", it equals PyTorch's ExponentialLR at the end of each epoch.
     """
     return _falling(every, factor, floor, warmup, lambda times: times)
 
@@ -42,7 +44,7 @@ def _falling(
 
 
 def cosine(length: Time, floor: float, warmup: Time | None) -> Schedule:
-    """Half a cosine down to `floor` after `length`, where it stays (Loshchilov and Hutter 2017, without restarts)."""
+    """Falls along half a cosine to `floor` after `length`, then stays (Loshchilov and Hutter 2017, no restarts)."""
     whole = Duration.parse(length, "scheduler.length")
     _check_floor(floor)
 
@@ -54,7 +56,7 @@ def cosine(length: Time, floor: float, warmup: Time | None) -> Schedule:
 
 
 def linear_decay(length: Time, hold: float, warmup: Time | None) -> Schedule:
-    """Full for the share `hold` of the `length`, then straight to 0 (Zhu et al. 2017, half and half)."""
+    """Keeps the rate for the share `hold` of `length`, then falls linearly to 0 (Zhu et al. 2017, with hold=0.5)."""
     whole = Duration.parse(length, "scheduler.length")
     if not 0 <= hold < 1:
         raise ValueError(f"hold={hold} must be a share of the length, from 0 to less than 1")

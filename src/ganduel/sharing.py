@@ -3,7 +3,7 @@
 Without `pace.share`, every turn makes fakes of its own. With it, the player who moves second meets the fakes of the
 player who moved first. The last turn of the first player gives its fakes, and the turn after it takes them:
 
-- G moves first. D takes G's images without their graph. The game says what D meets of them (`Game.replay`).
+- G moves first. D takes G's images without their graph. The game says what D meets of them (`Game.from_pool`).
 - D moves first. D's turn makes the fakes and keeps their graph. G goes on from this graph, and makes no fakes.
 - D moves first, but its graph cannot reach G: the batch has several micro batches, phases have memory of their own
   (`Executor.separate`), or the gate was closed. G makes the same fakes again, from the same seeds and with the same
@@ -53,7 +53,7 @@ class Sharing:
     def take(self, turn: Turn, fakes: Batch, seed: Tensor) -> Batch:
         """What this turn's batch holds of the `fakes` that the turn before gave. `seed` (N,) is the batch's."""
         if fakes and turn.player == "D":
-            fakes = self.game.replay({name: images.detach() for name, images in fakes.items()}, seed)
+            fakes = self.game.from_pool({name: images.detach() for name, images in fakes.items()}, seed)
         return held(fakes)
 
 

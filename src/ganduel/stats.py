@@ -1,4 +1,4 @@
-"""Running statistics of training, kept on the device."""
+"""Running means of losses and other statistics, kept on the device."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,17 +11,19 @@ from ganduel.system.errors import UserError
 
 T = TypeVar("T")
 Sums = dict[str, Tensor]
-"""By name, pairs (sum, count): float32 (2,)."""
+"""Name -> (sum, count), float32 (2,)."""
 
 
 class Stats:
-    """Running means of losses and of other statistics, kept on the device: nothing in a step waits for it. Losses also
-    have exponential moving averages."""
+    """Running means of losses and other statistics, and exponential moving averages of the losses.
+
+    All are on the device, so that no step waits for it.
+    """
 
     def __init__(self) -> None:
         self.losses: Sums = {}
         self.statistics: Sums = {}
-        self.averages: Sums = {}  # of the losses; their count is 1
+        self.averages: Sums = {}  # moving averages of the losses, with count 1
 
     def add(
         self,
@@ -31,29 +33,31 @@ class Stats:
         weight: float = 1.0,
         finite_only: bool = False,
     ) -> None:
-        """Add scalars, which count `weight` times. With `finite_only`, those that are not finite do not count."""
+        """Add scalars with a weight. `finite_only` leaves out those that are not finite."""
         self.losses = _sum(self.losses, {name: _pair(x, weight, finite_only) for name, x in losses.items()})
         self.statistics = _sum(self.statistics, {name: _pair(x, weight, finite_only) for name, x in statistics.items()})
 
     def merge(self, step: "Stats", kept: float) -> None:
-        """Add the sums of one step. The averages keep the share `kept` of their past, and move towards its losses."""
+        """Add the sums of one step. The moving averages keep the share `kept`; the step's losses give the rest."""
         self.losses, self.statistics = _sum(self.losses, step.losses), _sum(self.statistics, step.statistics)
         for name, pair in step.losses.items():
-            mean = pair / pair[1]  # not finite, where no number counted
+            mean = pair / pair[1]  # not finite if nothing was counted
             past = self.averages.get(name, mean)
             moved = torch.lerp(mean, torch.where(past.isfinite(), past, mean), kept)
             self.averages[name] = torch.where(mean.isfinite(), moved, past)
 
     def pool(self) -> None:
-        """Make these the means of all processes' sums, in memory of their own. Nobody waits for the device."""
+        """Replace all sums by their means over the processes, in new memory. Does not wait for the device."""
         if pairs := [pair for part in self.state_dict().values() for pair in part.values()]:
             rows = iter(distributed.mean(torch.stack(pairs)))
             for kind, part in self.state_dict().items():
                 setattr(self, kind, {name: next(rows) for name in part})
 
     def means(self) -> dict[str, float]:
-        """Means since the last reset, over all processes, which then hold the same sums: one wait for the device. A
-        loss is called "loss/NAME", its moving average "loss_ema/NAME"."""
+        """Means since the last reset, over all processes. Waits once for the device, and pools the sums.
+
+        A loss is called "loss/NAME", its moving average "loss_ema/NAME".
+        """
         self.pool()
         named = merged(
             {f"loss/{name}": pair for name, pair in self.losses.items()},
@@ -64,21 +68,21 @@ class Stats:
         return dict(zip(named, values, strict=True))
 
     def copy(self) -> "Stats":
-        """The same numbers in memory of their own."""
+        """A copy in new memory."""
         other = Stats()
         for kind, part in self.state_dict().items():
             setattr(other, kind, {name: pair.clone() for name, pair in part.items()})
         return other
 
     def reset(self) -> None:
-        """Begin new means; the moving averages go on."""
+        """Start new means; the moving averages continue."""
         self.losses, self.statistics = {}, {}
 
     def state_dict(self) -> dict[str, Sums]:
         return {"losses": self.losses, "statistics": self.statistics, "averages": self.averages}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        if "averages" not in state:  # written before losses, statistics and averages were apart
+        if "averages" not in state:  # older checkpoints keep them in one dict
             kinds = {"loss/": "losses", "loss_ema/": "averages", "": "statistics"}
             old, state = state, {kind: {} for kind in kinds.values()}
             for name, pair in old.items():
@@ -89,11 +93,11 @@ class Stats:
 
 
 def merged(*parts: Mapping[str, T]) -> dict[str, T]:
-    """One dict of all parts. Raises UserError for a name that stands in two of them: none may replace another."""
+    """All parts as one dict. Raises UserError if two parts share a name."""
     found: dict[str, T] = {}
     for part in parts:
         if twice := found.keys() & part.keys():
-            raise UserError(f"two numbers of a step are called {min(twice)}: give one of them another name")
+            raise UserError(f"two losses or statistics are called {min(twice)}: rename one of them")
         found |= part
     return found
 

@@ -176,7 +176,7 @@ class Trainer:
             fakes = self.take_turn(turn, fakes)
         with torch.no_grad():
             stream = (self.seed, "settle", self.iteration)
-            self.game.settle(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
+            self.game.after_iteration(randomness.seeds(*stream, first=0, count=self.batch_size, device=self.device))
         self.iteration += 1
         self.clock.tick()
         self.ema.update(self.images_per_iteration, self.images_seen)
@@ -300,7 +300,7 @@ class Trainer:
         for duel, fake in zip(duels, fakes, strict=True):
             real = duel.critic(duel.real) if self.loss.relativistic else None
             losses[f"G{duel.name}"] = self.loss.generator(duel.critic(fake), real)
-        losses = merged(losses, self.game.extras(batch, duels))
+        losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)
 

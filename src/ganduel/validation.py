@@ -14,7 +14,7 @@ def validate(trainer: Trainer, most: int | None = None) -> dict[str, float]:
     and as many new fakes. Changes nothing. {} without a validation split."""
     images, game = trainer.images, trainer.game
     count = images.held_out if most is None else min(most, images.held_out)
-    group = max(batches.together(discriminator) for discriminator in game.discriminators.values())
+    group = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     rank, world = distributed.rank(), distributed.world()
     stream = (trainer.seed, "validation", trainer.iteration)
     stats = Stats()

@@ -1,4 +1,4 @@
-"""What stands between the images and every discriminator: a chain of differentiable transforms."""
+"""Augmentation: a chain of differentiable transforms of all images that a discriminator sees."""
 
 from torch import Tensor, nn
 
@@ -7,21 +7,20 @@ from ganduel.stats import merged
 
 
 class Transform(nn.Module):
-    """`(images, seed) -> images`: images (N, C, H, W) in [-1, 1] and one seed an image, (N,), from which all that it
-    draws is hashed.
+    """`(images, seed) -> images`, with images (N, C, H, W) in [-1, 1] and one seed per image, (N,).
 
-    Penalties differentiate it twice with respect to the images.
+    All random numbers are hashed from the seeds. Penalties differentiate a transform twice with respect to the images.
     """
 
-    adaptive = False  # whether it needs to be told how often D is right, which not every loss says
-    capturable = False  # whether all that `at` changes lies in tensors, for a CUDA graph knows no other numbers
+    adaptive = False  # whether it needs D's accuracy, which some losses do not have
+    capturable = False  # whether `at` changes only tensors; a CUDA graph keeps other numbers constant
 
     def at(self, clock: Clock) -> None:
-        """The trainer tells the time, before every iteration, to those that change with it."""
+        """Set the time. The trainer calls this before every iteration."""
 
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
-        """The trainer tells, after every turn of D, the share of that turn's real `images` that it took for real, over
-        all processes. A scalar on the device, which nobody waits for."""
+        """Adapt to D. The trainer calls this after every turn of D with the share of that turn's real `images` that D
+        took for real, over all processes. It is a scalar on the device; do not wait for it."""
 
     def statistics(self) -> dict[str, Tensor]:
         """Named scalars for the logs."""
@@ -29,7 +28,7 @@ class Transform(nn.Module):
 
 
 class Chain(Transform):
-    """Transforms applied in order, to reals and fakes alike; empty, it changes nothing."""
+    """Transforms, applied in order to real and fake images. An empty chain changes nothing."""
 
     def __init__(self, *transforms: nn.Module):
         super().__init__()
@@ -37,7 +36,7 @@ class Chain(Transform):
 
     @property
     def parts(self) -> list[Transform]:
-        """Its transforms, but for modules that are only called."""
+        """The `Transform`s of the chain, without other modules."""
         return [transform for transform in self.transforms if isinstance(transform, Transform)]
 
     @property

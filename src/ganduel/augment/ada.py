@@ -11,13 +11,14 @@ from ganduel.augment.pipeline import Draws
 
 
 class ADA(Transform):
-    """Augments reals and fakes with probability `p`, which follows how far D has learnt its real images by heart.
+    """Augments real and fake images with probability `p`, which rises while D memorises its real images.
 
-    The sign of overfitting is r = E[sign D(real)]: every `interval` turns of D, p moves up where r was above `target`
-    and down where it was below, by as much as it takes to go from 0 to 1 in `speed` thousands of real images. It stays
-    within 0 and 1: beyond 1 it would hardly do more, and would need as long to come back. Without a target, p is fixed.
+    D overfits if r = E[sign D(real)] is high. Every `interval` turns of D, p rises if r was above `target`, and falls
+    if it was below. Its speed takes it from 0 to 1 in `speed` thousands of real images. p stays in [0, 1]: above 1 it
+    would hardly do more, and would take long to come back. If `target` is None, p is fixed.
 
-    `pipe` names one of `pipes`, which are lists of the groups of transforms that follow; see `pipeline`.
+    `pipe` is one of the names in `pipes`. Each pipe is a list of groups of transforms: `blit`, `geom` and so on; see
+    `pipeline`. Raises ValueError for numbers out of range and unknown names.
     """
 
     p: Tensor
@@ -61,14 +62,14 @@ class ADA(Transform):
         self.colour: list[pipeline.Colour] = [*chosen.get("color", [])]
         self.others = [transform for group in ("filter", "noise", "cutout") for transform in chosen.get(group, [])]
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("r", torch.tensor(0.0))  # when p last moved
-        self.register_buffer("tally", torch.zeros(3))  # since then: sum of signs, real images, turns
+        self.register_buffer("r", torch.tensor(0.0))  # r at the last change of p
+        self.register_buffer("tally", torch.zeros(3))  # since that change: sum of signs, real images, turns
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
         return self.augment(images, Draws(seed, self.p))
 
     def augment(self, images: Tensor, draws: Draws) -> Tensor:
-        """In full precision: what is lost here would look like a difference of reals and fakes."""
+        """Augment in full precision, because rounding errors would look like a difference between real and fake."""
         with torch.autocast(images.device.type, enabled=False):
             if self.geometry:
                 images = pipeline.geometry(images, draws, self.geometry)

@@ -1,4 +1,4 @@
-"""Random rotation, translation and scale."""
+"""Random rotation, translation and scaling."""
 
 import math
 
@@ -10,10 +10,10 @@ from ganduel.augment import Transform
 
 
 class Affine(Transform):
-    """Turns every image by up to `rotation` degrees either way, scales it by a factor between the two of `scale` and
-    moves it by up to the shares `translation` of its width and of its height, either way.
+    """Rotates every image by up to `rotation` degrees in either direction, scales it by a factor between the two
+    numbers of `scale`, and moves it in either direction by up to the shares `translation` of its width and height.
 
-    Mirrored at its edges, it always fills the frame.
+    Edges are mirrored, so the image always fills the frame. Raises ValueError for numbers out of range.
     """
 
     def __init__(self, rotation: float, translation: list[float], scale: list[float]):
@@ -31,7 +31,7 @@ class Affine(Transform):
         turn, size, across, down = randomness.uniform(seed, (4, 1, 1), "affine").unbind(1)  # each (N, 1, 1)
         angle = math.radians(self.rotation) * (2 * turn - 1)
         factor = self.scale[0] + (self.scale[1] - self.scale[0]) * size
-        # Where a pixel of the result comes from: undo the translation, then the rotation and the scale.
+        # The source of each output pixel: undo the translation, then the rotation and the scaling.
         x = torch.arange(width, device=images.device) - (width - 1) / 2
         y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
         x = x - self.translation[0] * width * (2 * across - 1)
@@ -43,7 +43,7 @@ class Affine(Transform):
 def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Bilinear values of images (N, C, H, W) at the pixel positions x and y (N, H, W), mirrored at the edges.
 
-    By gathering: PyTorch's grid_sample cannot be differentiated twice in all the versions that we support.
+    Gathers pixels, because some supported versions of PyTorch cannot differentiate grid_sample twice.
     """
     channels, height, width = images.shape[1:]
     x, y = mirrored(x, width - 1), mirrored(y, height - 1)
@@ -61,5 +61,5 @@ def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def mirrored(position: Tensor, last: int) -> Tensor:
-    """Fold positions into [0, last]."""
+    """Positions mirrored into [0, last]."""
     return last - (last - position.remainder(2 * last)).abs()

@@ -9,11 +9,13 @@ from ganduel.augment import Transform
 
 
 class DiffAugment(Transform):
-    """Colour, translation and cutout, each as strong as its number says; 0 leaves it out.
+    """Colour changes, translation and cutout. A strength of 0 switches one off.
 
-    `brightness` is added, up to so much either way; `saturation` and `contrast` are multiplied by 1 plus or minus up to
-    so much; `translation` is a share of the size, either way; `cutout` the side of a square, as a share of the image's.
-    What is moved in or covered is 0, a mid grey.
+    Adds up to +-`brightness` to pixels in [-1, 1]. Scales saturation by a factor in 1 +- `saturation`, contrast by one
+    in 1 +- `contrast`. Moves the image by up to the share `translation` of its size in each direction. Covers a square
+    whose side is the share `cutout` of the image's. New and covered pixels are 0, mid grey.
+
+    Raises ValueError for a negative brightness, or another strength outside [0, 1].
     """
 
     def __init__(self, brightness: float, saturation: float, contrast: float, translation: float, cutout: float):
@@ -42,7 +44,7 @@ class DiffAugment(Transform):
         return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, 1 + self.contrast * contrast)
 
     def translated(self, images: Tensor, seed: Tensor) -> Tensor:
-        """By whole pixels, as many in every direction as often."""
+        """Images moved by whole pixels. All shifts are equally likely."""
         channels, height, width = images.shape[1:]
         most = [int(self.translation * size + 0.5) for size in (height, width)]
         draws = randomness.uniform(seed, (2, 1), "translation").unbind(1)  # each (N, 1)
@@ -55,7 +57,7 @@ class DiffAugment(Transform):
         return images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
 
     def cut(self, images: Tensor, seed: Tensor) -> Tensor:
-        """The square's centre lies anywhere in the image."""
+        """Images with a square covered. Its centre is uniform over the image."""
         centres = randomness.uniform(seed, (2, 1), "cutout").unbind(1)  # each (N, 1)
         covered = [
             (torch.arange(size, device=images.device) + 0.5 - centre * size).abs() < self.cutout * size / 2

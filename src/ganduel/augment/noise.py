@@ -1,4 +1,4 @@
-"""Noise on what discriminators see."""
+"""Noise on all images that a discriminator sees."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,11 @@ from ganduel.pace import Clock, Duration, Time
 
 
 class InstanceNoise(Transform):
-    """Normal noise on reals and fakes, so that even far apart they overlap (Sonderby et al. 2017, "Amortised MAP
+    """Normal noise on real and fake images, so that their distributions overlap (Sonderby et al. 2017, "Amortised MAP
     Inference for Image Super-resolution", section 3.4; Arjovsky and Bottou 2017).
 
-    Its standard deviation falls from `std` to 0 in a straight line over `fade` ("200 kimg"); null keeps it.
+    Its standard deviation falls linearly from `std` to 0 over the time `fade`, as in "200 kimg". With None it stays
+    `std`. Raises ValueError for a negative `std`, and UserError for a `fade` that is not a duration.
     """
 
     capturable = True

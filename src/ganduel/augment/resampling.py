@@ -1,7 +1,7 @@
-"""Linear maps of images whose edges are mirrored for ever: wavelet filters, moving and filtering.
+"""Linear maps of images with mirrored edges: wavelet filters, moving and filtering.
 
-All of them are matrix products and one gather with bilinear weights, so that they can be differentiated as often as
-one likes, and none of their shapes depends on how far an image is moved.
+They are matrix products and one bilinear sampling, so they can be differentiated any number of times. No shape
+depends on how far an image is moved.
 """
 
 from collections.abc import Callable
@@ -30,22 +30,22 @@ SYM6 = np.array(
         -0.007800708325034148,
     ]
 )
-REACH = len(SYM6) - 2  # samples beyond the image, in its doubled grid, that the way back down needs
+REACH = len(SYM6) - 2  # samples beyond the image, in the doubled grid, that halving needs
 
-CACHE = 2**20  # pixels that a CPU holds in its cache: in parts of that size, a large batch is moved 1.5 times faster
+CACHE = 2**20  # pixels in a CPU's cache; moving a large batch in parts of this size is 1.5 times faster
 
 
 def move(images: Tensor, matrix: Tensor) -> Tensor:
-    """Images (N, C, H, W) of which pixel (x, y) of the result comes from `matrix` (N, 3, 3) times (x, y, 1), counted in
-    pixels from the image's centre.
+    """Move images (N, C, H, W). Output pixel (x, y) comes from `matrix` (N, 3, 3) times (x, y, 1), in pixels from the
+    image's centre.
 
-    Doubled by the filter sym6, sampled bilinearly at twice the resolution, and halved by the adjoint of the doubling
-    (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", appendix B). Reflected at its
-    edges, an image repeats; the doubled image holds one period of that.
+    The filter sym6 doubles the image, the doubled image is sampled bilinearly, and the adjoint of the doubling halves
+    the result (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", appendix B). An image
+    with mirrored edges is periodic; the doubled image holds one period.
     """
     size = len(images)
     if images.device.type == "cpu":
-        size = max(1, CACHE // (16 * images[0].numel()))  # the doubled image has so many times the pixels
+        size = max(1, CACHE // (16 * images[0].numel()))  # the doubled image has 16 times the pixels
     parts = zip(images.split(size), matrix.split(size), strict=True)
     return torch.cat([_move(*part) for part in parts])
 
@@ -53,7 +53,7 @@ def move(images: Tensor, matrix: Tensor) -> Tensor:
 def _move(images: Tensor, matrix: Tensor) -> Tensor:
     height, width = images.shape[2:]
     doubled = _separable(images, _doubling, height, width)
-    # Where each sample comes from, in samples of the doubled image, of which every second is a pixel.
+    # The source of each sample, in samples of the doubled image; every second one is a pixel.
     x, y = (
         (torch.arange(2 * size + REACH, device=images.device) - REACH // 2) / 2 - (size - 1) / 2
         for size in (width, height)
@@ -69,7 +69,7 @@ def _move(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def filter_bands(images: Tensor, gains: Tensor) -> Tensor:
-    """Images whose four octaves, the coarsest first, are amplified by `gains` (N, 4), along both axes."""
+    """Multiply four frequency bands of images (N, C, H, W), the coarsest first, by `gains` (N, 4) along both axes."""
     down, along = (
         (gains.to(images.dtype) @ _constant(_bands, size, images.device, images.dtype).flatten(1)).view(
             -1, 1, size, size
@@ -86,27 +86,30 @@ def _separable(images: Tensor, matrix: Callable[[int], np.ndarray], height: int,
 
 @lru_cache
 def _constant(matrix: Callable[[int], np.ndarray], size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Made once, for a copy to a device would be waited for."""
+    """Cached, because the host waits for a copy to the device."""
     return torch.from_numpy(matrix(size)).to(dtype).to(device)
 
 
 def _doubling(size: int) -> np.ndarray:
-    """One period of the doubled, mirrored line of `size` pixels, and its first sample again: (4 size - 3, size)."""
+    """Matrix (4 size - 3, size) from a line of pixels to one period of the doubled, mirrored line, which ends with its
+    first sample again."""
     rows = np.arange(4 * (size - 1) + 1)[:, None]
-    twice = rows + len(SYM6) // 2 - 1 - np.arange(len(SYM6))  # twice the pixel that each tap meets
+    twice = rows + len(SYM6) // 2 - 1 - np.arange(len(SYM6))  # twice the pixel index of each tap
     return _matrix(rows, twice // 2, np.where(twice % 2 == 0, 2 * SYM6 / SYM6.sum(), 0), size)
 
 
 def _halving(size: int) -> np.ndarray:
-    """Back to `size` pixels from two samples a pixel and REACH more: (size, 2 size + REACH)."""
+    """Matrix (size, 2 size + REACH) from samples, two per pixel and REACH more, back to pixels."""
     rows, taps = np.arange(size)[:, None], np.arange(len(SYM6))
     return _matrix(rows, 2 * rows + taps, SYM6 / SYM6.sum(), 2 * size + REACH)
 
 
 def _bands(size: int) -> np.ndarray:
-    """The filter of each octave on a mirrored line, the coarsest first: (4, size, size). They add up to the identity.
+    """Filters of the four frequency bands on a mirrored line, the coarsest first: (4, size, size). Their sum is the
+    identity.
 
-    Each is split off by the filter bank of sym2, whose low and high-pass filters are applied there and back.
+    The filter bank of sym2 splits off one band after another. Its low-pass and high-pass filters are each applied
+    forwards and backwards.
     """
     low = np.convolve(SYM2, SYM2[::-1]) / 2
     signs = (-1) ** np.arange(len(SYM2))
@@ -122,7 +125,7 @@ def _bands(size: int) -> np.ndarray:
 
 
 def _matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    """A matrix with `values` at (rows, columns), where columns outside of [0, size) are mirrored into it."""
+    """A matrix with `values` at (rows, columns). Columns outside [0, size) are mirrored into it."""
     last = size - 1
     columns = last - np.abs(last - columns % (2 * last))
     matrix = np.zeros((len(rows), size))
@@ -131,9 +134,10 @@ def _matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int
 
 
 class _Sample(torch.autograd.Function):
-    """Bilinear values of images (N, C, H, W) at a grid (N, h, w, 2) from -1 to 1, the outermost pixels.
+    """Bilinear values of images (N, C, H, W) at a grid (N, h, w, 2); -1 and 1 are the centres of the outermost pixels.
 
-    A linear map of the images, whose adjoint PyTorch has but cannot differentiate. The grid gets no gradient.
+    This is a linear map of the images. PyTorch has its adjoint, but cannot differentiate the adjoint. The grid gets no
+    gradient.
     """
 
     @staticmethod
@@ -153,11 +157,11 @@ class _Sample(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """The adjoint of _Sample: images of `size` (N, C, H, W) from values (N, C, h, w) at a grid."""
+    """The adjoint of _Sample: from values (N, C, h, w) at a grid to images of `size` (N, C, H, W)."""
 
     @staticmethod
     def forward(values: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
-        shape = values.new_empty(1).expand(size)  # of the images it takes nothing else
+        shape = values.new_empty(1).expand(size)  # the kernel reads only the shape of the images
         return torch.ops.aten.grid_sampler_2d_backward(values, shape, grid, 0, 0, True, [True, False])[0]
 
     @staticmethod

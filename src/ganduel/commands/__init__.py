@@ -1,1 +1,1 @@
-"""One module a command; `cli` reads the command line."""
+"""One module for each command. `cli` reads the command line."""

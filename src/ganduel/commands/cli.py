@@ -1,7 +1,7 @@
-"""The commands. PyTorch is imported only once the arguments are understood.
+"""The entry points of all commands. PyTorch is imported only after the arguments are parsed.
 
-Exit codes: 0 done, 1 something the user can mend (one line on stderr), 2 a command line that cannot be read, 128 plus
-the signal's number when stopped by one.
+Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot
+be parsed, and 128 plus the signal's number if a signal stopped the command.
 """
 
 import importlib
@@ -25,13 +25,14 @@ from ganduel.config.keys import config_dir, listed, parse, quote
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
 
-# command -> (module whose main(config, overrides) does it, what it prints as its result)
+# command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "train": ("ganduel.commands.train", lambda result: result["run"]),
     "sample": ("ganduel.commands.sample", lambda result: result["out"]),
     "fid": ("ganduel.commands.fid", lambda result: result["text"]),
     "data": ("ganduel.commands.data", lambda result: result["path"]),
     "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
+    "import": ("ganduel.commands.import_weights", lambda result: _imported(**result)),
     "report": ("ganduel.commands.report", lambda result: result["text"]),
 }
 
@@ -61,13 +62,18 @@ def export() -> None:
     sys.exit(command("export", sys.argv[1:]))
 
 
+def import_weights() -> None:
+    """Entry point of gan-import, which Python does not take as a name."""
+    sys.exit(command("import", sys.argv[1:]))
+
+
 def report() -> None:
     """Entry point of gan-report."""
     sys.exit(command("report", sys.argv[1:]))
 
 
 def command(name: str, arguments: list[str]) -> int:
-    """Run a command on its arguments; returns the exit code."""
+    """Run a command with its arguments. Returns the exit code."""
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
@@ -95,24 +101,29 @@ def command(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # nobody reads on, as with `| head`
+    except BrokenPipeError:  # the reader of stdout has stopped, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
 
 
-def perform(name: str, settings: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Do what a command does with a composed configuration, and print its result line."""
+def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
+    """Run a command on a composed configuration. The first process prints the result."""
     module, line = COMMANDS[name]
     result = importlib.import_module(module).main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(result) if settings["json"] else line(result))
+        print(json.dumps(result) if settings.json else line(result))
     return result
 
 
+def _imported(out: str, settings: list[str]) -> str:
+    """Where the checkpoint lies, and the command that starts from it."""
+    return f"{out}\nto start from it: gan-train model=stylegan2_ada init_from={out} {' '.join(settings)}"
+
+
 def _read(arguments: Sequence[str]) -> Namespace:
-    """Flags and overrides, told apart by Hydra's own parser. Raises ValueError."""
+    """Separate flags from overrides with Hydra's own parser. Raises ValueError."""
 
     def fail(message: str) -> NoReturn:
         raise ValueError(f"{message}; --hydra-help explains the flags")
@@ -121,14 +132,17 @@ def _read(arguments: Sequence[str]) -> Namespace:
     parser.error = fail  # type: ignore[method-assign]
     read = parser.parse_intermixed_args(arguments)
     if read.config_name or read.config_path:
-        fail("--config-name and --config-path are not for you to set; --config-dir adds a folder of your own")
+        fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
     return read
 
 
 def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
-    """Leave --help, --cfg and the like to Hydra and, in a sweep, run the jobs one after another."""
+    """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
 
-    finished: list[tuple[float, float, str]] = []  # (rank, best value, run folder) of the jobs in this process
+    Returns the exit code.
+    """
+
+    finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
 
     def job(composed: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -153,8 +167,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
             finished.append((sign * result["best"], result["best"], result["run"]))
         return result.get("best", next((value for value in result.values() if isinstance(value, float)), None))
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # what is raised here is raised whole
-    with tempfile.TemporaryDirectory() as scratch:  # for Hydra's record of a sweep that has no folder of its own
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises the original exceptions
+    with tempfile.TemporaryDirectory() as scratch:  # for Hydra's files in a sweep of a command without run folders
         elsewhere = [] if name == "train" else [f"hydra.sweep.dir='{scratch}'"]
         sys.argv = [f"gan-{name}", *flags, "--", *overrides, *elsewhere]
         try:
@@ -170,6 +184,6 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
 
 
 def _fail(text: str, code: int = 1) -> int:
-    """The one line of a failure."""
+    """Print an error as one line. Returns the exit code."""
     print("error: " + " ".join(text.split()), file=sys.stderr)
     return code

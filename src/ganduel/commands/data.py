@@ -1,4 +1,4 @@
-"""gan-data: find or download a set, check it, pack it, report."""
+"""gan-data: find or download a data set, check it, pack it and report on it."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganduel.config import build
+from ganduel import build
+from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
@@ -18,21 +19,24 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash
 from ganduel.system.terminal import say
 
-PREVIEW = 64  # images, spread over the whole set
-THUMBNAIL = 128  # pixels a side of the largest of them
+PREVIEW = 64  # number of images in the preview, spread over the whole set
+THUMBNAIL = 128  # largest side of an image in the preview, in pixels
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns the doctor's report with the paths of the packed set and its preview."""
-    data = config["data"]
+def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
+    """Returns what the packed set's JSON says, with the paths of the JSON and of the preview.
+
+    Raises UserError if the packed set is damaged and its originals are gone.
+    """
+    data = config.data
     new: list[dict[str, Any]] = []
-    path = prepare(data, config["workers"], build.source(data, config["allow"]), tell=new.append)
+    path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
     about = json.loads(path.read_text())
     if not new and not intact(path, about, data):
-        if data["root"] is None or abandoned(data["root"]):
+        if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
-        say(f"warning: the packed images beside {path} are damaged (their checksum is another): packing anew")
+        say(f"warning: the packed images beside {path} are damaged (wrong checksum): packing them again")
         return main(config, overrides)
     store = open_store(path, about, place(path, data))
     say(inspection.report(about))
@@ -45,15 +49,15 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def thumbnail(images: Tensor) -> Tensor:
-    """Large images shrunk to `THUMBNAIL` pixels a side: uint8 (N, C, H, W)."""
+    """Shrink images, uint8 (N, C, H, W), that are larger than `THUMBNAIL` pixels a side to that size."""
     if images.shape[-1] <= THUMBNAIL:
         return images
     small = torch.nn.functional.interpolate(images.float(), THUMBNAIL, mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
-def intact(path: Path, about: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Whether a packed set can be opened and holds what was written."""
+def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
+    """Whether a packed set can be opened, and its labels and images have their recorded checksums."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
         return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])

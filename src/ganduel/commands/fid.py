@@ -1,4 +1,4 @@
-"""gan-fid: measure a checkpoint, or two folders of images."""
+"""gan-fid: measure a checkpoint, or compare two folders of images."""
 
 import json
 import statistics
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ganduel.commands.sample import beside
+from ganduel.config.schema import Fid
 from ganduel.evaluation.evaluate import describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.evaluation.folders import Folder
@@ -20,48 +21,49 @@ from ganduel.system.device import choose
 from ganduel.system.errors import UserError
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Returns the values with their provenance."""
-    if (config["ckpt"] is None) == (config["folders"] is None):
+def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
+    """Returns the values with their provenance. Raises UserError unless exactly one of `ckpt` and `folders` is set."""
+    if (config.ckpt is None) == (config.folders is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
-    counts(config["metric"]["samples"])
-    device = choose(config["device"])
+    counts(config.metric.samples)
+    device = choose(config.device)
     distributed.start(device)
     try:
-        with distributed.together():
-            return (of_folders if config["ckpt"] is None else of_checkpoint)(config, device)
+        with distributed.all_or_none():
+            return (of_folders if config.ckpt is None else of_checkpoint)(config, device)
     finally:
         distributed.stop()
 
 
-def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Measure what is generated against real images; the row is also appended to the run's metrics.jsonl."""
-    sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
-    trained, settings = sampler.config, config["metric"]
-    images, cache = distributed.in_turn(lambda: trained_on(sampler, config["data"], config["workers"], config["allow"]))
-    kind = settings["features"] or trained["metric"]["features"]
-    weights = settings["weights"] or trained["metric"]["weights"]
+def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
+    """Compare generated images with real ones. The rows also go into the run's metrics.jsonl, if it exists."""
+    assert config.ckpt is not None
+    sampler = Sampler(config.ckpt, ema=config.ema, device=str(device), allow=config.allow)
+    trained, settings = sampler.config, config.metric
+    images, cache = distributed.in_turn(lambda: trained_on(sampler, config.data, config.workers, config.allow))
+    kind = settings.features or trained["metric"]["features"]
+    weights = settings.weights or trained["metric"]["weights"]
     features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
-    sizes = counts(settings["samples"])
+    sizes = counts(settings.samples)
     found = []
     for size in sizes:
         repeats = [
             evaluate(
                 comparisons,
                 features,
-                which=settings["which"],
+                which=settings.which,
                 samples=size,
-                seed=config["seed"] + repeat,
-                batch=config["batch"],
+                seed=config.seed + repeat,
+                batch=config.batch,
                 cache=cache,
-                ema=config["ema"],
+                ema=config.ema,
             )
-            for repeat in range(config["repeats"])
+            for repeat in range(config.repeats)
         ]
         row = {**repeats[0], **spread(repeats)}
         row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
-        row |= {"images": sampler.content["images_seen"], "repeats": config["repeats"], "time": time.strftime("%FT%T")}
+        row |= {"images": sampler.content["images_seen"], "repeats": config.repeats, "time": time.strftime("%FT%T")}
         found.append(row)
     if distributed.is_main() and (log := beside(sampler.path) / "metrics.jsonl").exists():
         with open(log, "a", encoding="utf-8") as file:
@@ -70,7 +72,7 @@ def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any
 
 
 def counts(value: Any) -> list[int]:
-    """One number of images, or several. Raises UserError."""
+    """The numbers of images, as a list. Raises UserError if one is not an integer of 2 or more."""
     found = value if isinstance(value, list) else [value]
     if not found or not all(type(count) is int and count >= 2 for count in found):
         raise UserError(
@@ -80,7 +82,7 @@ def counts(value: Any) -> list[int]:
 
 
 def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean and, of several, standard deviation of every value."""
+    """The mean of every value and, with several rows, its standard deviation as NAME_repeats_std."""
     values = {name: [row[name] for row in rows] for name in rows[0] if isinstance(rows[0][name], float)}
     result = {name: statistics.mean(v) for name, v in values.items()}
     if len(rows) > 1:
@@ -89,8 +91,10 @@ def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What becomes of every value with the number of images, in Markdown: mean, and of several repeats the standard
-    deviation and how large that is beside the mean."""
+    """A Markdown table with one line for each number of images.
+
+    It shows the mean of every value and, with repeats, the standard deviation, also as a share of the mean.
+    """
     repeated = rows[0]["repeats"] > 1
     values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
     kinds = ("mean", "std", "relative") if repeated else ("mean",)
@@ -107,25 +111,28 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{repeats}{rows[-1]['text']}"
 
 
-def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Compare two folders of images, real first."""
-    if len(config["folders"]) != 2:
-        raise UserError(f"folders={config['folders']} is not allowed; it takes two, as in folders=[real,fake]")
-    real, fake = (Folder(path) for path in config["folders"])
-    settings = config["metric"]
-    if "ppl" in settings["which"]:
-        raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
-    kind = settings["features"] or "inception"
-    features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
+def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
+    """Compare two folders of images. The first one holds the real images. Raises UserError."""
+    assert config.folders is not None
+    if len(config.folders) != 2:
+        raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=[real,fake]")
+    real, fake = (Folder(path) for path in config.folders)
+    settings = config.metric
+    if "ppl" in settings.which:
+        raise UserError(
+            "metric.which: ppl measures paths in the latent space w, which folders of images do not have; leave it out"
+        )
+    kind = settings.features or "inception"
+    features = distributed.in_turn(lambda: find_features(kind, settings.weights, None, Path()))
     values = measure(
         fake.images,
         real.images,
         features,
-        settings["which"],
+        settings.which,
         reference=None,
         cache=None,
         device=device,
-        batch=config["batch"],
+        batch=config.batch,
     )
     row = {
         **values,
@@ -133,9 +140,9 @@ def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
         "real": real.images.count,
         "features": features.identity,
         "note": features.note,
-        "data": f"{config['folders'][0]} {real.identity}",
-        "ema": config["ema"],
-        "seed": config["seed"],
+        "data": f"{config.folders[0]} {real.identity}",
+        "ema": config.ema,
+        "seed": config.seed,
         "versions": versions(),
     }
     return {**row, "text": describe(row)}

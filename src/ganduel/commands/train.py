@@ -1,4 +1,4 @@
-"""gan-train: one run from a configuration to its last checkpoint. The loop's inside is in `trainer`."""
+"""gan-train: train a run from its configuration to its last checkpoint. `trainer` does each iteration."""
 
 import math
 import shlex
@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ganduel import batches
-from ganduel.config.schema import METRICS
+from ganduel.checks import has_batch_norm
+from ganduel.config.schema import METRICS, Train, plain
 from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
 from ganduel.runs.recorder import Recorder
-from ganduel.setup import assemble, has_batch_norm
+from ganduel.setup import assemble
 from ganduel.speed.forecast import forecast, largest_micro_batch
 from ganduel.speed.graphs import Captured
 from ganduel.system import distributed
@@ -26,16 +27,16 @@ from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
 
 
-def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Train, or go on training, the run that the configuration names. Returns its folder and its results."""
-    device = choose(config["device"])
+def main(config: Train, overrides: list[str]) -> dict[str, Any]:
+    """Start or resume the run that the configuration names. Returns its folder and its results."""
+    device = choose(config.device)
     distributed.start(device)
     try:
-        run = RunFolder(Path(config["runs_dir"]) / config["name"])
+        run = RunFolder(Path(config.runs_dir) / config.name)
         with ExitStack() as held:
             training = Training(config, overrides, run, device)
             if distributed.is_main():
-                if config["overwrite"] and (aside := run.move_aside()):  # once nothing more can be wrong with the rest
+                if config.overwrite and (aside := run.move_aside()):  # only after all other checks
                     say(f"overwrite=true: the run that was there is now {aside}")
                 held.enter_context(run.held())
             distributed.barrier()
@@ -45,31 +46,31 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 Handler = Callable[[int, Any], Any]
-WORTH = 50  # iterations from which a forecast is worth its two steps
+WORTH = 50  # smallest number of iterations that makes a forecast worth its two trial steps
 
 
 class Task(NamedTuple):
-    """Something done every so many iterations, and at the end."""
+    """Something to do after every `every` iterations and at the end of the run."""
 
     every: int
     do: Callable[[], None]
 
 
 class Training:
-    """One run: the loop, its tasks, its signals, its first and last words."""
+    """One run: the training loop, its tasks, its signals, and the text before and after it."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, device: torch.device):
+    def __init__(self, config: Train, overrides: list[str], run: RunFolder, device: torch.device):
         self.config, self.overrides, self.run = config, overrides, run
-        every = {f"every.{name}": text for name, text in config["every"].items() if text is not None}
-        times = {"duration": config["duration"], **every}
+        every = {f"every.{name}": text for name, text in vars(config.every).items() if text is not None}
+        times = {"duration": config.duration, **every}
         self.durations = {key: Duration.parse(text, key) for key, text in times.items()}
-        self.trainer, self.clock = assemble(config, device, fresh=config["overwrite"] or not run.started())
+        self.trainer, self.clock = assemble(config, device, fresh=config.overwrite or not run.started())
         self.recorder = Recorder(config, overrides, run, self.trainer)
-        self.total: int  # iterations, with those before this process
-        self.every: dict[str, int]  # iterations from a task to the next time that it is due
+        self.total: int  # iterations of the whole run, including those before this process
+        self.every: dict[str, int]  # interval of each task, in iterations
 
     def plan(self) -> None:
-        """Turn durations into iterations. Those to come may have another size than those so far."""
+        """Turn durations into iterations. Further iterations may differ in size from past ones; see `Clock`."""
         self.total = max(1, self.trainer.iteration + self.clock.left(self.durations["duration"]))
         intervals = {
             "every.log": min(math.ceil(self.total / 200), 100),
@@ -80,11 +81,11 @@ class Training:
         }
         chosen = {key: self.clock.iterations(duration) for key, duration in self.durations.items() if key in intervals}
         self.every = intervals | chosen
-        log = self.every["every.log"]  # validations fall on lines of the log, which tell of them
+        log = self.every["every.log"]  # a line of the log reports each validation
         self.every["every.validation"] = math.ceil(self.every["every.validation"] / log) * log
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end of the duration; returns the results."""
+        """Train to the end of the duration. Returns the results."""
         trainer, recorder = self.trainer, self.recorder
         resumed = recorder.restore()
         self.plan()
@@ -95,7 +96,7 @@ class Training:
             Task(self.every["every.log"], recorder.write_statistics),
             Task(self.every["every.metric"], pausing(recorder.measure)),
             Task(self.every["every.sample"], pausing(recorder.write_samples)),
-            Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: it vouches for the others
+            Task(self.every["every.checkpoint"], pausing(recorder.save)),  # last: a resumed run skips the tasks above
         ]
         try:
             with interruptions() as (signals, owners), memory_advice(trainer):
@@ -112,7 +113,7 @@ class Training:
                     if recorder.main:
                         recorder.log.bar.update(trainer.pace.n_generator)
                     for task in tasks:
-                        # A task may end the run: those after it are then its last.
+                        # A task may end the run. Then the tasks after it run for the last time, too.
                         if trainer.iteration % task.every == 0 or trainer.iteration == self.total or recorder.ended:
                             task.do()
                     self.heed(signals, owners)
@@ -122,8 +123,11 @@ class Training:
                 recorder.log.close()
 
     def heed(self, signals: list[int], owners: dict[int, Handler]) -> None:
-        """Save when a signal has reached any process; SIGINT and SIGTERM also end the run, and of others those that own
-        them do what they would have done at once: submitit queues a Slurm job again."""
+        """Save a checkpoint if a signal has reached any process.
+
+        SIGINT and SIGTERM then end the run: this raises Interrupted. For other signals, it then calls the handler that
+        was installed before ours. submitit, for example, has one that queues a Slurm job again.
+        """
         urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()
         if urgency:
@@ -138,27 +142,30 @@ class Training:
             raise Interrupted(128 + number)
 
     def look_ahead(self) -> str:
-        """What the run is going to take; nothing to say about short ones. Settles how many images fit at once."""
+        """The forecast of time and memory, as a line of text; "" for short runs.
+
+        With micro_batch=auto, this first finds the largest micro batch that fits in memory.
+        """
         trainer, rest = self.trainer, self.total - self.trainer.iteration
-        if self.config["micro_batch"] == "auto":
+        if self.config.micro_batch == "auto":
             trainer.micro_batch = largest_micro_batch(trainer)
-        if not self.config["forecast"] or rest < WORTH:
+        if not self.config.forecast or rest < WORTH:
             return ""
         return f"forecast   {forecast(trainer).describe(rest)}\n"
 
     def banner(self, resumed: bool, forecast: str) -> None:
-        """What is about to happen."""
+        """Print what the run is about to do."""
         if not self.recorder.main:
             return
-        trainer, images, metric = self.trainer, self.trainer.images, self.config["metric"]
+        trainer, images, metric = self.trainer, self.trainer.images, self.config.metric
         networks = {**trainer.game.generators, **trainer.game.discriminators}
         sizes = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in networks.items())
         channels, height, width = images.shape
         every = ", ".join(f"{key[6:]} {n * trainer.pace.n_generator:,}" for key, n in self.every.items())
-        fewer = " (on a CPU; 50,000 elsewhere)" if metric["samples"] is None and trainer.device.type == "cpu" else ""
+        fewer = " (on a CPU; 50,000 elsewhere)" if metric.samples is None and trainer.device.type == "cpu" else ""
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
-        measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
+        measured = f"{', '.join(metric.which)} on {counts} images{fewer}" if metric.which else "none"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
         apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""
         parts = f" in parts of {trainer.micro_batch}{apart}" if divided else ""
@@ -178,7 +185,7 @@ class Training:
         )
 
     def finish(self) -> dict[str, Any]:
-        """The last words: results and the commands to type next."""
+        """Print the results and useful commands to type next. Returns the results."""
         recorder = self.recorder
         result = {
             "run": str(self.run.path),
@@ -187,13 +194,13 @@ class Training:
             **recorder.metric,
             **({"ended": recorder.ended} if recorder.ended else {}),
         }
-        which = self.config["metric"]["which"]
+        which = self.config.metric.which
         if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
-            result["best"] = best  # what sweepers go by
+            result["best"] = best  # the value that Hydra's sweepers optimise
         if not recorder.main:
             return result
         values = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
-        recorder.log.hyperparameters({k: v for k, v in leaves(self.config) if v is not None}, recorder.metric)
+        recorder.log.hyperparameters({k: v for k, v in leaves(plain(self.config)) if v is not None}, recorder.metric)
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
         recorder.log.say(
@@ -205,26 +212,29 @@ class Training:
             "next, type one of\n"
             f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"
             f"  gan-fid ckpt={folder}\n"
-            f"  tensorboard --logdir {shlex.quote(self.config['runs_dir'])}\n"
+            f"  tensorboard --logdir {shlex.quote(self.config.runs_dir)}\n"
             f'  {self.command("duration")} duration="{2 * recorder.step} steps"'
         )
         return result
 
     def command(self, *without: str) -> str:
-        """What to type to go on."""
+        """The command that resumes this run, without the overrides of the keys `without`."""
         left_out = tuple(f"{key}=" for key in ("overwrite", *without))
         return shlex.join(["gan-train", *(o for o in self.overrides if not o.startswith(left_out))])
 
 
-# Signals that ask to save, the most urgent last.
+# Signals that request a checkpoint, the most urgent last.
 SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGINT", "SIGTERM") if hasattr(signal, name)]
 ENDING = signal.SIGINT, signal.SIGTERM
 
 
 @contextmanager
 def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
-    """The signals that have come, as a list that they are put into, and who was there before us to handle those that do
-    not end a run; a second SIGINT ends the process at once."""
+    """A context that catches `SIGNALS`.
+
+    Yields a list, which collects the numbers of caught signals, and the earlier handlers of the signals that do not end
+    a run. A second SIGINT, while the first is still in the list, raises KeyboardInterrupt at once.
+    """
     caught: list[int] = []
 
     def remember(number: int, _: Any) -> None:
@@ -242,7 +252,7 @@ def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
 
 @contextmanager
 def memory_advice(trainer: Trainer) -> Iterator[None]:
-    """Turn lack of memory into a UserError with a way out."""
+    """A context that turns an out-of-memory error into a UserError, which says what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

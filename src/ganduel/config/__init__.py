@@ -1,1 +1,1 @@
-"""From files and the command line to checked settings, and from settings to objects."""
+"""Compose settings from files and the command line, and check them."""

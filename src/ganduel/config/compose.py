@@ -1,8 +1,8 @@
-"""Composing a configuration from files and command line, with errors that people can act on."""
+"""Compose a configuration from files and the command line. Errors say what the user can do."""
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganduel.config.explain import explain
-from ganduel.config.keys import config_dir, flatten
-from ganduel.config.schema import CHOICES, METRICS, PATHS, RANGES
+from ganduel.config.keys import config_dir, flatten, leaves
+from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
-# What StyleGAN2-ADA's automatic configuration for one GPU computes from the resolution and the batch.
+# The formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution (pixels) and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
@@ -32,8 +32,8 @@ for _name, _formula in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _formula, replace=True)
 
 
-def compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a command as plain, resolved values. Raises UserError for whatever is wrong with it."""
+def compose(command: str, overrides: Sequence[str]) -> Any:
+    """The checked configuration of a command, as an object of its schema. Raises UserError for any mistake in it."""
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return finish(hydra_compose(command, overrides=list(overrides)))
@@ -42,7 +42,10 @@ def compose(command: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:
-    """Compose every value of a sweep, with the first values of the others, so that no job starts before all can."""
+    """Compose one configuration for every value of a sweep, so that no job starts before all values are checked.
+
+    All other keys have their first values. Raises UserError.
+    """
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
@@ -55,7 +58,7 @@ def check_sweep(command: str, overrides: Sequence[str]) -> None:
 
 
 def _values(override: Override) -> list[str]:
-    """The overrides that a sweep stands for; of an interval, its ends."""
+    """The overrides that one override stands for: all values of a sweep, or the two ends of an interval."""
     line = override.input_line or ""
     if not override.is_sweep_override():
         return [line]
@@ -63,12 +66,15 @@ def _values(override: Override) -> list[str]:
     ends = (interval.start, interval.end) if override.is_interval_sweep() else override.sweep_string_iterator()
     values = [f"{override.get_key_element()}={value}" for value in ends]
     if not values:
-        raise UserError(f"{line} is not allowed; it leaves nothing to sweep over")
+        raise UserError(f"{line} has no values to sweep over; give at least one")
     return values
 
 
-def finish(config: DictConfig) -> dict[str, Any]:
-    """Resolve a composed configuration to plain values and check what can be checked without PyTorch."""
+def finish(config: DictConfig) -> Any:
+    """Resolve a composed configuration, and make all checks that need no PyTorch. Returns an object of its schema.
+
+    Raises UserError.
+    """
     if unknown := next(_unknown(config), None):
         raise UserError(f"unknown option '{unknown}', and a + in front does not make it known")
     for key, value in flatten(config):
@@ -78,30 +84,37 @@ def finish(config: DictConfig) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
-    values = dict(flatten(OmegaConf.create(plain)))
-    for key in PATHS:
-        if values.get(key) == "":
-            raise UserError(f"{key}= is empty; give it a path, or leave it out")
-    for key, (low, high) in RANGES.items():
-        value = values.get(key)
-        if isinstance(value, int | float) and not low <= value <= (math.inf if high is None else high):
-            limits = f"{low} or more" if high is None else f"{low} to {high}"
-            raise UserError(f"{key}={value} is not allowed; it takes {limits}")
-    for key, allowed in CHOICES.items():
-        if key in values and values[key] not in allowed:
-            choices = ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in allowed if a is not None)
-            raise UserError(f"{key}={values[key]} is not allowed; it takes {choices}")
-    for name in plain.get("metric", {}).get("which", []):
-        if name not in METRICS:
-            raise UserError(f"metric.which={name} is not allowed; it takes {', '.join(METRICS)}")
+    schema: Any = OmegaConf.get_type(config)
+    values = dict(leaves(plain))
+    for key, rules in rules_of(schema):
+        if key in values:
+            _check(key, values[key], rules)
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
-    return plain
+    return typed(schema, plain)
+
+
+def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
+    """Raise UserError if a value breaks the rules of its key."""
+    if "path" in rules and value == "":
+        raise UserError(f"{key}= is empty; give it a path, or leave it out")
+    if "limits" in rules and isinstance(value, int | float):
+        low, high = rules["limits"]
+        if not low <= value <= (math.inf if high is None else high):
+            limits = f"{low} or more" if high is None else f"{low} to {high}"
+            raise UserError(f"{key}={value} is not allowed; it takes {limits}")
+    for item in value if isinstance(value, list) else [value]:
+        if "choices" in rules and item not in (allowed := rules["choices"]):
+            choices = ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in allowed if a is not None)
+            raise UserError(f"{key}={item} is not allowed; it takes {choices}")
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys that are not in the schema, as `+key=value` adds them. What is below a part, its signature checks."""
+    """Dotted keys that are not in the schema, as `+key=value` adds them.
+
+    Keys inside a part are not checked here. `build` checks them against the signature of the part.
+    """
     schema = OmegaConf.get_type(config)
     if is_dataclass(schema):
         known = {f.name for f in fields(schema)}

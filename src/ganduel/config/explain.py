@@ -1,4 +1,4 @@
-"""What to say of a configuration that Hydra refuses: one line that a person can act on."""
+"""Explain why Hydra refuses a configuration, in one line that tells the user what to do."""
 
 import re
 import typing
@@ -17,7 +17,7 @@ from ganduel.system.errors import describe, suggest
 
 
 def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
-    """One line that says what to do about an error of composition."""
+    """One line about `error`, which Hydra raised while it composed a configuration, and what to do about it."""
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = error.options or _options(group)
@@ -40,7 +40,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
 
 
 def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
-    """What is wrong with the first key that the configuration does not have, if there is one."""
+    """The error text for a group whose value is no option name, or for the first unknown key; None without either."""
     chosen = [o for o in typed if o.key_or_group and (config_dir() / o.key_or_group).is_dir()]
     for override in chosen:
         if not isinstance(override.value(), str | list) and not override.is_sweep_override():
@@ -50,7 +50,7 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
             base = compose(command, overrides=[o.input_line or "" for o in chosen], return_hydra_config=True)
         groups = {name for name in base.hydra.runtime.choices if "/" not in name}
         known = [key for key, _ in flatten(base) if not key.startswith("hydra.")]
-    except (HydraException, OmegaConfBaseException):  # then the mistake is another
+    except (HydraException, OmegaConfBaseException):  # then no key is to blame
         return None
     nodes = {".".join(key.split(".")[:i]) for key in known for i in range(1, key.count(".") + 2)}
     for override in typed:
@@ -60,15 +60,17 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
         group, _, rest = key.partition(".")
         option = rest.partition(".")[0]
         selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
-        if group not in groups and option in _options(group) and option not in selected:  # any number may be chosen
+        if group not in groups and option in _options(group) and option not in selected:  # it takes a list of options
             select = ",".join([*selected, option])
             return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
+        if group in groups and base.hydra.runtime.choices[group] is None:
+            return f"{key} is set but no {group} is chosen; choose one with {group}=NAME: {', '.join(_options(group))}"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
     return None
 
 
 def _hint(command: str, key: str) -> Any:
-    """The type that the schema gives a key; None where it gives none."""
+    """The type of a key in the schema; None if the schema has none."""
     hint: Any = SCHEMAS[command]
     for name in key.split("."):
         hint = typing.get_type_hints(hint).get(name) if is_dataclass(hint) else None
@@ -76,5 +78,5 @@ def _hint(command: str, key: str) -> Any:
 
 
 def _options(group: str) -> list[str]:
-    """The options of a group of configs/."""
+    """The names of a group's options in configs/."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""The keys of a configuration: where its files are, what is typed on a command line, and all leaves of a tree."""
+"""The folder of the configuration files, the arguments of a command line, and the leaves of a configuration."""
 
 import os
 import re
@@ -15,39 +15,42 @@ from ganduel.config.schema import PATHS
 
 
 def config_dir() -> Path:
-    """The configuration files: inside the installed package, else in the checkout around it."""
+    """The folder of the configuration files: in the installed package or, without one, in the checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
 def quote(argument: str) -> str:
-    """What Hydra is to read for `key=value`: a path in quotes, so that it is taken literally, and `data.augment=[...]`
-    as the choice among the options of another group that it is."""
+    """Rewrite the argument `key=value` for Hydra.
+
+    A path gets quotes, so that Hydra takes it literally. `data.augment=[...]` becomes `augment@data.augment=[...]`,
+    because its options are those of the group `augment`.
+    """
     key, equals, value = argument.partition("=")
     if key == "data.augment":
         return f"augment@{argument}"
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument
-    return f"{key}{equals}{_literal(os.path.expanduser(value))}"  # shells leave the ~ behind a = alone
+    return f"{key}{equals}{_literal(os.path.expanduser(value))}"  # not every shell expands a ~ after =
 
 
 def _literal(text: str) -> str:
-    """In quotes, so that Hydra takes it as it is."""
-    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # those before a quote would escape it
+    """Text in quotes, so that Hydra takes it literally."""
+    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # a single backslash before a quote would escape it
     return f"'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
 
 
 def listed(key: str, arguments: Sequence[str]) -> list[str]:
-    """Gather what is no `key=value`, as a shell expands runs/*, into one list under this key."""
+    """Gather the arguments without =, such as the paths of runs/*, in one argument `key=[...]`."""
     loose = [argument for argument in arguments if "=" not in argument]
     rest = [argument for argument in arguments if "=" in argument]
     return [f"{key}=[{','.join(map(_literal, loose))}]", *rest] if loose else rest
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf; interpolations are left as they are."""
+    """(dotted key, value) of every leaf. Interpolations stay unresolved."""
     if isinstance(config, DictConfig):
         for name in config:
             node = config._get_node(name)
@@ -66,7 +69,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of a plain configuration."""
+    """(dotted key, value) of every leaf of a plain configuration. An empty mapping is a leaf."""
     for name, value in config.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{name}.")
@@ -75,7 +78,7 @@ def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Raises ValueError for what is not written in Hydra's grammar."""
+    """Parse overrides. Raises ValueError if one does not follow Hydra's grammar."""
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:

@@ -1,15 +1,52 @@
-"""The typed root of every command's configuration: which keys there are, and what their values may be.
+"""The schema of every command's configuration: its keys, with the types and rules of their values.
 
-Every default is in configs/, none here.
+All defaults are in configs/. The metadata of a field holds the rules that its type cannot express. Parts check their
+own keys.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
-# Keys whose values are paths, which may hold what Hydra's grammar gives a meaning (= , ( [ ~ # ').
-PATHS = ("ckpt", "out", "input", "init_from", "runs_dir", "data.root", "data.packed", "data.stream", "metric.weights")
+T = TypeVar("T")
+Rules = dict[str, Any]
+
+# metric -> (the value that decides which networks are best, 1 if less is better or -1 if more is better)
+METRICS = {
+    "fid": ("fid", 1),
+    "kid": ("kid", 1),
+    "isc": ("isc", -1),
+    "prc": ("recall", -1),
+    "dc": ("coverage", -1),
+    "ppl": ("ppl", 1),
+    "successive": ("successive_fid", -1),
+}
+DEVICES = "auto", "cuda", "mps", "cpu"
+FEATURES = "inception", "digits", "clip", "dinov2"
+
+# The value is a path. It may contain characters that have a meaning in Hydra's grammar (= , ( [ ~ # ').
+PATH: Rules = {"path": True}
+# A resumed run may change the value. Without this rule, another value makes another experiment.
+FREE: Rules = {"free": True}
+# A resumed run may change the value, and reports leave it out, because it tells their readers nothing.
+ASIDE: Rules = FREE | {"aside": True}
+
+
+def limited(low: float, high: float | None = None) -> Rules:
+    """The value is a number from `low` to `high`; None is no upper limit."""
+    return {"limits": (low, high)}
+
+
+def one_of(*choices: Any) -> Rules:
+    """The value is one of `choices`. In a list, every item is."""
+    return {"choices": choices}
+
+
+def within(**rules: Rules) -> Rules:
+    """The value is a part. `rules` maps some of its keys to their rules."""
+    return {"within": rules}
 
 
 @dataclass
@@ -23,89 +60,89 @@ class Every:
 
 @dataclass
 class Metric:
-    which: list[str]
-    samples: int | None
-    features: str
-    weights: str | None
-    batch: int
-    patience: int | None
+    which: list[str] = field(metadata=one_of(*METRICS))
+    samples: int | None = field(metadata=limited(2))
+    features: str = field(metadata=one_of(*FEATURES))
+    weights: str | None = field(metadata=PATH)
+    batch: int = field(metadata=limited(1))
+    patience: int | None = field(metadata=limited(1))
 
 
 @dataclass
 class Health:
-    checks: int
-    lasting: int
-    spread: float | None
-    explosion: float | None
-    vanishing: float | None
-    overfitting: float | None
-    accuracy: float | None
-    ada: float | None
+    checks: int = field(metadata=limited(1))
+    lasting: int = field(metadata=limited(1))
+    spread: float | None = field(metadata=limited(0))
+    explosion: float | None = field(metadata=limited(1))
+    vanishing: float | None = field(metadata=limited(0))
+    overfitting: float | None = field(metadata=limited(0))
+    accuracy: float | None = field(metadata=limited(0, 1))
+    ada: float | None = field(metadata=limited(0, 1))
 
 
 @dataclass
 class Ema:
     half_life: str
-    ramp: float | None
+    ramp: float | None = field(metadata=limited(0))
 
 
 @dataclass
 class Data:
     name: str
-    source: dict[str, Any]
+    source: dict[str, Any] = field(metadata=within(root=ASIDE))
     category: str | None
-    root: str | None
-    packed: str
-    resolution: int
-    channels: int
-    crop: int | None
-    margin: float
-    resize: str
-    limit: int | None
+    root: str | None = field(metadata=PATH | ASIDE)
+    packed: str = field(metadata=PATH | ASIDE)
+    resolution: int = field(metadata=limited(4, 1024))
+    channels: int = field(metadata=one_of(1, 3))
+    crop: int | None = field(metadata=limited(4))
+    margin: float = field(metadata=limited(0, 1))
+    resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad"))
+    limit: int | None = field(metadata=limited(1))
     mirror: bool
     augment: dict[str, Any]
-    validation: float | None
-    max_rejected: float
-    raw_limit_gb: float
-    on_device: Any  # auto, true, false
-    stream: str | None
-    cache_gb: float
-    features: str
+    validation: float | None = field(metadata=limited(0))
+    max_rejected: float = field(metadata=limited(0, 1) | FREE)
+    raw_limit_gb: float = field(metadata=limited(0))
+    on_device: Any = field(metadata=one_of("auto", True, False) | FREE)  # auto, true, false
+    stream: str | None = field(metadata=PATH | ASIDE)
+    cache_gb: float = field(metadata=limited(0) | ASIDE)
+    features: str = field(metadata=one_of(*FEATURES) | FREE)
 
 
 @dataclass
 class Train:
     """The keys of gan-train."""
 
-    name: str
-    runs_dir: str
-    duration: str
+    name: str = field(metadata=ASIDE)
+    runs_dir: str = field(metadata=PATH | ASIDE)
+    duration: str = field(metadata=FREE)
     seed: int
-    batch_size: int
-    micro_batch: Any  # a number, auto, null
-    forecast: bool
-    compile: bool
-    cuda_graphs: bool | None
-    tf32: bool
-    cudnn_benchmark: bool
-    device: str
-    precision: str | None
-    workers: int | None
-    keep: int
-    loss_ema: float
-    validation_images: int | None
-    accept_changes: bool
-    overwrite: bool
-    init_from: str | None
-    allow: list[str]
-    json: bool
-    on_alarm: str
-    every: Every
-    metric: Metric
-    health: Health
+    batch_size: int = field(metadata=limited(1))
+    micro_batch: Any = field(metadata=limited(1) | FREE)  # a number, auto, null
+    forecast: bool = field(metadata=FREE)
+    compile: bool = field(metadata=FREE)
+    cuda_graphs: bool | None = field(metadata=FREE)
+    tf32: bool = field(metadata=FREE)
+    cudnn_benchmark: bool = field(metadata=FREE)
+    device: str = field(metadata=one_of(*DEVICES) | FREE)
+    precision: str | None = field(metadata=one_of(None, "fp32", "bf16", "fp16"))
+    workers: int | None = field(metadata=limited(1) | ASIDE)
+    keep: int = field(metadata=limited(0) | ASIDE)
+    loss_ema: float = field(metadata=limited(0, 1) | FREE)
+    validation_images: int | None = field(metadata=limited(1) | FREE)
+    accept_changes: bool = field(metadata=ASIDE)
+    overwrite: bool = field(metadata=ASIDE)
+    init_from: str | None = field(metadata=PATH)
+    allow: list[str] = field(metadata=ASIDE)
+    json: bool = field(metadata=ASIDE)
+    on_alarm: str = field(metadata=one_of("warn", "stop") | FREE)
+    every: Every = field(metadata=ASIDE)
+    metric: Metric = field(metadata=FREE)
+    health: Health = field(metadata=FREE)
     ema: Ema
     data: Data
-    model: dict[str, Any]
+    model: dict[str, Any] = field(metadata=within(latent=limited(1), channels=limited(1)))
     loss: dict[str, Any]
     regularizer: dict[str, Any]
     augment: dict[str, Any]
@@ -119,65 +156,65 @@ class Pack:
     """The keys of gan-data."""
 
     data: Data
-    workers: int | None
+    workers: int | None = field(metadata=limited(1))
     json: bool
     allow: list[str]
 
 
 @dataclass
 class Where:
-    """Where the images that a checkpoint was trained on lie now."""
+    """Where the images that a checkpoint was trained on are now."""
 
-    root: str | None
-    packed: str | None
-    stream: str | None
+    root: str | None = field(metadata=PATH)
+    packed: str | None = field(metadata=PATH)
+    stream: str | None = field(metadata=PATH)
 
 
 @dataclass
 class Sample:
     """The keys of gan-sample."""
 
-    ckpt: str
+    ckpt: str = field(metadata=PATH)
     mode: dict[str, Any]
-    out: str | None
+    out: str | None = field(metadata=PATH)
     seeds: Any
-    count: int | None
-    input: str | None
-    direction: str
+    count: int | None = field(metadata=limited(1))
+    input: str | None = field(metadata=PATH)
+    direction: str = field(metadata=one_of("A2B", "B2A"))
     truncation: float
-    cutoff: int | None
+    cutoff: int | None = field(metadata=limited(1))
     noise: Any  # null, random, constant, none, or a list of them
-    label: int | None
+    label: int | None = field(metadata=limited(0))
     data: Where
     ema: bool
-    batch: int
-    device: str
+    batch: int = field(metadata=limited(1))
+    device: str = field(metadata=one_of(*DEVICES))
     json: bool
     allow: list[str]
 
 
 @dataclass
 class FidMetric:
-    which: list[str]
-    samples: Any  # a number, or a list of them
-    features: str | None
-    weights: str | None
+    which: list[str] = field(metadata=one_of(*METRICS))
+    samples: Any = field(metadata=limited(2))  # a number, or a list of them
+    features: str | None = field(metadata=one_of(None, *FEATURES))
+    weights: str | None = field(metadata=PATH)
 
 
 @dataclass
 class Fid:
     """The keys of gan-fid."""
 
-    ckpt: str | None
+    ckpt: str | None = field(metadata=PATH)
     folders: list[str] | None
     metric: FidMetric
     data: Where
-    repeats: int
+    repeats: int = field(metadata=limited(1))
     seed: int
     ema: bool
-    batch: int
-    device: str
-    workers: int | None
+    batch: int = field(metadata=limited(1))
+    device: str = field(metadata=one_of(*DEVICES))
+    workers: int | None = field(metadata=limited(1))
     json: bool
     allow: list[str]
 
@@ -186,10 +223,22 @@ class Fid:
 class Export:
     """The keys of gan-export."""
 
-    ckpt: str
+    ckpt: str = field(metadata=PATH)
     format: dict[str, Any]
-    out: str | None
+    out: str | None = field(metadata=PATH)
     ema: bool
+    json: bool
+    allow: list[str]
+
+
+@dataclass
+class Import:
+    """The keys of gan-import."""
+
+    input: str = field(metadata=PATH)
+    out: str | None = field(metadata=PATH)
+    data: dict[str, Any] = field(metadata=within(**{one.name: dict(one.metadata) for one in fields(Data)}))  # or none
+    workers: int | None = field(metadata=limited(1))
     json: bool
     allow: list[str]
 
@@ -199,68 +248,56 @@ class Report:
     """The keys of gan-report."""
 
     runs: list[str]
-    out: str | None
+    out: str | None = field(metadata=PATH)
     json: bool
 
 
-SCHEMAS = {"train": Train, "data": Pack, "sample": Sample, "fid": Fid, "export": Export, "report": Report}
+SCHEMAS = {
+    "train": Train,
+    "data": Pack,
+    "sample": Sample,
+    "fid": Fid,
+    "export": Export,
+    "import": Import,
+    "report": Report,
+}
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 
-# What a number must be; parts check their own.
-RANGES = {
-    "batch_size": (1, None),
-    "micro_batch": (1, None),
-    "keep": (0, None),
-    "validation_images": (1, None),
-    "workers": (1, None),
-    "count": (1, None),
-    "cutoff": (1, None),
-    "label": (0, None),
-    "batch": (1, None),
-    "repeats": (1, None),
-    "metric.samples": (2, None),
-    "metric.batch": (1, None),
-    "metric.patience": (1, None),
-    "health.checks": (1, None),
-    "health.lasting": (1, None),
-    "health.spread": (0, None),
-    "health.overfitting": (0, None),
-    "health.accuracy": (0, 1),
-    "health.explosion": (1, None),
-    "health.vanishing": (0, None),
-    "health.ada": (0, 1),
-    "data.resolution": (4, 1024),
-    "data.crop": (4, None),
-    "data.margin": (0, 1),
-    "data.limit": (1, None),
-    "data.validation": (0, None),
-    "data.max_rejected": (0, 1),
-    "data.raw_limit_gb": (0, None),
-    "data.cache_gb": (0, None),
-    "ema.ramp": (0, None),
-    "loss_ema": (0, 1),
-    "model.latent": (1, None),
-    "model.channels": (1, None),
-}
-CHOICES = {
-    "direction": ("A2B", "B2A"),
-    "device": ("auto", "cuda", "mps", "cpu"),
-    "precision": (None, "fp32", "bf16", "fp16"),
-    "data.channels": (1, 3),
-    "data.resize": ("box", "bicubic", "lanczos", "pad"),
-    "metric.features": (None, "inception", "digits", "clip", "dinov2"),
-    "on_alarm": ("warn", "stop"),
-    "data.on_device": ("auto", True, False),
-    "data.features": ("inception", "digits", "clip", "dinov2"),
-}
-# Metrics; which of a metric's values decides what is best, and whether less (1) or more (-1) is better.
-METRICS = {
-    "fid": ("fid", 1),
-    "kid": ("kid", 1),
-    "isc": ("isc", -1),
-    "prc": ("recall", -1),
-    "dc": ("coverage", -1),
-    "ppl": ("ppl", 1),
-    "successive": ("successive_fid", -1),
-}
+
+def rules_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(dotted key, rules) of every key of a schema, at every depth."""
+    for one in fields(schema):
+        key = f"{prefix}{one.name}"
+        yield key, one.metadata
+        for name, rules in one.metadata.get("within", {}).items():
+            yield f"{key}.{name}", rules
+        if isinstance(one.type, type) and is_dataclass(one.type):
+            yield from rules_of(one.type, f"{key}.")
+
+
+def marked(mark: str, *schemas: type) -> tuple[str, ...]:
+    """The dotted keys of the schemas that have the rule `mark`."""
+    return tuple(dict.fromkeys(key for schema in schemas for key, rules in rules_of(schema) if mark in rules))
+
+
+PATHS = marked("path", *SCHEMAS.values())
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as mappings, lists and plain values, as checkpoints store it."""
+    return asdict(config)
+
+
+def typed(schema: type[T], stored: Mapping[str, Any]) -> T:
+    """The inverse of `plain`.
+
+    Another version may have stored the values. Keys that this schema does not have are left out. Missing keys stay
+    unset, and raise AttributeError only when they are read.
+    """
+    made = object.__new__(schema)
+    for one in fields(schema):  # type: ignore[arg-type]
+        if one.name in stored:
+            value, kind = stored[one.name], one.type
+            setattr(made, one.name, typed(kind, value) if isinstance(kind, type) and is_dataclass(kind) else value)
+    return made

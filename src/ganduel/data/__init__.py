@@ -1,1 +1,1 @@
-"""Data sets: sources find the original files, packing decodes them once, loading serves batches."""
+"""Data sets: sources find the original files, packing decodes them once, and loading serves batches."""

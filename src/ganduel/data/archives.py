@@ -1,5 +1,7 @@
-"""Folders and archives of original files, all read the same way and in place: nothing is unpacked, so that nothing is
-lost on the way and no name can lead out of a folder.
+"""Folders and archives of original files, behind one interface.
+
+Archives are read in place and not unpacked into a folder, so no file is lost and no member name can lead out of a
+folder. The only exception is a zipped LMDB database: see `Zip.unpack`.
 """
 
 import bz2
@@ -25,35 +27,39 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import locked, make_folder
 from ganduel.system.terminal import progress, say
 
-Keep = Callable[[str], Any]  # whether a file is wanted, by its name below the tree, with slashes
+Keep = Callable[[str], Any]  # gets a file name relative to the tree, with slashes; true if the file is wanted
 
-PACKED = "packed"  # the folder of packed copies inside a root: never searched for originals
+PACKED = "packed"  # name of the folder of packed copies inside a root; it is never searched for originals
 LARGEST = 256 << 20  # bytes: no image is larger
-SUSPECT, RATIO = 100 << 20, 1000  # no image of so many bytes has been compressed by this factor
-BLOCK = 1 << 20
-LINKS = 40  # that lead on to another: no more, as on a disk
+SUSPECT, RATIO = 100 << 20, 1000  # no image above SUSPECT bytes compresses by more than RATIO
+BLOCK = 1 << 20  # bytes read at a time
+LINKS = 40  # longest chain of links that is followed, as on a disk
 
 
 class Tree(Protocol):
-    """A folder or an archive. Hidden files, what macOS adds to zips and packed copies are never found."""
+    """A folder or an archive. It skips hidden files, the extra files that macOS adds to zips, and packed copies."""
 
     path: Path
 
     def stamp(self, keep: Keep) -> str:
-        """Changes whenever the wanted files do. Cheap: opens none of them."""
+        """A string that changes whenever the wanted files change. Cheap: it opens none of them."""
 
     def find(self, keep: Keep) -> list[str]:
-        """The sorted names of the wanted regular files, each below the tree and with slashes.
+        """The sorted names of the wanted files, relative to the tree and with slashes.
 
-        Raises UserError for an archive that is damaged, encrypted, or has members that no data set has.
+        Raises UserError if the archive is damaged or encrypted, or if a member is implausibly large, has an unsafe name
+        or has the name of another member.
         """
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file that `find` found. Raises whatever a damaged member leads to; not thread-safe."""
+        """The bytes of a file that `find` listed. Not thread-safe. A damaged member may raise any exception."""
 
 
 def open_tree(path: Path) -> Tree:
-    """The folder or archive at a path; an archive's kind is seen in its bytes. Raises UserError."""
+    """Open the folder or archive at a path. The first bytes tell the kind of archive.
+
+    Raises UserError if the file cannot be read, is damaged, or is neither a zip nor a tar archive.
+    """
     if path.is_dir():
         return Folder(path)
     with _damage(path), open(path, "rb") as file:
@@ -68,13 +74,13 @@ def open_tree(path: Path) -> Tree:
 
 
 class Folder:
-    """Files below a folder, in links to folders too."""
+    """Files below a folder, including those behind links to folders."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def walk(self, keep: Keep) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Name and entry of every wanted file, in an order that depends on the names alone."""
+        """Yield the name and entry of every wanted file. The order depends only on the names."""
         pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(self.path), "", frozenset())]
         while pending:
             folder, prefix, above = pending.pop()
@@ -83,7 +89,7 @@ class Folder:
                 with os.scandir(folder) as entries:
                     ordered = sorted(entries, key=lambda entry: entry.name)
             identity = status.st_dev, status.st_ino
-            if identity in above:  # a link leads back to where it lies
+            if identity in above:  # a link leads back to one of its own parents
                 continue
             for entry in ordered:
                 name = prefix + entry.name
@@ -93,7 +99,7 @@ class Folder:
                     if entry.name == PACKED and _holds_packed(entry.path):
                         continue
                     pending.append((entry.path, name + "/", above | {identity}))
-                elif (entry.is_file() or entry.is_symlink()) and keep(name):  # a broken link is a lost image: reported
+                elif (entry.is_file() or entry.is_symlink()) and keep(name):  # keep broken links: reading reports them
                     yield name, entry
 
     def stamp(self, keep: Keep) -> str:
@@ -137,7 +143,10 @@ class Zip:
         return sorted(name for name in self._members if keep(name))
 
     def members(self, keep: Keep) -> Iterator[tuple[str, zipfile.ZipInfo]]:
-        """Every wanted member, whatever its size. Raises UserError for a name that leads out, and for encryption."""
+        """Yield every wanted member, whatever its size.
+
+        Raises UserError if a name leads out of the archive or a wanted member is encrypted.
+        """
         for member in self._archive.infolist():
             name = _checked(member.filename, self.path)
             if member.is_dir() or _hidden(*name.split("/")) or not keep(name):
@@ -148,11 +157,14 @@ class Zip:
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
-        with self._archive.open(member) as file:  # no more than is declared is inflated, which ZipFile.read would do
+        with self._archive.open(member) as file:  # inflates at most the declared size; ZipFile.read would inflate all
             return file.read(member.file_size)
 
     def unpack(self, keep: Keep, target: Path) -> None:
-        """Copy the one wanted member to a file, whole or not at all: for what can only be read as a file."""
+        """Copy the only wanted member to a file, completely or not at all. For formats that need a real file.
+
+        Raises UserError if not exactly one member is wanted, if the disk is too small, or if the archive is damaged.
+        """
         found = list(self.members(keep))
         if len(found) != 1:
             raise UserError(
@@ -161,7 +173,7 @@ class Zip:
         make_folder(target.parent, "data.root")
         lock = target.with_name(target.name + ".lock")
         with locked(lock):
-            if not target.exists():  # another process may have unpacked it meanwhile
+            if not target.exists():  # another process may have unpacked it in the meantime
                 self._copy(found[0][1], target)
         lock.unlink(missing_ok=True)
 
@@ -189,13 +201,16 @@ class Zip:
 
 
 class Tar:
-    """Members of a tar archive. A plain one is indexed by seeking from header to header; of a compressed one, which has
-    to be read through, the wanted members are kept in a temporary file without a name."""
+    """Members of a tar archive.
+
+    A plain archive is indexed by seeking from header to header. A compressed archive must be read from start to end, so
+    its wanted members are copied to an unnamed temporary file.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self._places: dict[str, tuple[int, int]] = {}  # where the bytes of a member begin, and how many there are
-        self._links: dict[str, str] = {}  # tar stores a file with two names once, and the second name as a link
+        self._places: dict[str, tuple[int, int]] = {}  # name -> (offset, size), in bytes
+        self._links: dict[str, str] = {}  # name -> target; tar stores the second name of a file as a link
         self._spool: IO[bytes] | None = None
 
     def stamp(self, keep: Keep) -> str:
@@ -253,16 +268,18 @@ class Tar:
 
 
 def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """Every member of a tar, without keeping any. Raises EOFError where it is cut off or has a damaged header, which
-    `tarfile` alone takes for its end."""
+    """Yield every member of a tar without keeping them.
+
+    Raises EOFError if the archive is cut off or has a damaged header. `tarfile` alone would take either for the end.
+    """
     with tarfile.TarFile(fileobj=file) as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a million of them
+            tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
             yield member
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError(f"no member and no end mark at byte {tar.offset:,}")
-    while file.read(BLOCK):  # to the end of the compressed data, where its checksum is
+    while file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
         pass
 
 
@@ -283,9 +300,10 @@ def _uncompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 class Lmdb:
-    """Values of an LMDB database by their keys, which it keeps in order: how LSUN ships its images.
+    """An LMDB database as a tree: keys are the names, values the files. LSUN ships its images in this form.
 
-    `path` is its folder. It is opened when first read, without a lock, and nothing is written beside it.
+    `path` is the folder of the database. The database is opened on first use, without a lock, and nothing is written
+    beside it. LMDB keeps its keys sorted.
     """
 
     def __init__(self, path: Path):
@@ -308,7 +326,7 @@ class Lmdb:
         except lmdb.Error as error:
             raise _damaged(self.path, error) from error
         there = (self.path / "data.mdb").stat().st_size
-        if there < size:  # reading what a map does not have would kill the process
+        if there < size:  # reading a memory map beyond the end of its file would kill the process
             opened.close()
             raise _damaged(self.path, f"{there:,} of {size:,} bytes")
         _OPEN[where] = opened
@@ -327,11 +345,11 @@ class Lmdb:
             return transaction.get(name.encode())
 
 
-_OPEN: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # LMDB opens a file once a process
+_OPEN: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # a process may open an LMDB only once
 
 
 def file_stamp(path: Path) -> str:
-    """Name, size and time of a file."""
+    """The name, size (bytes) and modification time (ns) of a file. Raises UserError if it cannot be read."""
     with _damage(path):
         status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
@@ -342,16 +360,17 @@ def _hidden(*parts: str) -> bool:
 
 
 def _holds_packed(folder: str) -> bool:
-    """Whether a folder of that name is ours, and not somebody's category."""
+    """Whether a folder named `PACKED` holds our packed copies. If not, it is a category of the data set."""
     return any(Path(folder).glob("*-*x*x*-*.*"))
 
 
 def _checked(name: str, archive: Path) -> str:
-    """A member's name, spelt with slashes and without a leading `./`. Raises UserError for one that leads out."""
+    """A member's name with slashes and without a leading `./`. Raises UserError if it leads out of the archive."""
     clean = name.replace("\\", "/").removeprefix("./")
     if clean.startswith("/") or clean[1:3] == ":/" or ".." in clean.split("/"):
         raise UserError(
-            f"data.root: {archive} has a member {name!r} that leads out of it; get it from where it is safe"
+            f"data.root: {archive} has a member {name!r}, which leads out of the archive; download it from a "
+            "trusted source"
         )
     return clean
 
@@ -361,11 +380,16 @@ def _absurd(size: int, compressed: int) -> bool:
 
 
 def _too_large(archive: Path, name: str, size: int) -> UserError:
-    return UserError(f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}, which no image has; not unpacked")
+    return UserError(
+        f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}; no image is that large, so the archive "
+        "was not read"
+    )
 
 
 def _twice(archive: Path, name: str) -> UserError:
-    return UserError(f"data.root: {archive} has two members {name!r}; rename one, lest an image be lost")
+    return UserError(
+        f"data.root: {archive} has two members {name!r}; rename one, because only one of them could be read"
+    )
 
 
 def _damaged(path: Path, reason: object) -> UserError:
@@ -376,7 +400,7 @@ DAMAGE = (
     OSError,
     EOFError,
     ValueError,
-    NotImplementedError,  # zipfile, of a version or a compression that it does not know
+    NotImplementedError,  # from zipfile: unknown version or compression
     OverflowError,
     struct.error,
     zlib.error,
@@ -388,7 +412,7 @@ DAMAGE = (
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turn what readers of archives raise into one line."""
+    """Turn the exceptions of archive readers into a UserError of one line."""
     try:
         yield
     except DAMAGE as error:

@@ -1,4 +1,4 @@
-"""Files from the web: resumed where a connection broke, checked, and never found half there."""
+"""Downloads: they resume after a broken connection, verify checksums, and never leave an incomplete file in place."""
 
 import http.client
 import re
@@ -17,12 +17,12 @@ from ganduel.system.terminal import progress, say
 
 TIMEOUT = 30  # seconds without a byte
 PAUSES = (1, 5, 20, 60)  # seconds before each new try after a broken connection
-BLOCK = 1 << 20
+BLOCK = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set. `checksum` is its MD5 or SHA-256, which their lengths tell apart; null: none is known."""
+    """A file of a data set. `checksum` is its MD5 or SHA-256 in hexadecimal, told apart by length; None if unknown."""
 
     name: str
     urls: Sequence[str]  # tried in turn
@@ -31,7 +31,10 @@ class File:
 
 @dataclass(frozen=True)
 class Remote:
-    """Where a data set comes from: its page, for people, and its files; none where it has no direct links."""
+    """Where a data set comes from: its web page for people, and its files.
+
+    A data set without direct links has no files, or files without URLs.
+    """
 
     title: str
     page: str
@@ -39,11 +42,11 @@ class Remote:
 
 
 class Failed(Exception):
-    """A download that another try would not mend."""
+    """A download failed, and another try would not help."""
 
 
 def obtain(remote: Remote, folder: Path) -> None:
-    """Download what is absent of a set into a folder. Raises UserError that says how to do it by hand."""
+    """Download the missing files of a data set into a folder. Raises UserError that tells how to get them by hand."""
     make_folder(folder, "data.root")
     for file in remote.files:
         reasons = []
@@ -60,7 +63,7 @@ def obtain(remote: Remote, folder: Path) -> None:
 
 
 def by_hand(remote: Remote, names: Sequence[str], folder: Path, why: str) -> UserError:
-    """What to do about a set that does not come by itself."""
+    """The error for a data set that must be downloaded by hand; `why` is the reason."""
     return UserError(
         f"data.root: {remote.title} is not in {folder} and {why}; get {', '.join(names)} from {remote.page} and put it "
         f"into {folder}, or name its folder or archive with data.root=PATH"
@@ -68,14 +71,17 @@ def by_hand(remote: Remote, names: Sequence[str], folder: Path, why: str) -> Use
 
 
 def fetch(url: str, path: Path, checksum: str | None) -> None:
-    """Download a file unless it is there. Raises Failed; what has come so far waits in `<name>.part` for the next."""
+    """Download a file unless it exists. Raises Failed.
+
+    An incomplete download stays in `<name>.part`; the next call resumes it. A file with a wrong checksum is deleted.
+    """
     lock = path.with_name(path.name + ".lock")
     with locked(lock):
-        if not path.exists():  # another process may have fetched it meanwhile
+        if not path.exists():  # another process may have fetched it in the meantime
             part = path.with_name(path.name + ".part")
             try:
                 _fetch(url, part)
-            except OSError as error:  # of the disk
+            except OSError as error:  # from the disk
                 raise Failed(f"{part}: {error.strerror or error}") from error
             _check(part, checksum)
             sync(part)
@@ -85,14 +91,14 @@ def fetch(url: str, path: Path, checksum: str | None) -> None:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Bring `part` to its full size, however often the connection breaks."""
+    """Complete `part`, with a new try after each pause in `PAUSES`. Raises Failed."""
     for pause in (*PAUSES, None):
         try:
             return _continue(url, part)
         except urllib.error.HTTPError as error:
             error.close()
             reason, hopeless = f"HTTP {error.code} {error.reason}", error.code < 500
-        except urllib.error.URLError as error:  # never connected; hopeless unless it had been
+        except urllib.error.URLError as error:  # not connected; at the first try hopeless, unless it timed out
             reason, hopeless = str(error.reason), pause == PAUSES[0] and not isinstance(error.reason, TimeoutError)
         except (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
             reason, hopeless = str(error) or type(error).__name__, False
@@ -103,10 +109,10 @@ def _fetch(url: str, part: Path) -> None:
 
 
 def _continue(url: str, part: Path) -> None:
-    """Fetch what is missing of a file in one connection; all of it, where the server has another file by now."""
+    """Fetch the missing bytes over one connection. If the file on the server has changed, fetch all of it."""
     request = urllib.request.Request(url, headers={"User-Agent": "ganduel"})
     have = part.stat().st_size if part.exists() and _version(part).exists() else 0
-    if have:  # If-Range: the rest, if the file is still the one that was begun, else the whole (RFC 9110, 13.1.5)
+    if have:  # If-Range (RFC 9110, 13.1.5): send the rest if the file is unchanged, else the whole file
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", _version(part).read_text(encoding="utf-8"))
     try:
@@ -115,7 +121,7 @@ def _continue(url: str, part: Path) -> None:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         error.close()
-        if error.headers.get("Content-Range") == f"bytes */{have}":  # it was whole, but not yet renamed
+        if error.headers.get("Content-Range") == f"bytes */{have}":  # the part is complete but not yet renamed
             return
         part.unlink()
         raise ConnectionError("the file has changed since its download began") from error
@@ -131,7 +137,7 @@ def _continue(url: str, part: Path) -> None:
 
 
 def _total(response: http.client.HTTPResponse, have: int) -> int | None:
-    """Bytes of the whole file, where the server says. Raises ConnectionError for another range than was asked for."""
+    """Bytes of the whole file, or None if the server does not say. Raises ConnectionError if the range is wrong."""
     if response.status != http.client.PARTIAL_CONTENT:
         length = response.headers.get("Content-Length")
         return int(length) if length else None
@@ -142,7 +148,7 @@ def _total(response: http.client.HTTPResponse, have: int) -> int | None:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: int | None) -> None:
-    """Append what comes to the first `have` bytes of `part`."""
+    """Append the response to the first `have` bytes of `part`. Raises Failed if the disk is too small."""
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise Failed(
@@ -155,7 +161,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: i
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
     _version(part).unlink(missing_ok=True)
     with open(part, "ab" if have else "wb") as file:
-        if version and not version.startswith("W/"):  # a weak one does not promise the same bytes
+        if version and not version.startswith("W/"):  # a weak ETag does not promise the same bytes
             _version(part).write_text(version, encoding="utf-8")
         with progress(total=total, initial=have, desc=name, unit="B", unit_scale=True) as bar:
             while block := response.read(BLOCK):
@@ -165,7 +171,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: i
 
 
 def _check(part: Path, checksum: str | None) -> None:
-    """Delete a file that is not the one that its checksum says, and raise Failed."""
+    """Delete the file and raise Failed if its checksum is wrong."""
     if checksum is None:
         return
     algorithm = {32: "md5", 64: "sha256"}[len(checksum)]
@@ -176,5 +182,5 @@ def _check(part: Path, checksum: str | None) -> None:
 
 
 def _version(part: Path) -> Path:
-    """Where the server's name of the version that `part` is a part of is kept: without it there is no resuming."""
+    """The file that stores the server's version (ETag or date) of `part`. Without it, a download cannot resume."""
     return part.with_name(part.name + ".version")

@@ -1,4 +1,4 @@
-"""What is to be known of a data set before it is trained on: what is missing, broken or there twice."""
+"""Checks of a data set before training: missing, broken and duplicate images."""
 
 import hashlib
 import sys
@@ -9,22 +9,25 @@ import numpy as np
 
 from ganduel.data.store import Store
 
-# Bits of 256 by which the difference hashes of near duplicates may differ, and the number of neighbours in a sorted
-# order that every image is compared with.
+# Difference hashes of near duplicates differ in at most NEAR of 256 bits. Every image is compared with its next
+# NEIGHBOURS images in a sorted order.
 NEAR, NEIGHBOURS = 10, 4
-SMALL = 64  # pixels a side below which many images look alike and are not
-MOST = 10_000_000  # images among which near duplicates are looked for: more would not fit in a gigabyte
-SHOWN = 20  # lines of a list
+SMALL = 64  # pixels a side: many smaller images have similar hashes although they differ
+MOST = 10_000_000  # most images to search for near duplicates: more would not fit in a gigabyte
+SHOWN = 20  # most lines shown of a list
 
 
 def statistics(sums: list[list[int]], pixels: int) -> dict[str, list[float]]:
-    """Mean and standard deviation a channel, 0 to 255, from the sums of all pixels and of their squares."""
+    """Mean and standard deviation of each channel, from 0 to 255.
+
+    `sums` holds the sums of the pixels and of their squares, one number a channel; `pixels` is the number of pixels.
+    """
     mean, square = np.array(sums, float) / pixels
     return {"mean": mean.round(2).tolist(), "std": np.sqrt((square - mean**2).clip(0)).round(2).tolist()}
 
 
 def identity(digests: np.ndarray) -> dict[str, Any]:
-    """What identifies the images, and how many are exact copies of others, from their digests (N, 2) uint64."""
+    """A SHA-256 that identifies the images, and the number of exact copies. `digests` is (N, 2), uint64."""
     return {
         "content": hashlib.sha256(digests.tobytes()).hexdigest(),
         "duplicates": len(digests) - len(np.unique(digests, axis=0)),
@@ -32,7 +35,7 @@ def identity(digests: np.ndarray) -> dict[str, Any]:
 
 
 def intact(store: Store, content: str) -> bool:
-    """Whether a packed file still holds what was written."""
+    """Whether a packed set is unchanged; `content` is the SHA-256 that `identity` gave at packing time."""
     digest = hashlib.sha256()
     for stored in store.stored():
         digest.update(hashlib.blake2b(stored, digest_size=16).digest())
@@ -40,11 +43,11 @@ def intact(store: Store, content: str) -> bool:
 
 
 def near_duplicates(looks: np.ndarray, names: Sequence[str], resolution: int) -> dict[str, Any]:
-    """How many images look like an earlier one (copies do, too), and some such pairs; from difference hashes (N, 4)
-    uint64.
+    """The number of images that look like an earlier image (exact copies included), and the first `SHOWN` pairs.
 
-    Hashes that differ in `NEAR` bits of 256 agree in one of eleven stretches of 24 bits, all but always. Sorted by what
-    begins there, they are neighbours.
+    `looks` are difference hashes (N, 4), uint64. Two hashes that differ in at most `NEAR` of 256 bits almost always
+    agree in one of eleven stretches of 24 bits. In an order sorted by the bits from the start of that stretch, they are
+    neighbours. The count is None for images below `SMALL` pixels a side and for more than `MOST` images.
     """
     if len(looks) > MOST or resolution < SMALL:
         return {"near_duplicates": None, "near_pairs": []}
@@ -69,7 +72,7 @@ ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16)[:, None].view(np.uint8), 
 
 
 def report(about: dict[str, Any]) -> str:
-    """All of it, for people."""
+    """What a packed set's JSON says, as text for people."""
     bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
     recipe = about["recipe"]
     shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
@@ -85,7 +88,7 @@ def report(about: dict[str, Any]) -> str:
         "  sizes " + ", ".join(f"{size} {n:,}" for size, n in about["sizes"].items()),
         f"  mean {about['mean']}, std {about['std']} of 0 to 255",
         f"  {about['duplicates']:,} copies of others"
-        + ("" if (near := about["near_duplicates"]) is None else f", {near:,} that look like another"),
+        + ("" if (near := about["near_duplicates"]) is None else f", {near:,} near duplicates"),
     ]
     lines += [f"    {one} and {other}" for one, other in about["near_pairs"][:3]]
     for name, expected in about["expected"].items():

@@ -1,4 +1,4 @@
-"""Batches of a packed set: gathered by number, moved as bytes, made floats on the device."""
+"""Batches of a packed set: images are gathered by index, moved to the device as bytes, and converted to float there."""
 
 import copy
 import hashlib
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ganduel import randomness
 from ganduel.augment import Chain
+from ganduel.config.schema import Data
 from ganduel.data.store import Store, labels_path, open_store, resident
 from ganduel.data.streaming import place
 from ganduel.data.transform import resize_all
@@ -24,8 +25,7 @@ MIXED = 8  # shards whose images are mixed at any time
 
 
 class ImageSet:
-    """Images of a packed set as one run sees them: some to train on and some held out, in an order that depends on the
-    seed alone."""
+    """The training and validation images of one run, from a packed set. Their order depends only on the seed."""
 
     def __init__(
         self,
@@ -41,13 +41,15 @@ class ImageSet:
         augment: Chain,
         device: torch.device,
     ):
-        """`train` and `validation` are the numbers of images in the store, (N,); `about` is the packed set's JSON.
+        """`train` and `validation` are indices (N,) into the store; `about` is the packed set's JSON.
 
-        Of images that are packed larger than `resolution` a random square is trained on, and the middle one shown and
-        measured; `wholes` shows and measures all of them instead. `augment` changes what is trained on.
+        If the packed images are larger than `resolution`, training uses a random square of each, and previews and
+        metrics use the middle square. `wholes` gives an image set whose previews and metrics use the whole images.
+        `augment` is applied to training batches only.
         """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
-        # A part of them is like the whole; but in shards they stay as they are stored, so that each is read once.
+        # Shuffled, so that any part of the validation images represents all of them. In shards they keep their stored
+        # order, so that each shard is read only once.
         mixed = _order("held out", 0, len(validation)).long()
         self.mixed = validation[mixed] if about["shards"] is None else validation
         self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
@@ -55,34 +57,34 @@ class ImageSet:
         self.margin = store.shape[1] - resolution
         self.whole = False
         self.orders: dict[int, Tensor] = {}
-        # The shard of every training image, counted among those that have any; None: all images are equally near.
+        # The shard of every training image (see `_shards`); None without shards.
         self.shards = None if about["shards"] is None else _shards(about["shards"], train)
         self.position = 0  # of the last batch
-        self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that will probably be asked for next
+        self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that is probably requested next
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
 
     @property
     def count(self) -> int:
-        """Training images, an epoch."""
+        """The number of training images: one epoch."""
         return len(self.train)
 
     @property
     def held_out(self) -> int:
-        """Validation images."""
+        """The number of validation images."""
         return len(self.validation)
 
     @property
     def tested(self) -> Tensor:
-        """The numbers of the images to test on: those held out or, where there are none, those trained on."""
+        """Indices of the images to test on: the validation images or, if there are none, the training images."""
         return self.validation if self.held_out else self.train
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the training images: their pixels, and which of them are trained on."""
+        """A hash of the training images: of the packed pixels and of the training indices."""
         return self.identity(self.train)
 
     def identity(self, index: Tensor) -> str:
-        """Identifies images by their pixels and their numbers."""
+        """A hash of images: of the packed pixels and of the indices (N,). Crops and whole images differ, too."""
         digest = hashlib.sha256(self.about["content"].encode())
         digest.update(index.numpy().data)
         if self.margin:
@@ -90,7 +92,7 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
     def gather(self, index: Tensor) -> Tensor:
-        """Images (N, C, H, W), uint8, on the device, by their numbers in the store."""
+        """Images (N, C, H, W), uint8, on the device; `index` holds their indices (N,) in the store."""
         images = self.store.gather(index)
         if self.margin and self.whole:
             recipe = self.about["recipe"]
@@ -101,19 +103,23 @@ class ImageSet:
         return move(images[..., middle, middle], self.device)
 
     def wholes(self) -> "ImageSet":
-        """The same images, gathered whole: all that is packed of each, resized as originals are. These are others to
-        `identity`."""
+        """The same images, but `gather` resizes each whole packed image instead of taking its middle square.
+
+        The resize filter is that of packing. `identity` gives another hash for these images.
+        """
         other = copy.copy(self)
         other.whole = True
         return other
 
     def preview(self, count: int) -> Tensor:
-        """The first so many training images (N, C, H, W), uint8."""
+        """The first `count` training images (N, C, H, W), uint8."""
         return self.gather(self.train[:count])
 
     def batch(self, position: int, count: int, stride: int = 1) -> Batch:
-        """Training images `position`, `position + stride`, ... of the endless shuffled sequence: "real", float
-        (N, C, H, W) in [-1, 1], and "label", int64 (N,), where they have any."""
+        """Training images `position`, `position + stride`, ... of the endless shuffled sequence.
+
+        Returns "real", float (N, C, H, W) in [-1, 1], and "label", int64 (N,) or (N, K), if the set has labels.
+        """
         positions = torch.arange(position, position + count * stride, stride)
         seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride)
         images = normalise(move(self._crop(self._read(positions), seed), self.device))
@@ -126,7 +132,7 @@ class ImageSet:
         return {"real": images, **self._label(self.order(positions))}
 
     def _crop(self, images: Tensor, seed: Tensor) -> Tensor:
-        """A random square of each image, at a place that is hashed from its seed."""
+        """Crop a random square from each image. The place depends only on the image's seed."""
         if not self.margin:
             return images
         side = self.shape[1]
@@ -135,33 +141,38 @@ class ImageSet:
         return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in squares])
 
     def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
-        """Validation images `position`, `position + stride`, ... of a shuffled sequence, the same in every run, that
-        begins again after its last; as `batch` gives them."""
+        """Validation images `position`, `position + stride`, ..., in the format of `batch`, without augmentation.
+
+        The sequence is the same in every run and starts again after its last image.
+        """
         positions = torch.arange(position, position + count * stride, stride)
         index = self.mixed[positions % self.held_out]
         return {"real": normalise(self.gather(index)), **self._label(index)}
 
     def _label(self, index: Tensor) -> Batch:
-        """The labels of images by their numbers in the store, where there are any."""
+        """The labels of the images with these indices in the store; {} if the set has no labels."""
         return {} if self.labels is None else {"label": move(self.labels[index.long()].long(), self.device)}
 
     def order(self, positions: Tensor) -> Tensor:
-        """The numbers of the training images at some positions (N,) of the endless shuffled sequence."""
+        """The store indices, int64 (N,), of the training images at positions (N,) of the endless shuffled sequence."""
         epochs, within = positions // self.count, positions % self.count
         orders = [self._epoch(int(e))[within[epochs == e]] for e in epochs.unique()]
         return self.train[torch.cat(orders).long()].long()
 
     def _epoch(self, epoch: int) -> Tensor:
-        """The order of an epoch. The one before is kept as well: a batch may lie in two."""
-        orders = self.orders  # which another thread may replace
+        """The order of an epoch. The order of the previous epoch stays in memory, because a batch may span two."""
+        orders = self.orders  # one read, because another thread may replace the attribute
         if epoch not in orders:
             before = {e: order for e, order in orders.items() if e == epoch - 1}
             self.orders = orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
         return orders[epoch]
 
     def _read(self, positions: Tensor) -> Tensor:
-        """Those images as the store has them. Where that takes decoding, the next batch is begun at once: the one that
-        is as far from this one as this one from the last."""
+        """The training images at these positions, as stored.
+
+        If the store must decode, a thread starts on the next batch at once. Its expected position is as far from this
+        batch as this batch is from the last one.
+        """
         if self.reader is None:
             return self.store.gather(self.order(positions))
         position, count = int(positions[0]), len(positions)
@@ -177,7 +188,7 @@ class ImageSet:
 
 
 class Pair:
-    """Two sets of images without correspondence, A and B, each shuffled on its own; an epoch is one of the larger."""
+    """Two unpaired image sets, A and B, each with its own order. An epoch covers the larger set once."""
 
     def __init__(self, a: ImageSet, b: ImageSet):
         self.sides = {"A": a, "B": b}
@@ -196,32 +207,38 @@ class Pair:
         return hashlib.sha256("".join(side.fingerprint for side in self.sides.values()).encode()).hexdigest()[:16]
 
     def preview(self, count: int) -> Tensor:
-        """The first training images, half of them from A."""
+        """The first training images (N, C, H, W), uint8: half from A, half from B."""
         return torch.cat([side.preview(count // 2) for side in self.sides.values()])
 
     def batch(self, position: int, count: int, stride: int = 1) -> Batch:
-        """ "A" and "B", each as `ImageSet.batch` gives it."""
+        """ "A" and "B", each the "real" images of `ImageSet.batch`."""
         return {name: side.batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
     def validation_batch(self, position: int, count: int, stride: int = 1) -> Batch:
-        """ "A" and "B", each as `ImageSet.validation_batch` gives it: in `held_out` images, the smaller side comes more
-        than once."""
+        """ "A" and "B", each the "real" images of `ImageSet.validation_batch`.
+
+        Within `held_out` images, those of the smaller set repeat.
+        """
         return {name: side.validation_batch(position, count, stride)["real"] for name, side in self.sides.items()}
 
 
 def open_images(
     path: Path,
-    data: dict[str, Any],
+    data: Data,
     *,
     seed: int,
     device: torch.device,
     mirror: bool = False,
     augment: Chain | None = None,
 ) -> ImageSet | Pair:
-    """A packed set, given by its JSON, as a data configuration describes it; to train on it mirrored and augmented."""
+    """Open the packed set whose JSON is at `path`, as the data configuration `data` describes it.
+
+    `mirror` and `augment` change training batches only. Raises UserError if the set is damaged or if no training image
+    is left.
+    """
     about: dict[str, Any] = json.loads(path.read_text())
     store = open_store(path, about, place(path, data))
-    if data["on_device"] is True or (data["on_device"] == "auto" and _fits(store, device)):
+    if data.on_device is True or (data.on_device == "auto" and _fits(store, device)):
         store = resident(store, device)
     labels = _labels(labels_path(path), about)
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
@@ -229,9 +246,9 @@ def open_images(
     sides = []
     for domain in ("A", "B") if "trainA" in parts else ("",):
         train, *rest = [part for name, part in parts.items() if name.endswith(domain)]
-        train, validation = _split(train, rest[0] if rest else train[:0], data["validation"])
-        if data["limit"] is not None:
-            train = train[_order("limit", 0, len(train))[: data["limit"]]]
+        train, validation = _split(train, rest[0] if rest else train[:0], data.validation)
+        if data.limit is not None:
+            train = train[_order("limit", 0, len(train))[: data.limit]]
         sides.append(
             ImageSet(
                 store,
@@ -239,7 +256,7 @@ def open_images(
                 train,
                 validation,
                 labels=labels,
-                resolution=data["resolution"],
+                resolution=data.resolution,
                 seed=f"{seed}{domain}" if domain else seed,
                 mirror=mirror,
                 augment=augment or Chain(),
@@ -250,7 +267,7 @@ def open_images(
 
 
 def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
-    """Of all packed images. Raises UserError where they are damaged."""
+    """The labels of all packed images; None if the set has none. Raises UserError if the file is damaged."""
     if "labelled" not in about:
         return None
     try:
@@ -259,26 +276,26 @@ def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
             raise ValueError(f"{len(labels)} for {about['images']} images")
         return labels
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}); gan-data with the same data= packs it anew") from error
+        raise UserError(f"{file} is damaged ({error}); run gan-data with the same data= to pack it again") from error
 
 
 def suited(images: ImageSet | Pair, domains: tuple[str, ...]) -> ImageSet | Pair:
-    """These images, if their kinds are those that a game's batches have. Raises UserError."""
+    """Return `images` if they fit a game with these domains: ("real",) or ("A", "B"). Otherwise raise UserError."""
     if isinstance(images, Pair) and domains == ("real",):
         raise UserError(
-            f"data={images.about['name']} holds images of two kinds, A and B, and the model makes images of one; take "
-            "one kind with data=folder data.root=FOLDER/trainA, or model=cyclegan"
+            f"data={images.about['name']} has two domains, A and B, and the model has only one; choose one "
+            "domain with data=folder data.root=FOLDER/trainA, or model=cyclegan"
         )
     if isinstance(images, ImageSet) and domains != ("real",):
         raise UserError(
-            f"data={images.about['name']} holds images of one kind, and the model translates between two; take "
+            f"data={images.about['name']} has one domain, and the model translates between two; choose "
             "data=horse2zebra, or data=folder_pair with folders trainA and trainB in data.root"
         )
     return images
 
 
 def _fits(store: Store, device: torch.device) -> bool:
-    """Whether pixels would leave a GPU most of its memory."""
+    """Whether the pixels fit into a quarter of the GPU's free memory. False for stores that decode."""
     return (
         device.type == "cuda"
         and not store.decodes
@@ -287,19 +304,21 @@ def _fits(store: Store, device: torch.device) -> bool:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 to float in [-1, 1], in the memory format that convolutions like."""
+    """Convert uint8 to float in [-1, 1], in the memory format channels_last, which is fast for convolutions."""
     return images.contiguous(memory_format=torch.channels_last).float().div_(127.5).sub_(1)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """[-1, 1] to uint8, rounded to the nearest; the inverse of `normalise`."""
+    """Convert [-1, 1] to uint8, rounded to the nearest: the inverse of `normalise`."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[Tensor, Tensor]:
-    """The training and the validation images: the official parts, or so many (or such a share) of the first held out.
+    """Indices of the training and of the validation images.
 
-    This does not depend on the seed: two runs train on the same images.
+    `validation` is None for the official parts; otherwise it is the share (below 1) or the number of training images to
+    hold out. The choice does not depend on the seed, so any two runs train on the same images. Raises UserError if no
+    training image is left.
     """
     if validation is None:
         return train, held_out
@@ -314,14 +333,17 @@ def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[T
 
 
 def _shards(sizes: list[int], train: Tensor) -> Tensor:
-    """The shard of every training image (N,): 0 for those of the first that has any, and so on."""
+    """The shard of every training image (N,). Only shards with training images count, so the numbers have no gaps."""
     shard = torch.bucketize(train, torch.tensor(sizes).cumsum(0), right=True)
     return torch.unique(shard, return_inverse=True)[1]
 
 
 def _order(seed: int | str, epoch: int, count: int, shards: Tensor | None = None) -> Tensor:
-    """A permutation of so many images. With the shard of each, shards come in a random order, each spread over the time
-    of `MIXED`, so that no more of them are in use at once; the last ones reach into the beginning."""
+    """A random permutation of `count` images.
+
+    With `shards` (N,), the shards start in random order, and the images of each are spread over the time in which
+    `MIXED` shards start. So at most `MIXED` shards are in use at once. The last shards wrap around to the start.
+    """
     generator = torch.Generator().manual_seed(randomness.key(seed, "order", epoch))
     if shards is None:
         return torch.randperm(count, generator=generator, dtype=torch.int32)

@@ -1,8 +1,8 @@
-"""Decode, crop and resize every image of a source once, on all cores, into one file that batches are gathered from.
+"""Packing: decode, crop and resize every image of a source once, on all cores, into one file for fast batches.
 
-Small images are kept as pixels, `<name>.npy` of uint8 (N, C, H, W); large ones compressed, `<name>.images`. Beside it
-lie the labels and `<name>.json`: the recipe, the counts and every rejected file with its reason. An interrupted packing
-goes on where it stopped.
+Small images are stored as pixels in `<name>.npy`, uint8 (N, C, H, W); large images are stored compressed in
+`<name>.images`. The labels and `<name>.json` lie beside that file. The JSON holds the recipe, the counts, and every
+rejected file with the reason. An interrupted packing resumes where it stopped.
 """
 
 import errno
@@ -33,13 +33,13 @@ from ganduel.system.terminal import progress
 
 FORMAT = 2
 LARGE = 128  # pixels a side above which images are stored compressed
-TRIED = 64  # images whose compressed size foretells that of all
-RECORD = np.dtype([("bytes", "<i8"), ("digest", "<u8", 2), ("look", "<u8", 4)])  # kept of an image while packing
+TRIED = 64  # sample size for the estimate of the compressed size
+RECORD = np.dtype([("bytes", "<i8"), ("digest", "<u8", 2), ("look", "<u8", 4)])  # per image, only during packing
 
 
 @dataclass
 class Done:
-    """What has been packed: one line of the journal says it of a few images, all lines together of the whole."""
+    """What has been packed so far. A line of the journal describes a few images; all lines together describe all."""
 
     end: int = 0
     kept: int = 0
@@ -47,7 +47,7 @@ class Done:
     rejected: dict[int, str] = field(default_factory=dict)
     modes: Counter[str] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
-    sums: list[list[int]] = field(default_factory=list)  # of pixels and of their squares, a channel
+    sums: list[list[int]] = field(default_factory=list)  # per channel: of the pixels, and of their squares
 
     def add(self, news: "Done") -> None:
         self.end = news.end
@@ -61,7 +61,7 @@ class Done:
 
     @classmethod
     def of(cls, first: int, prepared: Sequence[Prepared | str]) -> "Done":
-        """What became of the images from `first` on."""
+        """The result for the prepared images, which start at index `first` of the originals."""
         kept = [image for image in prepared if not isinstance(image, str)]
         return cls(
             first + len(prepared),
@@ -85,12 +85,16 @@ def pack(
     raw_limit_gb: float,
     place: Place | None = None,
 ) -> None:
-    """Make the packed copy that `path`, its JSON, is to describe; `about` says what the JSON begins with: the set's
-    name and all that its contents depend on. With a `place` the images themselves go there, in shards."""
+    """Make a packed copy and its JSON at `path`, unless the copy is already complete.
+
+    `about` is the beginning of the JSON: the set's name and everything that its contents depend on. With a `place`, the
+    images go there in shards. Raises UserError if the disk is too small or if more than the share `max_rejected` of the
+    images cannot be used.
+    """
     make_folder(path.parent, "data.packed")
     lock = path.with_suffix(".lock")
     with locked(lock):
-        if not complete(path, place):  # another process may have packed it meanwhile
+        if not complete(path, place):  # another process may have packed it in the meantime
             originals = source.scan()
             raw = len(originals.names) * recipe.channels * recipe.resolution**2
             compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
@@ -103,16 +107,19 @@ def pack(
 
 
 def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
-    """Where the JSON of a packed set lies; `recipe` is the one that the JSON holds."""
-    if not re.fullmatch(r"[\w+-][\w.+-]*", name):  # it may come from a stranger's checkpoint
+    """The path of a packed set's JSON; `recipe` is the recipe in that JSON. Raises UserError for an unsafe name."""
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):  # the name may come from a stranger's checkpoint
         raise UserError(f"data.name={name} is not allowed; it takes letters, digits and . _ + -")
     identity = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:8]
     return folder / f"{name}-{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}-{identity}.json"
 
 
 def complete(path: Path, place: Place | None) -> bool:
-    """Whether the packed copy is whole: its JSON is written last and knows the size of its file or, where they are to
-    lie in this place, those of its shards."""
+    """Whether a packed copy is complete.
+
+    The JSON is written last. It knows the size of the image file; for shards at a `place`, the index there knows the
+    sizes of all shards.
+    """
     try:
         about = json.loads(path.read_text())
         if "labelled" in about and not labels_path(path).exists():
@@ -126,8 +133,7 @@ def complete(path: Path, place: Place | None) -> bool:
 
 
 class Packing:
-    """One packed copy in the making: images go to a writer, what is known of each into .records, how far it is into a
-    .journal."""
+    """A packing in progress: images go to a writer, a record of each to `.records`, and the progress to `.journal`."""
 
     def __init__(
         self,
@@ -144,25 +150,25 @@ class Packing:
         self.done = self.resumable()
 
     def resumable(self) -> Done:
-        """What an interrupted packing had done."""
+        """What an interrupted packing has finished; an empty `Done` if it cannot resume."""
         done = Done()
         try:
             for line in self.journal.read_text(encoding="utf-8").splitlines():
                 done.add(Done(**json.loads(line)))
         except FileNotFoundError:
             return done
-        except ValueError:  # cut off while it was written
+        except ValueError:  # the last line is incomplete
             pass
         recorded = self.records.stat().st_size if self.records.exists() else 0
         if self.writer.size < done.bytes or recorded < done.kept * RECORD.itemsize:
-            return Done()  # the journal outlived a loss of power, or there is no going on in shards
+            return Done()  # a power failure lost data but not the journal; or shards, which cannot resume
         return done
 
     def run(self, workers: int) -> None:
-        """Prepare and write what is not done yet."""
+        """Prepare and write the remaining images. Raises UserError if the disk is full or a process dies."""
         done, mode = self.done, "r+b" if self.done.end else "wb"
         self.check_room()
-        write_text(self.journal, json.dumps(vars(done)) + "\n")  # without a line that was cut off
+        write_text(self.journal, json.dumps(vars(done)) + "\n")  # drops an incomplete last line
         with (
             self.explaining(),
             self.writer.opened(done.bytes) as images,
@@ -182,13 +188,13 @@ class Packing:
                 images.flush()
                 records.flush()
                 news = Done.of(done.end, task)
-                journal.write(json.dumps(vars(news)) + "\n")  # last: it vouches for the others
+                journal.write(json.dumps(vars(news)) + "\n")  # last, because it vouches for the images and records
                 journal.flush()
                 done.add(news)
                 bar.update(len(task))
 
     def finish(self, max_rejected: float) -> None:
-        """Make the packed copy of what has been written. Raises UserError where too much was rejected."""
+        """Turn what has been written into a packed copy. Raises UserError if too many images were rejected."""
         done, originals = self.done, self.originals
         listed = self.path.with_suffix(".rejected")
         rejected = {originals.names[i]: reason for i, reason in done.rejected.items()}
@@ -197,8 +203,8 @@ class Packing:
             write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in rejected.items()))
             raise UserError(
                 f"data.max_rejected={max_rejected}: {len(done.rejected):,} of {self.count:,} images cannot be used, "
-                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; mend them or allow a "
-                "larger share, up to 1"
+                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; repair "
+                "them, or raise data.max_rejected (at most 1)"
             )
         records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
         with self.explaining():
@@ -232,11 +238,10 @@ class Packing:
 
     @property
     def progress(self) -> str:
-        """How far this is."""
         return f"{self.done.end:,} of {self.count:,} images are packed"
 
     def check_room(self) -> None:
-        """Raise UserError before the first image where there is no room for all."""
+        """Raise UserError before the first image if there is not enough room for all."""
         if self.compress:
             some = range(0, self.count, math.ceil(self.count / TRIED))
             tried = prepare(self.recipe, True, [read(self.originals, i) for i in some])
@@ -253,7 +258,7 @@ class Packing:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Turn a full disk and the death of a process into a UserError with a way out."""
+        """Turn a full disk or a dead process into a UserError that tells what to do."""
         try:
             yield
         except OSError as error:
@@ -271,6 +276,6 @@ class Packing:
 
 
 def _parts(kept: np.ndarray, splits: dict[str, int]) -> dict[str, int]:
-    """How many were kept of each part."""
+    """The number of kept images of each official part."""
     ends = np.cumsum(list(splits.values()))
     return {name: int(part.sum()) for name, part in zip(splits, np.split(kept, ends[:-1]), strict=True)}

@@ -1,4 +1,4 @@
-"""From a data configuration to a packed set."""
+"""Preparation: from a data configuration to a packed set."""
 
 import json
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ganduel.config.schema import Data
 from ganduel.data.archives import ARCHIVES, PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path
 from ganduel.data.sources import Source
@@ -16,51 +17,51 @@ from ganduel.system.terminal import say
 
 
 def prepare(
-    data: dict[str, Any],
+    data: Data,
     workers: int | None,
     source: Callable[[], Source],
     tell: Callable[[dict[str, Any]], None] = lambda about: None,
 ) -> Path:
-    """Find or download the originals and pack them where no packed copy is up to date; returns the packed set's JSON.
+    """Find or download the originals, and pack them unless an up-to-date packed copy exists.
 
-    `source` finds the originals; it is called only where they are needed. `tell` is told of a set that was packed just
-    now. A packed copy whose originals are gone is used as it is; with `data.root=null`, whatever originals it was made
-    from.
+    Returns the path of the packed set's JSON. `source` finds the originals and is called only if they are needed.
+    `tell` gets the JSON's content after a new packing. If the originals are gone, the packed copy is used as it is.
+    With `data.root=null`, a packed copy from any originals is used. Raises UserError.
     """
     folder = packed_folder(data)
-    side = data["resolution"] + round(data["resolution"] * data["margin"])
-    recipe = Recipe(side, data["channels"], data["crop"], data["resize"])
-    alone = data["root"] is None or abandoned(data["root"])
+    side = data.resolution + round(data.resolution * data.margin)
+    recipe = Recipe(side, data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
+    alone = data.root is None or abandoned(data.root)
     if alone and (path := newest(folder, data, recipe)):
-        if data["root"] is not None:
-            say(f"data.root={data['root']} holds no originals any more: using {path} as it is")
+        if data.root is not None:
+            say(f"data.root={data.root} holds no originals any more: using {path} as it is")
         return path
     found = source()
     recipe = replace(recipe, width=found.width)
     recorded = {"format": FORMAT, "stamp": found.stamp, **origin(data), **asdict(recipe)}
-    path = packed_path(folder, data["name"], recorded)
+    path = packed_path(folder, data.name, recorded)
     if not complete(path, place(path, data)):
         pack(
             found,
             recipe,
             path,
-            {"name": data["name"], "root": data["root"], "recipe": recorded},
+            {"name": data.name, "root": data.root, "recipe": recorded},
             workers=workers or cores(),
-            max_rejected=data["max_rejected"],
-            raw_limit_gb=data["raw_limit_gb"],
+            max_rejected=data.max_rejected,
+            raw_limit_gb=data.raw_limit_gb,
             place=place(path, data),
         )
         tell(json.loads(path.read_text()))
     return path
 
 
-def packed_folder(data: dict[str, Any]) -> Path:
-    """Where the packed copies lie. Raises UserError for a folder among the originals."""
-    folder = Path(data["packed"])
-    if data["root"] is None:
+def packed_folder(data: Data) -> Path:
+    """The folder of the packed copies. Raises UserError if it lies among the originals."""
+    folder = Path(data.packed)
+    if data.root is None:
         return folder
-    root = Path(data["root"])
-    archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # it may be gone by now
+    root = Path(data.root)
+    archive = not root.is_dir() and (root.is_file() or root.name.lower().endswith(ARCHIVES))  # may be deleted already
     if archive and folder == root / PACKED:
         return root.parent / PACKED
     outside = not folder.resolve().is_relative_to(root.resolve())
@@ -73,7 +74,7 @@ def packed_folder(data: dict[str, Any]) -> Path:
 
 
 def abandoned(root: str | None) -> bool:
-    """Whether there is nothing at a root any more but, perhaps, packed copies."""
+    """Whether the originals at `root` are gone: at most packed copies and hidden files are left. False for None."""
     if root is None:
         return False
     if not (top := Path(root)).exists():
@@ -81,33 +82,36 @@ def abandoned(root: str | None) -> bool:
     return top.is_dir() and all(path.name == PACKED or path.name.startswith(".") for path in top.iterdir())
 
 
-def origin(data: dict[str, Any]) -> dict[str, Any]:
-    """What a packed copy's contents depend on beyond files and recipe."""
-    source = {key: value for key, value in data["source"].items() if key != "root"}
-    return {"source": source, "sharded": data["stream"] is not None}
+def origin(data: Data) -> dict[str, Any]:
+    """What a packed copy depends on besides the files and the recipe: the source's settings, and shards or not."""
+    source = {key: value for key, value in data.source.items() if key != "root"}
+    return {"source": source, "sharded": data.stream is not None}
 
 
-def newest(folder: Path, data: dict[str, Any], recipe: Recipe) -> Path | None:
-    """The newest complete packed copy of this name and recipe that was made from this root, or from any where it is
-    null. Raises UserError where there are such, but none complete."""
+def newest(folder: Path, data: Data, recipe: Recipe) -> Path | None:
+    """The JSON of the newest complete packed copy with this name, recipe and root, or None if there is no copy.
+
+    `data.root=null` accepts any root. Raises UserError if there are copies but none is complete.
+    """
     wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
-    del wanted["width"]  # only the source knows
-    paths = sorted(folder.glob(f"{data['name']}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    paths = [path for path in paths if _describes(path, data["name"], data["root"], wanted)]
+    del wanted["width"]  # only the source knows it, and there may be no source
+    paths = sorted(folder.glob(f"{data.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in paths if _describes(path, data.name, data.root, wanted)]
     for path in paths:
         if complete(path, place(path, data)):
             return path
     if paths:
-        where = f"data.stream={data['stream']}" if data["stream"] else f"data.packed={folder}"
+        where = f"data.stream={data.stream}" if data.stream else f"data.packed={folder}"
         raise UserError(
-            f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data['root']} holds "
-            "no originals to pack it from; name where either is now"
+            f"{where}: what {paths[0].name} describes is missing there or cut off, and data.root={data.root} holds "
+            "no originals to pack it from; set data.root to the originals, or data.packed or data.stream to the "
+            "packed copy"
         )
     return None
 
 
 def _describes(path: Path, name: str, root: str | None, recipe: dict[str, Any]) -> bool:
-    """Whether a JSON is that of a packed set of this name, root and recipe."""
+    """Whether the JSON at `path` describes a packed set of this name, root and recipe."""
     try:
         about = json.loads(path.read_text())
         same = root is None or about["root"] == root or Path(about["root"]).resolve() == Path(root).resolve()

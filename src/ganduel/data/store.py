@@ -1,4 +1,4 @@
-"""Where packed images lie: as pixels in one mapped file, or compressed in one file with an index at its end."""
+"""Stores of packed images: pixels in a memory-mapped file, or compressed images in a file with an index at its end."""
 
 import io
 import os
@@ -18,26 +18,26 @@ from ganduel.data.streaming import Place, Shards
 from ganduel.data.transform import decode_all
 from ganduel.system.errors import UserError
 
-CHUNK = 512  # images read at once where all are wanted
+CHUNK = 512  # images read at once when a whole store is read
 
 
 class Store(Protocol):
-    """Packed images by number."""
+    """Packed images, accessed by index."""
 
     shape: tuple[int, int, int]  # (C, H, W)
-    decodes: bool  # whether gathering takes time that should not be waited for
+    decodes: bool  # whether `gather` must decode; it is then slow and should run ahead in a thread
 
     def __len__(self) -> int: ...
 
     def gather(self, index: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) of the numbers (N,), on the device where the store is."""
+        """Images (N, C, H, W), uint8, with the indices (N,), on the device of the store."""
 
     def stored(self) -> Iterator[bytes]:
-        """What the file holds of each image, in order."""
+        """The stored bytes of each image, in order."""
 
 
 class Raw:
-    """Pixels: uint8 (N, C, H, W), mapped from a file or in the memory of a device."""
+    """Pixels, uint8 (N, C, H, W): memory-mapped from a file, or in the memory of a device."""
 
     decodes = False
 
@@ -48,16 +48,16 @@ class Raw:
 
     @classmethod
     def open(cls, path: Path) -> "Raw":
-        """Map a .npy file. Not copy-on-write, for which systems reserve as much memory as the file is long."""
+        """Memory-map a .npy file, read-only. Copy-on-write would make systems reserve memory for the whole file."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # PyTorch has no tensors that may not be written to
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns because it has no read-only tensors
             return cls(torch.from_numpy(np.load(path, mmap_mode="r")))
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def gather(self, index: Tensor) -> Tensor:
-        if self.pixels.is_cuda:  # pinned, so that nobody waits
+        if self.pixels.is_cuda:  # pinned memory, so that the copy does not block
             index = index.pin_memory().to(self.pixels.device, non_blocking=True)
         return self.pixels.index_select(0, index)
 
@@ -67,7 +67,7 @@ class Raw:
 
 
 class Compressed:
-    """Encoded images one after another, then where each begins and the last ends: int64 (N + 1,)."""
+    """Encoded images one after another, then their offsets, int64 (N + 1,). The last one is the end of the images."""
 
     decodes = True
 
@@ -92,43 +92,45 @@ class Compressed:
         try:
             return torch.from_numpy(decode_all(map(self.bytes_of, index.tolist()), self.shape))
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); gan-data with the same data= packs it anew") from error
+            raise UserError(
+                f"{self.path} is damaged ({error}); run gan-data with the same data= to pack it again"
+            ) from error
 
     def stored(self) -> Iterator[bytes]:
         return map(self.bytes_of, range(self.count))
 
 
 class FileWriter:
-    """Writes either kind of file: a .part, until it is whole."""
+    """Writes a file for `Raw` or `Compressed`. Until the file is complete, it has the suffix .part."""
 
-    key = "data.packed"  # that chooses where
+    key = "data.packed"  # the configuration key that chooses the folder
     again = "packing goes on where it stopped"
 
     def __init__(self, path: Path, count: int, shape: tuple[int, int, int], compressed: bool):
-        """`path` is the packed set's JSON; `count` images may come, fewer are fine."""
+        """`path` is the packed set's JSON; `count` is the largest possible number of images."""
         self.part, self.file = path.with_suffix(".part"), path.with_suffix(suffix(compressed))
         self.shape, self.compressed, self.where = shape, compressed, str(path.parent)
         self.start = 0 if compressed else _header(io.BytesIO(), (count, *shape))
 
     @property
     def size(self) -> int:
-        """Bytes of images that are written already."""
+        """Bytes of images written so far."""
         return self.part.stat().st_size - self.start if self.part.exists() else 0
 
     def free(self) -> float:
-        """Bytes that can be written."""
+        """Free bytes on the disk."""
         return shutil.disk_usage(self.where).free
 
     @contextmanager
     def opened(self, end: int) -> Iterator[IO[bytes]]:
-        """To write on after so many bytes of images."""
+        """Open the file to write on after the first `end` bytes of images; the rest is cut off."""
         with open(self.part, "r+b" if end else "wb") as file:
             file.truncate(self.start + end)
             file.seek(self.start + end)
             yield file
 
     def finish(self, sizes: np.ndarray) -> dict[str, Any]:
-        """Make the file whole: `sizes` are the bytes of each image. Returns what its JSON must know."""
+        """Complete the file; `sizes` (N,) are the bytes of each image. Returns "bytes" and "shards" for the JSON."""
         with open(self.part, "r+b") as file:
             if self.compressed:
                 file.seek(0, os.SEEK_END)
@@ -141,15 +143,17 @@ class FileWriter:
 
 
 def _header(file: IO[bytes], shape: tuple[int, ...]) -> int:
-    """Write NumPy's header at the start of the file; its length does not depend on the number of rows."""
+    """Write NumPy's header at the start of the file and return its length, which does not depend on the row count."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.tell()
 
 
 def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
-    """The images that a packed set's JSON, and what it says, describe; `place` is where its shards are, if it has
-    any."""
+    """Open the images of a packed set. `path` is its JSON, `about` the JSON's content.
+
+    `place` is where its shards lie, or None if it has none. Raises UserError if shards are missing.
+    """
     recipe = about["recipe"]
     shape = recipe["channels"], recipe["resolution"], recipe["resolution"]
     if place is not None and about["shards"] is not None:
@@ -159,17 +163,17 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
 
 
 def labels_path(path: Path) -> Path:
-    """The file of labels beside a packed set's JSON."""
+    """The label file beside a packed set's JSON."""
     return path.with_suffix(".labels.npy")
 
 
 def suffix(compressed: bool) -> str:
-    """Of the file of packed images."""
+    """The suffix of the file of packed images."""
     return ".images" if compressed else ".npy"
 
 
 def resident(store: Store, device: torch.device) -> Raw:
-    """All images of a store in the memory of a device."""
+    """Copy all images of a store into the memory of a device."""
     pixels = torch.empty((len(store), *store.shape), dtype=torch.uint8, device=device)
     for part in torch.arange(len(store)).split(CHUNK):
         pixels[part[0] : part[-1] + 1] = store.gather(part)

@@ -1,9 +1,9 @@
-"""Packed images in shards, in a folder or on S3: for sets that no single disk holds.
+"""Packed images in shards, in a folder or on S3, for sets that are too large for one disk.
 
-The shards are in litdata's streaming format: `index.json` lists them; each begins with the number of its items, where
-each item begins and where the last ends, all uint32, and an item is its size, uint32, and its bytes. Training shuffles
-the shards and mixes the images of a few at a time, so every shard is read as a whole, once an epoch: litdata's own
-reader would ask for every image by itself.
+The shards use litdata's streaming format. `index.json` lists the shards. A shard begins with a header of uint32: the
+number of items, the offset of each item, and the end of the last item. An item is its size, uint32, followed by its
+bytes. Training shuffles the shards and mixes the images of a few at a time, so it reads every shard as a whole, once
+an epoch. We do not use litdata's own reader, because it would request every image separately.
 """
 
 import json
@@ -19,47 +19,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel.config.schema import Data
 from ganduel.data.transform import decode_all
 from ganduel.system.errors import UserError
 from ganduel.system.files import locked, make_folder
 
 SHARD = 64 * 2**20  # bytes
-OPEN = 16  # shards that a process has open: more than training mixes
+OPEN = 16  # shards that a process keeps open: more than training mixes at a time
 INDEX = "index.json"
-ITEM = '[1, {"type": null, "context": null, "children_spec": []}]'  # litdata's word for items of one value
+ITEM = '[1, {"type": null, "context": null, "children_spec": []}]'  # litdata's data_spec for items of one value
 
 
 class Place(Protocol):
-    """Where the shards of one packed set lie."""
+    """The storage of one packed set's shards."""
 
     address: str
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file there, by name."""
+        """The size of every file in bytes, by name."""
 
     def text(self, name: str) -> str:
-        """What a file there says."""
+        """The text of a file."""
 
     def fetch(self, name: str, size: int) -> np.ndarray:
-        """The bytes of a shard, mapped from a file."""
+        """The bytes of a shard, uint8 (size,), memory-mapped from a file."""
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file: it is there whole, or not at all."""
+        """Write a file, completely or not at all."""
 
     def clear(self) -> None:
-        """Delete what a writer may have left."""
+        """Delete everything that an earlier writer may have left."""
 
     def free(self) -> float:
-        """Bytes that can be written."""
+        """Free bytes; infinite for S3."""
 
 
-def place(path: Path, data: dict[str, Any]) -> Place | None:
-    """Where the shards of the packed set with this JSON lie, by the data configuration; None: they are not wanted."""
-    stream = data["stream"]
+def place(path: Path, data: Data) -> Place | None:
+    """The place for the shards of the packed set whose JSON is at `path`; None if the configuration wants no shards.
+
+    Raises UserError if `data.stream` is neither a folder nor an S3 address.
+    """
+    stream = data.stream
     if stream is None:
         return None
     if stream.startswith("s3://"):
-        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data["cache_gb"] * 1e9)
+        return Bucket(f"{stream.rstrip('/')}/{path.stem}", path.with_suffix(".cache"), data.cache_gb * 1e9)
     if "://" in stream:
         raise UserError(f"data.stream={stream} is not allowed; it takes a folder or s3://BUCKET/PREFIX")
     return Directory(Path(stream) / path.stem)
@@ -87,7 +91,7 @@ class Directory:
 
     def clear(self) -> None:
         make_folder(self.folder, "data.stream")
-        for name in [INDEX, "*.part", "chunk-*.bin"]:  # the index first: without it, there is no set
+        for name in [INDEX, "*.part", "chunk-*.bin"]:  # the index first: without it, the set counts as absent
             for old in self.folder.glob(name):
                 old.unlink()
 
@@ -97,13 +101,14 @@ class Directory:
 
 
 class Bucket:
-    """Shards on S3, or what speaks its language: boto3 finds address, region and credentials in the environment.
+    """Shards on S3 or a compatible service. boto3 finds address, region and credentials in the environment.
 
-    What is read goes through a folder that the processes of a machine share and that keeps what was last used.
+    Reads go through a cache folder that all processes of a machine share. It keeps the most recently used shards. The
+    methods raise UserError if boto3 is missing or the service cannot be reached.
     """
 
     def __init__(self, address: str, cache: Path, limit: float):
-        """`limit` is the size of the cache in bytes."""
+        """`limit` is the largest size of the cache in bytes."""
         self.address, self.cache, self.limit = address, cache, limit
         self.bucket, _, self.prefix = address.removeprefix("s3://").partition("/")
 
@@ -119,7 +124,7 @@ class Bucket:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Turn what boto3 raises into one line."""
+        """Turn boto3's exceptions into a UserError of one line."""
         client = self.client
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
@@ -154,7 +159,7 @@ class Bucket:
             return np.memmap(file, np.uint8, "r", shape=(size,))
 
     def _make_room(self, size: int) -> None:
-        """Delete what was opened longest ago. Whoever has it open may still read it."""
+        """Delete the least recently used shards. Processes that have them open can still read them."""
         files = sorted(self.cache.glob("chunk-*"), key=lambda file: file.stat().st_mtime)
         held = sum(file.stat().st_size for file in files)
         for file in files:
@@ -178,30 +183,30 @@ class Bucket:
 
 
 class ShardWriter:
-    """Writes images one after another; a full shard goes to its place at once. What was begun is not gone on with."""
+    """Writes images one after another. A full shard goes to its place at once. An interrupted writer cannot resume."""
 
-    key = "data.stream"  # that chooses where
+    key = "data.stream"  # the configuration key that chooses the place
     again = "packing begins anew"
-    size = 0  # bytes that an earlier writer left to go on from
+    size = 0  # bytes from which a writer could resume: none
 
     def __init__(self, place: Place):
         self.place, self.where = place, place.address
-        self.items: list[bytes] = []  # of the shard that is being filled
-        self.bytes = 0  # in them
+        self.items: list[bytes] = []  # of the current shard
+        self.bytes = 0  # of the images in the current shard
         self.chunks: list[dict[str, Any]] = []
 
     def free(self) -> float:
-        """Bytes that can be written."""
+        """Free bytes at the place."""
         return self.place.free()
 
     @contextmanager
     def opened(self, end: int) -> Iterator["ShardWriter"]:
-        """To write to."""
+        """Clear the place and yield this writer. `end` is always 0, because shards cannot resume."""
         self.place.clear()
         yield self
 
     def flush(self) -> None:
-        """Nothing: a shard is written when it is full."""
+        """Do nothing: a shard is written when it is full."""
 
     def write(self, stored: bytes) -> None:
         self.items.append(len(stored).to_bytes(4, "little") + stored)
@@ -210,7 +215,10 @@ class ShardWriter:
             self._close()
 
     def finish(self, sizes: np.ndarray) -> dict[str, Any]:
-        """Write the index. Returns what the packed set's JSON must know: bytes in all, images in each shard."""
+        """Write the last shard and the index; `sizes` (N,) are the bytes of each image.
+
+        Returns "bytes", the total, and "shards", the number of images in each shard, for the packed set's JSON.
+        """
         if self.items:
             self._close()
         config = {
@@ -236,7 +244,10 @@ class ShardWriter:
 
 
 def chunks(place: Place, shards: list[int]) -> list[dict[str, Any]] | None:
-    """What the index says of each shard; None unless all are there, of their sizes, with so many images each."""
+    """The index's entry for each shard; None if a shard is missing or has a wrong size.
+
+    `shards` are the expected numbers of images in each shard.
+    """
     sizes = place.sizes()
     try:
         found: list[dict[str, Any]] = json.loads(place.text(INDEX))["chunks"] if INDEX in sizes else []
@@ -247,12 +258,12 @@ def chunks(place: Place, shards: list[int]) -> list[dict[str, Any]] | None:
 
 
 class Shards:
-    """A store of images in shards: pixels, or encoded where they were packed compressed."""
+    """A store of images in shards. An item is pixels or, if `compressed`, an encoded image."""
 
     decodes = True
 
     def __init__(self, place: Place, shards: list[int], shape: tuple[int, int, int], compressed: bool):
-        """`shards` are the images in each."""
+        """`shards` are the numbers of images in each shard; `shape` is (C, H, W). Raises UserError if any is gone."""
         self.place, self.shape, self.compressed = place, shape, compressed
         found = chunks(place, shards)
         if found is None:
@@ -264,14 +275,14 @@ class Shards:
         self.opened = lru_cache(OPEN)(self._open)
 
     def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        """The bytes of a shard, and where in them each item begins and the last ends."""
+        """The bytes of a shard, and the offsets (N + 1,) of its items: their starts and the end of the last item."""
         chunk = self.chunks[shard]
         try:
             content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"data.stream: {chunk['filename']} at {self.place.address} is not what it was ({error}); run gan-data "
-                "to mend it"
+                f"data.stream: {chunk['filename']} at {self.place.address} has changed ({error}); run gan-data to "
+                "repair it"
             ) from error
         return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4").astype(np.int64)
 
@@ -293,7 +304,7 @@ class Shards:
             return torch.from_numpy(pixels.reshape(len(index), *self.shape))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to mend them"
+                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to repair them"
             ) from error
 
     def stored(self) -> Iterator[bytes]:

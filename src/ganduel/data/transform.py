@@ -1,4 +1,6 @@
-"""From an original image to a packed one. Runs in many processes, so it must not import PyTorch."""
+"""From an original image to a packed image. Many processes import this, so it must not import PyTorch: that takes
+seconds.
+"""
 
 import hashlib
 import io
@@ -13,45 +15,45 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-SMALLEST = 4  # pixels a side: anything less is no picture
-LOOK = 16  # a side of the difference hash
+SMALLEST = 4  # pixels a side: smaller images are rejected
+LOOK = 16  # cells a side of the difference hash
 FILTERS = {
     "box": Image.Resampling.BOX,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
-    "pad": Image.Resampling.LANCZOS,  # of what is larger; what is smaller gets a frame
+    "pad": Image.Resampling.LANCZOS,  # for larger images; smaller ones get a black frame
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an original becomes a packed image."""
+    """How an original becomes a packed image: crop a centre square, then resize it to `resolution` pixels a side."""
 
     resolution: int
     channels: Literal[1, 3]
-    crop: int | None  # pixels of the centre square that is kept; null: the largest
+    crop: int | None  # pixels a side of the centre square; None: the largest square
     resize: Literal["box", "bicubic", "lanczos", "pad"]
-    width: int | None = None  # the crop counts pixels of images this wide; null: of each as it is
+    width: int | None = None  # `crop` is for images of this width and scales with others; None: it never scales
 
     @property
     def mode(self) -> str:
-        """Pillow's name of the packed images' mode."""
+        """Pillow's mode of the packed images: "L" or "RGB"."""
         return "L" if self.channels == 1 else "RGB"
 
     def side(self, image: Image.Image) -> int:
-        """Pixels of the square that is cut from this image. Raises ValueError where it has not so many."""
+        """Pixels a side of the square to crop from this image. Raises ValueError if the image is too small."""
         if min(image.size) < SMALLEST:
             raise ValueError(f"only {image.width}x{image.height} pixels")
         side = self.crop or min(image.size)
         if self.crop and self.width:
             side = round(side * image.width / self.width)
         if side > min(image.size):
-            raise ValueError(f"{image.width}x{image.height} pixels are less than the crop of {side}")
+            raise ValueError(f"{image.width}x{image.height} pixels are smaller than the crop of {side}")
         return side
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """One image, cropped and resized. Raises ValueError or OSError for what is no picture."""
-        if _turned(image):  # else a copy for nothing, which of a large photograph takes hundreds of megabytes
+        """Crop and resize an image. Raises ValueError if it is too small or of floats, OSError if it is broken."""
+        if _turned(image):  # else `exif_transpose` would copy: hundreds of megabytes for a large photograph
             image = ImageOps.exif_transpose(image)
         side = self.side(image)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -65,20 +67,23 @@ class Recipe:
         return image
 
     def changes(self, image: Image.Image) -> bool:
-        """Whether applying this makes another image of a file, beyond turning grey into RGB."""
+        """Whether `apply` changes an image, apart from turning grey into RGB. Raises ValueError like `side`."""
         fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
         return _turned(image) or not fits or image.mode not in ("L", self.mode)
 
 
 def _turned(image: Image.Image) -> bool:
-    return bool(image.getexif().get(0x0112, 1) != 1)  # EXIF's orientation
+    return bool(image.getexif().get(0x0112, 1) != 1)  # the EXIF orientation
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to "L" or "RGB": 16 bits are scaled, not clipped; what is transparent becomes white."""
+    """Convert an image to "L" or "RGB". 16-bit pixels are scaled to 8 bits. Transparent pixels become white.
+
+    Raises ValueError for floating-point pixels.
+    """
     if image.mode == "F":
-        raise ValueError("floating-point pixels, which say nothing of black and white")
-    if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's spellings
+        raise ValueError("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow has several such modes
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -89,25 +94,25 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """An "L" or "RGB" image as uint8 (C, H, W)."""
+    """Convert an "L" or "RGB" image to an array, uint8 (C, H, W)."""
     pixels = np.asarray(image, np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def decode(stored: bytes, mode: str) -> np.ndarray:
-    """The pixels of an image that was stored compressed: uint8 (C, H, W)."""
+    """Decode a compressed image to pixels, uint8 (C, H, W). Raises OSError or ValueError if it is damaged."""
     return to_array(in_mode(Image.open(io.BytesIO(stored)), mode))
 
 
 def decode_all(stored: Iterable[bytes], shape: tuple[int, int, int]) -> np.ndarray:
-    """The pixels of images of this shape (C, H, W) that were stored compressed, on all cores: uint8 (N, C, H, W)."""
+    """Decode compressed images of one shape (C, H, W) to pixels, uint8 (N, C, H, W), on all cores."""
     mode = "L" if shape[0] == 1 else "RGB"
     images = list(_decoders().map(lambda one: decode(one, mode), stored))
     return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
 
 def resize_all(images: np.ndarray, side: int, resize: str) -> np.ndarray:
-    """Images (N, C, H, W), uint8, as squares (N, C, side, side), by a recipe's `resize`, on all cores."""
+    """Resize images (N, C, H, W), uint8, to (N, C, side, side) with a recipe's `resize` filter, on all cores."""
 
     def one(pixels: np.ndarray) -> np.ndarray:
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
@@ -122,24 +127,26 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Prepared(NamedTuple):
-    """One image as it will be stored, with what the doctor wants to know of it."""
+    """One image as it will be stored, with the facts that the inspection needs."""
 
     stored: bytes
-    mode: str
-    size: str
-    sums: list[list[int]]  # of the pixels and of their squares, a channel
-    digest: bytes  # 16 bytes that identify what is stored
-    look: bytes  # difference hash of 256 bits: near for images that look alike
+    mode: str  # Pillow's mode of the original, with " animated" for several frames
+    size: str  # WIDTHxHEIGHT of the original
+    sums: list[list[int]]  # per channel: of the pixels, and of their squares
+    digest: bytes  # 16 bytes, BLAKE2b of `stored`
+    look: bytes  # difference hash of 256 bits: images that look alike differ in few bits
 
 
 def prepare(recipe: Recipe, compress: bool, originals: list[bytes | np.ndarray | str]) -> list[Prepared | str]:
-    """What becomes of a few originals: encoded files or pixels, or why there are none; of a bad one, why it is
-    rejected."""
+    """Prepare a few originals. Each result is a `Prepared` or, for a bad original, the reason for its rejection.
+
+    An original is an encoded file, pixels or, if it could not be read, already the reason for its rejection.
+    """
     return [original if isinstance(original, str) else _prepare(recipe, compress, original) for original in originals]
 
 
@@ -159,7 +166,7 @@ def _prepare(recipe: Recipe, compress: bool, original: bytes | np.ndarray) -> Pr
                 stored = _compressed(packed)
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise whatever a broken file leads them to
+    except Exception as error:  # decoders raise many kinds of exceptions for broken files
         return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
     wide = pixels.astype(np.int64)
     sums = [wide.sum((1, 2)).tolist(), np.square(wide).sum((1, 2)).tolist()]
@@ -171,13 +178,13 @@ def _open(original: bytes | np.ndarray) -> Image.Image:
 
 
 def _compressed(image: Image.Image) -> bytes:
-    """Lossless WebP, the fastest of the lossless to write and to read, and the smallest."""
+    """Encode as lossless WebP: the smallest lossless format, and the fastest to write and to read."""
     file = io.BytesIO()
     image.convert("RGB").save(file, "WEBP", lossless=True, method=0, quality=75)
     return file.getvalue()
 
 
 def _look(image: Image.Image) -> bytes:
-    """Whether each of 16x16 cells is brighter than its right neighbour: 256 bits."""
+    """The difference hash, 256 bits: whether each of 16x16 cells is brighter than its right neighbour."""
     grey = np.asarray(image.convert("L").resize((LOOK + 1, LOOK), Image.Resampling.BOX), np.int16)
     return np.packbits(grey[:, 1:] < grey[:, :-1]).tobytes()

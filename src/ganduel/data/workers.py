@@ -1,4 +1,4 @@
-"""Many processes that prepare images, in order. They must not import PyTorch, which takes seconds."""
+"""Processes that prepare images, in order. They must not import PyTorch, because that takes seconds."""
 
 import multiprocessing
 import os
@@ -16,17 +16,18 @@ import numpy as np
 from ganduel.data.sources import Originals
 from ganduel.data.transform import Prepared, Recipe, prepare
 
-TASK = 32, 2**21  # at most so many images and about so many bytes go to a process at once
-FEW = 500  # images for which starting processes is not worth it
+TASK = 32, 2**21  # most images, and approximately most bytes, that go to a process at once
+FEW = 500  # for fewer images, starting processes is not worth the time
 
 
 def prepared(
     originals: Originals, recipe: Recipe, compress: bool, first: int, workers: int
 ) -> Iterator[list[Prepared | str]]:
-    """All images from `first` on, prepared, in order.
+    """Prepare all images from index `first` on, and yield the results in order, a task at a time.
 
-    This process reads the files, so that they may lie in any archive; others decode them. No more is under way than
-    keeps them busy.
+    This process reads the files, because they may lie in an archive; `workers` processes decode them. At most
+    `2 * workers + 1` tasks wait at a time, which is enough to keep the workers busy. A result is a string if the image
+    was rejected: see `transform.prepare`.
     """
     tasks = _tasks(originals, first)
     if workers == 1 or len(originals.names) - first < FEW:
@@ -36,7 +37,7 @@ def prepared(
     context = multiprocessing.get_context("spawn")  # forking a process that has threads is not safe
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         for task in tasks:
-            with _bare_main():  # this is where processes are started
+            with _bare_main():  # because `submit` starts processes
                 waiting.append(pool.submit(prepare, recipe, compress, task))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
@@ -46,8 +47,7 @@ def prepared(
 
 @contextmanager
 def _bare_main() -> Iterator[None]:
-    """Hide the main module, which every new process would import first: that is seconds of PyTorch, or someone's script
-    once more."""
+    """Hide the main module. Otherwise every new process would import it: seconds for PyTorch, or a script once more."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -57,7 +57,7 @@ def _bare_main() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is for the main process to handle; when that one is killed, its workers end as well."""
+    """Ignore Ctrl-C, which the main process handles, and end this worker if the main process is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -70,7 +70,7 @@ def _die_with(join: Callable[[], None]) -> None:
 
 
 def _tasks(originals: Originals, first: int) -> Iterator[list[bytes | np.ndarray | str]]:
-    """The originals from `first` on, a few at a time."""
+    """Yield the originals from index `first` on, a few at a time."""
     task: list[bytes | np.ndarray | str] = []
     size = 0
     for i in range(first, len(originals.names)):
@@ -85,7 +85,7 @@ def _tasks(originals: Originals, first: int) -> Iterator[list[bytes | np.ndarray
 
 
 def read(originals: Originals, i: int) -> bytes | np.ndarray | str:
-    """An original, or why it cannot be read."""
+    """Read an original: an encoded file or pixels, or the reason why it cannot be read."""
     try:
         return originals.read(i)
     except MemoryError:

@@ -1,1 +1,1 @@
-"""How good the images are."""
+"""Metrics of image quality."""

@@ -1,7 +1,8 @@
-"""Features of a small digit classifier: Inception, trained on photographs, says little about 28x28 grey digits.
+"""A small digit classifier as a feature extractor, because Inception was trained on photographs and says little about
+28x28 grey digits.
 
-Trained once on a labelled set and kept beside its packed copy; always the same seed, so that two machines get the same
-features but for rounding.
+The classifier is trained once on a labelled set and saved beside the packed copy. The seed is fixed, so two machines
+get the same features except for rounding.
 """
 
 from pathlib import Path
@@ -15,15 +16,14 @@ from ganduel.data.loading import ImageSet, Pair
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
 
-VERSION = 1  # of the network and its training: numbers of different versions do not compare
-SIZE = 28  # pixels a side that the classifier sees
-WIDTH = 64  # features an image
+VERSION = 1  # of the network and its training: metrics of different versions are not comparable
+SIZE = 28  # pixels a side of the classifier's input
+WIDTH = 64  # features per image
 STEPS, BATCH, RATE = 300, 128, 1e-2
 
 
 class DigitClassifier(nn.Module):
-    """Images (N, C, H, W), uint8, to the features (N, 64) and the logits (N, classes) of a small convolutional
-    network."""
+    """A small convolutional network: from images (N, C, H, W), uint8, to features (N, 64) and logits (N, classes)."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -49,7 +49,7 @@ class DigitClassifier(nn.Module):
 
 
 def check_features(kind: str, weights: str | None, images: ImageSet | Pair | None) -> None:
-    """Raise UserError for what can be known to be missing before anything is downloaded or trained."""
+    """Raise UserError for missing weights or labels, before anything is downloaded or trained."""
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"metric.weights={weights}: there is no such file")
     if kind == "digits" and weights is None and (images is None or images.labels is None or images.labels.ndim != 1):
@@ -60,8 +60,10 @@ def check_features(kind: str, weights: str | None, images: ImageSet | Pair | Non
 
 
 def digit_weights(images: ImageSet, folder: Path) -> tuple[Path, float]:
-    """The file of a classifier for this labelled set, trained where there is none yet, and its accuracy on images it
-    has not seen."""
+    """The file of a classifier for this labelled set, and its accuracy on held-out images, from 0 to 1.
+
+    If the file does not exist yet, the classifier is trained and saved in `folder`.
+    """
     path = folder / f"digit-features-{VERSION}-{images.about['content'][:8]}.pt"
     if not path.exists():
         model, accuracy = train(images)
@@ -70,7 +72,7 @@ def digit_weights(images: ImageSet, folder: Path) -> tuple[Path, float]:
 
 
 def load_classifier(path: Path) -> DigitClassifier:
-    """Read a file made by `digit_weights`. Raises UserError for anything else."""
+    """Load a classifier from a file of `digit_weights`. Raises UserError for any other file."""
     try:
         state = checkpoint.load(path, needs=("classifier",))["classifier"]
         model = DigitClassifier(len(state["classes.bias"]))
@@ -81,7 +83,7 @@ def load_classifier(path: Path) -> DigitClassifier:
 
 
 def train(images: ImageSet) -> tuple[DigitClassifier, float]:
-    """A classifier of all labelled images but every tenth, on which its accuracy is taken."""
+    """Train a classifier on nine tenths of the labelled images. Its accuracy is measured on every tenth image."""
     index = torch.arange(len(images.store))
     held_out = index % 10 == 0
     fitted, tested = index[~held_out], index[held_out]

@@ -1,4 +1,4 @@
-"""One measurement of a game's generators, with its provenance: what training and gan-fid print and store."""
+"""One evaluation of a game's generators, with its provenance, for training and for gan-fid."""
 
 import platform
 import statistics
@@ -17,7 +17,7 @@ from ganduel.evaluation.paths import path_length
 from ganduel.game import Comparison
 from ganduel.system.errors import UserError
 
-# The values that are said, in this order; of several comparisons, with their names at the end.
+# The metrics that `describe` shows, in this order. With several comparisons, the comparison's name is appended.
 SHOWN = "fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"
 
 
@@ -33,11 +33,11 @@ def evaluate(
     ema: bool,
     proceed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """The metrics of `samples` generated images, or of as many as there are, and all that they depend on.
+    """The metrics of `samples` generated images, or of the most that a comparison allows, with their provenance.
 
-    Of several comparisons every value has the name of its comparison at its end, and their means have none. `proceed`
-    is called now and then, and may raise to end a long measurement. Of many processes, the first returns the values,
-    and the others rows without. Raises UserError.
+    With several comparisons, each key ends with the name of its comparison, and the means have keys without a name.
+    `proceed` is called before every batch and may raise to stop a long evaluation. With several processes, only the
+    first returns the metrics; the others return rows without them. Raises UserError.
     """
     check_walks(comparisons, which)
     row: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def evaluate(
 def asked(
     comparison: Comparison, samples: int, seed: int, proceed: Callable[[], None]
 ) -> tuple[Images, Images, Callable[[range, float], tuple[Tensor, Tensor]]]:
-    """The generated and the real images of a comparison, and its walks, each after asking whether to `proceed`."""
+    """The generated images, the real images and the walks of a comparison. Each calls `proceed` before it starts."""
     numbered = comparison.real
 
     def generate(numbers: range) -> Tensor:
@@ -96,26 +96,27 @@ def asked(
 
 
 def check_walks(comparisons: list[Comparison], which: list[str]) -> None:
-    """Raise UserError for path lengths of generators without a w."""
+    """Raise UserError if "ppl" is wanted and a generator has no intermediate latent space w."""
     if "ppl" in which and any(comparison.walk is None for comparison in comparisons):
         raise UserError(
-            "metric.which: ppl is of walks through w and needs a model with a mapping network: stylegan2_ada, or dcgan "
+            "metric.which: ppl measures paths in the latent space w and needs a model with a mapping network: "
+            "stylegan2_ada, or dcgan "
             "with model.generator.mapping; leave it out"
         )
 
 
 def versions() -> dict[str, str]:
-    """What a number or a checkpoint was made with."""
+    """The versions of the software that made a metric or a checkpoint."""
     return {
         "ganduel": __version__,
-        "torch": str(torch.__version__),  # a class of its own, which safe loading refuses
+        "torch": str(torch.__version__),  # PyTorch's own string class, which safe loading of checkpoints refuses
         "torch_fidelity": FIDELITY_VERSION,
         "python": platform.python_version(),
     }
 
 
 def describe(row: dict[str, Any]) -> str:
-    """The values and their provenance as one line."""
+    """The metrics and their provenance as one line of text; `row` is what `evaluate` returns."""
     note = f" ({row['note']})" if row["note"] else ""
     names = [key.removeprefix("generated") for key in row if key.startswith("generated")]  # of the comparisons
     parts = [
@@ -132,14 +133,14 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def _equal(row: dict[str, Any], name: str) -> str:
-    """How many of them density and coverage are of, where that is not all."""
+    """The number of images that density and coverage use, if that is not all of them."""
     counts = row[f"generated{name}"], row[f"real{name}"]
     unequal = f"coverage{name}" in row and counts[0] != counts[1]
-    return f" (density and coverage of {min(counts):,} of each)" if unequal else ""
+    return f" (density and coverage use {min(counts):,} of each)" if unequal else ""
 
 
 def _values(row: dict[str, Any], name: str = "") -> str:
-    """The values of a comparison, of several repeats with their standard deviation."""
+    """The metrics of a comparison, with their standard deviations if there were repeats."""
     texts = []
     for key in (f"{metric}{name}" for metric in SHOWN if f"{metric}{name}" in row):
         deviation = row.get(f"{key}_repeats_std")

@@ -1,4 +1,4 @@
-"""Which features images are compared by, and where their weights are found."""
+"""Feature extractors for metrics, and where to find their weights."""
 
 import functools
 import os
@@ -19,13 +19,13 @@ from ganduel.system.files import file_hash
 
 
 class Published(NamedTuple):
-    """An extractor of torch-fidelity's and its file of weights, as torch-fidelity itself would call it."""
+    """A feature extractor of torch-fidelity and its weight file, with torch-fidelity's own names."""
 
     name: str
-    layers: tuple[str, ...]  # features and, of a classifier, logits
+    layers: tuple[str, ...]  # the features and, for a classifier, the logits
     file: str
     url: str
-    digest: str  # the beginning of its SHA-256
+    digest: str  # the first digits of the file's SHA-256
     size: str
 
 
@@ -56,12 +56,12 @@ PUBLISHED = {
         "1.2 GB",
     ),
 }
-DINO_CODE = "facebookresearch_dinov2_main"  # the folder that torch.hub keeps it in
+DINO_CODE = "facebookresearch_dinov2_main"  # torch.hub's folder for DINOv2's code
 
 
 @dataclass(frozen=True)
 class Features:
-    """A feature extractor with its weights. `note` says what is to be known of them."""
+    """A feature extractor with its weights. `note` is a remark on them for the reader of a metric."""
 
     kind: str  # inception, digits, clip, dinov2
     weights: Path
@@ -78,12 +78,12 @@ class Features:
 
     @property
     def classifies(self) -> bool:
-        """Whether there are logits, which an inception score is of."""
+        """Whether the extractor also gives logits. The inception score needs them."""
         return self.kind == "digits" or len(PUBLISHED[self.kind].layers) > 1
 
     @functools.cached_property
     def extractor(self) -> nn.Module:
-        """Images (N, 3, H, W), uint8, to their features (N, F) and, where it classifies, logits (N, K)."""
+        """A network from images (N, 3, H, W), uint8, to features (N, F) and, if it classifies, logits (N, K)."""
         if self.kind == "digits":
             return load_classifier(self.weights)
         published = PUBLISHED[self.kind]
@@ -98,10 +98,10 @@ class Features:
 
 
 def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
-    """The extractor of this name, with the given file of weights; without one, Inception's or CLIP's are downloaded and
-    a digit classifier is trained on the labels of `images` and kept in `folder`.
+    """The feature extractor `kind`: "inception", "digits", "clip" or "dinov2".
 
-    Raises UserError where that cannot be.
+    `weights` is its weight file. If it is None, the weights of Inception or CLIP are downloaded, and a digit classifier
+    is trained on the labels of `images` and saved in `folder`. Raises UserError if the weights are not available.
     """
     check_features(kind, weights, images)
     if kind == "dinov2":
@@ -109,7 +109,7 @@ def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None
     if weights is not None:
         path = Path(weights)
         if kind == "inception":
-            checkpoint.read(path, "file of weights")  # torch-fidelity would run what code it holds
+            checkpoint.read(path, "file of weights")  # checks it, because torch-fidelity would run code in the file
         return Features(kind, path)
     if kind == "digits" and isinstance(images, ImageSet):
         path, accuracy = digit_weights(images, folder)
@@ -121,13 +121,16 @@ def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None
 
 
 def hub() -> Path:
-    """Where PyTorch keeps what it has downloaded."""
+    """PyTorch's folder for downloads."""
     return Path(torch.hub.get_dir())
 
 
 def needed(path: Path, url: str, key: str, size: str, digest: str = "", otherwise: str = "") -> Path:
-    """A published file, downloaded where it is not there yet. Raises UserError where it cannot be had, with what to do
-    `otherwise`."""
+    """Download a published file unless it exists, and return its path.
+
+    `key` names the setting that needs the file. Raises UserError with instructions, which end with `otherwise`, if the
+    download fails.
+    """
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +144,13 @@ def needed(path: Path, url: str, key: str, size: str, digest: str = "", otherwis
 
 
 def dino_weights(weights: str | None) -> Path:
-    """Where DINOv2 is. Its networks come as code, which we do not fetch and run unasked. Raises UserError."""
+    """The path of DINOv2's weights. Raises UserError if DINOv2 is not installed or if `weights` is given.
+
+    DINOv2's networks come as code from the web. We never download and run code without being asked.
+    """
     path = hub() / "checkpoints" / PUBLISHED["dinov2"].file
     if weights is not None:
-        raise UserError(f"metric.weights={weights}: those of dinov2 are taken from {path} alone; set null")
+        raise UserError(f"metric.weights={weights}: dinov2 always uses {path}; set metric.weights=null")
     if missing := [str(p) for p in (path, hub() / DINO_CODE) if not p.exists()]:
         raise UserError(
             f"metric.features=dinov2 needs {' and '.join(missing)}: once, where there is a network, run "

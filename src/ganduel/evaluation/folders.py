@@ -1,4 +1,4 @@
-"""Folders of images that are measured as they are."""
+"""Folders of images for metrics: the images are used as they are, without crop or resize."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ganduel.system.errors import UserError
 
 
 class Folder:
-    """The images of a folder, all of one size."""
+    """The images of a folder, all of one size. Raises UserError if `path` is no folder."""
 
     def __init__(self, path: str):
         if not Path(path).is_dir():
@@ -24,7 +24,7 @@ class Folder:
         self.images = Images(lambda numbers: torch.stack([self.read(i) for i in numbers]), len(self.originals.names))
 
     def read(self, number: int) -> Tensor:
-        """One image, uint8 (3, H, W). Raises UserError."""
+        """Image `number`, uint8 (3, H, W). Raises UserError if it is damaged or differs in size from the others."""
         name = self.originals.names[number]
         try:
             encoded = self.originals.read(number)
@@ -32,7 +32,7 @@ class Folder:
             pixels = decode(encoded, "RGB")
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise whatever a broken file leads them to
+        except Exception as error:  # decoders raise many kinds of exceptions for broken files
             raise UserError(f"folders: {name} cannot be read ({error})") from error
         self.shape = self.shape or pixels.shape
         if pixels.shape != self.shape:

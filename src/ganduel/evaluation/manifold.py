@@ -1,21 +1,22 @@
-"""Precision, recall, density and coverage: who lies within the k nearest neighbours of whom, in features."""
+"""Precision, recall, density and coverage, from the k-nearest-neighbour balls of real and generated features."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-K_MANIFOLD = 3  # of precision and recall, as in the paper
-K_DENSITY = 5  # of density and coverage, as in theirs
-AT_ONCE = 2**26  # distances in memory
+K_MANIFOLD = 3  # k of precision and recall, as in their paper (Kynkaanniemi et al. 2019)
+K_DENSITY = 5  # k of density and coverage, as in their paper (Naeem et al. 2020)
+AT_ONCE = 2**26  # most distances in memory at a time
 
 
 def precision_and_recall(fake: Tensor, real: Tensor) -> dict[str, float]:
-    """Of features (N, F) and (M, F), more than `K_MANIFOLD` of each: precision is the share of fakes that lie within a
-    real image's neighbourhood, recall that of reals within a fake's (Kynkaanniemi et al. 2019, equation 1).
+    """Precision and recall, each from 0 to 1 (Kynkaanniemi et al. 2019, equation 1).
 
-    They take all features, as torch-fidelity does: the neighbourhoods of more images are smaller, so the numbers N and
-    M change what a perfect generator gets only little.
+    Precision is the share of generated images that lie in the neighbourhood of a real image. Recall is the share of
+    real images that lie in the neighbourhood of a generated image. `fake` is (N, F) and `real` is (M, F), each with
+    more than `K_MANIFOLD` images. All features are used, as in torch-fidelity. More images have smaller neighbourhoods,
+    so N and M change the values of a perfect generator only a little.
     """
     around_reals, around_fakes = radii(real, K_MANIFOLD), radii(fake, K_MANIFOLD)
     precise = torch.zeros((), device=fake.device, dtype=torch.int64)
@@ -27,12 +28,14 @@ def precision_and_recall(fake: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def density_and_coverage(fake: Tensor, real: Tensor) -> dict[str, float]:
-    """Of features (N, F) and (M, F), more than `K_DENSITY` of each: density counts the real neighbourhoods that a fake
-    lies in, as a share of k, and coverage the reals whose neighbourhood holds a fake (Naeem et al. 2020, equations 4
-    and 5), both without the edge.
+    """Density, from 0, and coverage, from 0 to 1 (Naeem et al. 2020, equations 4 and 5).
 
-    As in the paper, both kinds are equally many: of the kind that has more, some are chosen. A perfect generator then
-    has a coverage of about 1 - 1 / 2^k; one fake for five reals would have 0.60.
+    Density is the mean number of real neighbourhoods that a generated image lies in, divided by k. Coverage is the
+    share of real images whose neighbourhood holds a generated image. A neighbourhood does not include its edge. `fake`
+    is (N, F) and `real` is (M, F), each with more than `K_DENSITY` images.
+
+    As in the paper, N and M must be equal, so some images of the larger set are chosen. A perfect generator then has a
+    coverage of about 1 - 1 / 2^k. With one generated image for five real images, it would have only 0.60.
     """
     fake, real = equally_many(fake, real)
     radius = radii(real, K_DENSITY)
@@ -45,24 +48,27 @@ def density_and_coverage(fake: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def equally_many(*kinds: Tensor) -> list[Tensor]:
-    """As many of each kind as there are of the fewest; which, depends on the numbers alone."""
+    """Reduce all sets of features to the size of the smallest. The choice depends only on the sizes of the sets."""
     least = min(map(len, kinds))
     chosen = (torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[:least] for some in kinds)
     return [some[numbers.sort().values.to(some.device)] for some, numbers in zip(kinds, chosen, strict=True)]
 
 
 def radii(features: Tensor, k: int) -> Tensor:
-    """The distances (N,) of features (N, F) to their k-th neighbour, or to the last one of few."""
+    """The distance of each feature to its k-th nearest neighbour, (N,), or to its last one if there are fewer than k.
+
+    `features` is (N, F).
+    """
     k = min(k, len(features) - 1)
     nearest = [distances.topk(k + 1, largest=False).values for distances in between(features, features)]
-    return torch.cat(nearest)[:, k]  # the first is the image itself
+    return torch.cat(nearest)[:, k]  # column 0 is the image itself
 
 
 def between(features: Tensor, others: Tensor) -> Iterator[Tensor]:
-    """The distances of features (N, F) from others (M, F), in parts of `rows`: (n, M)."""
+    """Yield the distances between features (N, F) and others (M, F) in blocks (n, M), where n is `rows(others)`."""
     return (torch.cdist(part, others) for part in features.split(rows(others)))
 
 
 def rows(others: Tensor) -> int:
-    """How many features are compared with all others at once."""
+    """The number of features that are compared with all `others` at a time, within the limit `AT_ONCE`."""
     return max(1, AT_ONCE // len(others))

@@ -1,10 +1,10 @@
-"""FID and its relatives from one pass over the features of torch-fidelity's extractors.
+"""FID and related metrics from one pass over the features of torch-fidelity's extractors.
 
-KID and IS are torch-fidelity's own. The Frechet distance, precision and recall are ours: FID needs no more than sums in
-float64, precision and recall share one pass over the distances. Tests hold them to torch-fidelity's values.
+torch-fidelity computes KID and IS. The Frechet distance, precision and recall are our own code: FID needs only sums in
+float64, and precision and recall share one pass over the distances. Tests compare them with torch-fidelity's values.
 
-A number without its provenance means nothing: what statistics of real images were made of is in the file that keeps
-them, and is compared before they are used.
+A metric without provenance means nothing. So a cached file of real statistics also records what it was made of, and
+this record must match before the statistics are used.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,15 +27,15 @@ from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 
-NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # of every image; for FID moments will do
-LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4}  # images of each kind; of others 2
+NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # metrics that need every image's features; FID needs only moments
+LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4}  # fewest images of each kind; otherwise 2
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images that are made or read when they are asked for; nothing is kept."""
+    """Images that are made or read on demand and not kept."""
 
-    make: Callable[[range], Tensor]  # their numbers to uint8 (N, C, H, W), on any device
+    make: Callable[[range], Tensor]  # from indices to uint8 (N, C, H, W), on any device
     count: int
 
 
@@ -47,7 +47,7 @@ class Moments(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What metrics need of images: moments and, where asked for, the features (N, F) and logits (N, K) of all."""
+    """What metrics need of images: the moments and, on request, all features (N, F) and logits (N, K)."""
 
     moments: Moments
     features: Tensor | None
@@ -55,7 +55,10 @@ class Summary(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What metrics need of real images: the mean (F,) and the root (F, F) of the covariance, float64; the features."""
+    """What metrics need of real images: the mean (F,), the square root of the covariance (F, F), and the features.
+
+    The mean and the root are float64.
+    """
 
     mean: Tensor
     root: Tensor
@@ -64,7 +67,7 @@ class Reference(NamedTuple):
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Without TF32, in which training may run: what is compared are small differences."""
+    """Switch TF32 off, because metrics compare small differences. Training may use TF32."""
     settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [setting.allow_tf32 for setting in settings]
     for setting in settings:
@@ -88,12 +91,19 @@ def measure(
     device: torch.device,
     batch: int,
 ) -> dict[str, float]:
-    """The metrics by name: fid; kid and kid_std; isc and isc_std; precision and recall (prc); density and coverage
-    (dc), of as many generated as real images; successive_fid (successive), between the first and the second half of the
-    generated images, which falls when they become alike.
+    """Compute the metrics in `which` and return their values by name.
 
-    `reference` identifies the real images; what is known of them is kept under `cache`. Of many processes, each looks
-    at a block of the images, and the first computes the values; the others return none. Raises UserError.
+        fid         fid
+        kid         kid, kid_std
+        isc         isc, isc_std: the inception score
+        prc         precision, recall
+        dc          density, coverage: of equally many generated and real images
+        successive  successive_fid: between the first and the second half of the generated images; it falls when the
+                    generated images become alike
+
+    `reference` identifies the real images, and their statistics are cached in the folder `cache`. With several
+    processes, each handles a block of the images; the first computes the values, and the others return {}. Raises
+    UserError if there are too few images or if isc is wanted without a classifier.
     """
     least = max(LEAST.get(name, 2) for name in which)
     if min(fake.count, real.count) < least:
@@ -142,18 +152,18 @@ def reference_of(
     device: torch.device,
     batch: int,
 ) -> Reference | None:
-    """What is known of real images, from the cache where it is there, else from a pass over them. For the first
-    process, which alone reads and writes the cache.
+    """The statistics of the real images, from the cache or from a pass over the images.
 
-    A file is found by the beginnings of the hashes in its name, but used only if its own account of what it was made of
-    agrees in full: the images, their number, the extractor, its weights, the code.
+    Only the first process reads and writes the cache; the other processes get None. The file name has shortened hashes.
+    The file itself holds a full record of the images, their number, the extractor, its weights and the version of
+    torch-fidelity. The file is used only if this record matches completely.
     """
     key = f"{identity} {real.count} {features.kind} {features.digest} torch-fidelity {FIDELITY_VERSION}"
     paths: dict[str, Path] = {}
     if identity is not None and cache is not None and distributed.is_main():
         name = f"real-{identity}-{real.count}-{features.identity}"
         paths = {part: cache / f"{name}-{part}.pt" for part in ("moments", *(["features"] if keep else []))}
-    found = {part: recall(path, key, part) for part, path in paths.items()}
+    found = {part: cached(path, key, part) for part, path in paths.items()}
     if distributed.first_says(bool(found) and all(found.values())):
         known = {what: tensor for content in found.values() for what, tensor in content.items()}
         return Reference(known["mean"], known["root"], known.get("features")) if known else None
@@ -169,16 +179,16 @@ def reference_of(
         try:
             checkpoint.save(path, {"key": key, **contents[part]})
         except UserError as error:
-            say(f"warning: what is known of the real images is not kept ({str(error).partition(';')[0]})")
+            say(f"warning: the statistics of the real images cannot be cached ({str(error).partition(';')[0]})")
     return new
 
 
-def recall(path: Path, key: str, part: str) -> dict[str, Tensor]:
-    """What a file of the cache holds; {} if it is damaged, or was made of something else."""
+def cached(path: Path, key: str, part: str) -> dict[str, Tensor]:
+    """The tensors in a cache file; {} if it is missing or damaged, or if its record is not `key`."""
     needs = ("key", "mean", "root") if part == "moments" else ("key", "features")
     try:
         content = checkpoint.load(path, needs)
-    except UserError:  # not there, not whole, or not ours
+    except UserError:  # missing, incomplete, or not a file of ours
         return {}
     return {name: content[name] for name in needs[1:]} if content["key"] == key else {}
 
@@ -186,8 +196,10 @@ def recall(path: Path, key: str, part: str) -> dict[str, Tensor]:
 def summarise(
     images: Images, features: Features, device: torch.device, batch: int, keep: bool, logits: bool = False
 ) -> Summary | None:
-    """One pass, of which each process does a block: images go `batch` at a time to the extractor, and stay on the
-    device. For the first process."""
+    """Summarise images in one pass: `batch` images at a time go through the extractor, without leaving the device.
+
+    With several processes, each handles a block of the images. The first gets the summary of all; the others get None.
+    """
     extractor = features.extractor.to(device)
     sums, kept, scores = Sums(), [], []
 
@@ -210,7 +222,7 @@ def summarise(
 
 
 def in_batches(every: range, batch: int, do: Callable[[range], None]) -> None:
-    """Do something with all numbers, `batch` at a time: half as many whenever memory runs short."""
+    """Call `do` for all indices in `every`, `batch` at a time. If memory runs out, halve the batch and try again."""
     numbers = every[:batch]
     while numbers:
         try:
@@ -221,19 +233,19 @@ def in_batches(every: range, batch: int, do: Callable[[range], None]) -> None:
                 raise
             batch, following = len(numbers) // 2, numbers.start
         if following == numbers.start and torch.cuda.is_available():
-            torch.cuda.empty_cache()  # once nothing of the failure is held any more
+            torch.cuda.empty_cache()  # here, because outside of `except` the failed tensors are released
         numbers = range(following, min(following + batch, every.stop))
 
 
 class Sums:
-    """Running sums of features and of their products, in float64: FID needs no more, however many images there are."""
+    """Running sums of features and of their products, in float64. FID needs no more, for any number of images."""
 
     def __init__(self) -> None:
         self.count = 0
         self.total = self.products = torch.zeros(())
 
     def add(self, features: Tensor) -> None:
-        """`features` (N, F)."""
+        """Add features (N, F)."""
         # Apple's GPUs have no float64.
         exact = (features.cpu() if features.device.type == "mps" else features).double()
         self.count += len(exact)
@@ -241,7 +253,7 @@ class Sums:
         self.products = self.products + exact.mT @ exact
 
     def pool(self) -> None:
-        """Make these the sums of all processes, for the first."""
+        """Add up the sums of all processes, for the first process."""
         if distributed.world() > 1:
             device = self.total.device
             parts = distributed.collect([(self.count, self.total.cpu(), self.products.cpu())])
@@ -249,30 +261,30 @@ class Sums:
             self.count, self.total, self.products = sum(counts), sum(totals).to(device), sum(products).to(device)
 
     def moments(self) -> Moments:
-        """Of what has been added, at least two."""
+        """The moments of all added features. There must be at least two."""
         mean = self.total / self.count
         return Moments(mean, (self.products - self.count * torch.outer(mean, mean)) / (self.count - 1))
 
 
 def moments_of(features: Tensor) -> Moments:
-    """Of features (N, F)."""
+    """The moments of features (N, F), with N of at least 2."""
     sums = Sums()
     sums.add(features)
     return sums.moments()
 
 
 def reference_from(summary: Summary) -> Reference:
-    """With the root of the covariance, which takes longer than all that follows and is the same every time."""
+    """Make a reference: take the root of the covariance once, because this takes longer than the rest of the metric."""
     values, vectors = torch.linalg.eigh(summary.moments.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
     return Reference(summary.moments.mean.cpu(), root.cpu(), summary.features)
 
 
 def frechet(fake: Moments, real: Reference) -> float:
-    """The squared Frechet distance of two normal distributions (Heusel et al. 2017, equation 6).
+    """The squared Frechet distance between two normal distributions (Heusel et al. 2017, equation 6).
 
-    The product of two covariances has the eigenvalues of root @ covariance @ root, which is symmetric: they are found
-    in half the time, and are real.
+    The product of the two covariances has the same eigenvalues as root @ covariance @ root. The latter is symmetric, so
+    its eigenvalues are real and take half the time.
     """
     mean, root = real.mean.to(fake.mean), real.root.to(fake.mean)
     values = torch.linalg.eigvalsh(root @ fake.covariance @ root)

@@ -1,4 +1,4 @@
-"""Perceptual path length: how fast images change along walks through w (Karras et al. 2019, section 4.1)."""
+"""Perceptual path length: how fast images change along paths in latent space w (Karras et al. 2019, section 4.1)."""
 
 import functools
 import math
@@ -13,11 +13,11 @@ from ganduel.evaluation.extractors import hub, needed
 from ganduel.evaluation.measure import in_batches
 from ganduel.system import distributed
 
-STEP = 1e-4  # of the way
-LARGEST = 256  # pixels a side that are compared
+STEP = 1e-4  # as a share of the whole path
+LARGEST = 256  # most pixels a side of the compared images
 LPIPS = (
     "metric.which=[ppl]",
-    {  # what it needs, and where from
+    {  # file name -> (URL, size)
         "weights-vgg16-lpips.pth": (
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth",
             "6 kB",
@@ -30,11 +30,12 @@ LPIPS = (
 def path_length(
     walk: Callable[[range, float], tuple[Tensor, Tensor]], count: int, device: torch.device, batch: int
 ) -> float:
-    """The mean over `count` walks of the distance between the images at their beginning and `STEP` further, by `walk`
-    in [-1, 1], divided by the step's square; the smallest and the largest hundredth are left out.
+    """The mean over `count` paths of the distance between two images `STEP` apart, divided by the square of `STEP`.
 
-    As published, distances are LPIPS of VGG16's features. Of many processes, each walks a block, and the first computes
-    the mean; the others return nan. Raises UserError where the weights are not to be had.
+    `walk` gives the images at the start of the paths and one step further, each (N, C, H, W) in [-1, 1]. As published,
+    the distance is LPIPS with VGG16, and the smallest and the largest hundredth of the values are left out. With
+    several processes, each handles a block of the paths; the first returns the mean, and the others return nan. Raises
+    UserError if the weights are not available.
     """
     similarity, distances = distributed.in_turn(lpips).to(device), []
 
@@ -53,8 +54,8 @@ def path_length(
 
 
 def prepared(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to (N, 3, H, W) from 0 to 255, not rounded, as the distance takes them; no larger than
-    `LARGEST`."""
+    """Convert images from [-1, 1] to (N, 3, H, W) from 0 to 255, not rounded, for LPIPS, and shrink those above
+    `LARGEST` pixels a side."""
     if images.shape[-1] > LARGEST:
         images = nn.functional.interpolate(images, (LARGEST, LARGEST), mode="area")
     return (images.float().expand(-1, 3, -1, -1) + 1) * 127.5
@@ -62,7 +63,7 @@ def prepared(images: Tensor) -> Tensor:
 
 @functools.cache
 def lpips() -> nn.Module:
-    """Pairs of images (N, 3, H, W) to distances (N, 1, 1)."""
+    """The LPIPS network: from two batches of images (N, 3, H, W) to their distances (N, 1, 1)."""
     why, files = LPIPS
     for file, (url, size) in files.items():
         needed(hub() / "checkpoints" / file, url, why, size)

@@ -1,4 +1,4 @@
-"""Generators as ONNX, which runs without PyTorch and without ganduel."""
+"""Export of generators to ONNX, which runs without PyTorch and without ganduel."""
 
 import copy
 import io
@@ -21,14 +21,18 @@ from ganduel.system.files import replacing
 if TYPE_CHECKING:
     from ganduel.sampling.sampler import Sampler
 
-NEAR = 1e-4  # how far images of the file may be from ours, which lie in [-1, 1]
+NEAR = 1e-4  # largest difference between the images of ONNX and of PyTorch, in [-1, 1]
 Inputs = dict[str, Tensor]
 
 
 def save(
     sampler: "Sampler", folder: Path, truncation: float, cutoff: int | None, noise: str | list[str] | None, opset: int
 ) -> Exported:
-    """One file a generator. Raises UserError where the images of one are not ours to 1e-4."""
+    """Write one ONNX file for each generator into `folder`, and check its images against PyTorch's.
+
+    Raises UserError if a package is missing, if a setting does not suit the generator, or if images differ by more than
+    `NEAR`.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         installed(package, "export", "format=onnx")
     if noise is not None and "random" in noise:
@@ -44,19 +48,24 @@ def save(
             if generator.classes:
                 inputs["label"] = torch.arange(3) % generator.classes
         elif truncation != 1 or noise is not None:
-            raise UserError("format.truncation and format.noise are for models with noise, and this one translates")
+            raise UserError(
+                "format.truncation and format.noise need a model that generates from latents; this one "
+                "translates images"
+            )
         else:
             path, network = folder / f"generator_{name}.onnx", generator
             inputs = {"images": torch.rand(3, sampler.channels, sampler.resolution, sampler.resolution) * 2 - 1}
         with torch.no_grad():
-            ours = network(*inputs.values()).float()  # first, for what a model cannot do, it says best itself
+            ours = network(*inputs.values()).float()  # before the export, because the model's own errors are clearer
         write(network, inputs, path, opset)
         difference = float((run(path, inputs) - ours).abs().max())
         if not difference <= NEAR:
             path.unlink()
-            raise UserError(f"format=onnx: the images of {path.name} are {difference:.2g} from ours, and not {NEAR}")
+            raise UserError(
+                f"format=onnx: the images of {path.name} differ from PyTorch's by {difference:.2g}; the limit is {NEAR}"
+            )
         files.append(path)
-        about.append(f"`{path.name}` was tried: its images are at most {difference:.0e} from PyTorch's.")
+        about.append(f"`{path.name}` was tested: its images differ from PyTorch's by at most {difference:.0e}.")
     sides = "" if "latent" in inputs else f" H and W are multiples of {network.multiple}, from {network.least} on."
     use = USE.format(
         name=files[0].name,
@@ -67,7 +76,7 @@ def save(
 
 
 class FromNoise(nn.Module):
-    """A generator without random numbers: its noise is the constant one, or none."""
+    """A generator without random numbers, from latents and labels to images, with truncation."""
 
     def __init__(self, generator: game.Generator, truncation: float, cutoff: int | None):
         super().__init__()
@@ -81,21 +90,21 @@ class FromNoise(nn.Module):
 
 
 class PlainInstanceNorm(nn.Module):
-    """What `InstanceNorm` computes, for any number of images."""
+    """The same as `InstanceNorm`, but in a form that exports for any number of images."""
 
     def forward(self, x: Tensor) -> Tensor:
         return instance_norm(x)
 
 
 def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
-    """A network as one file, for any number of images and, where they are put in, of any size."""
+    """Write a network as one ONNX file for any number of images. Input images may also have any size."""
     network = plain(network)
     axes = {name: {0: "N", 2: "height", 3: "width"} if value.ndim == 4 else {0: "N"} for name, value in inputs.items()}
     loud = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # of what becomes of the tracer's own modules
+            warnings.simplefilter("ignore")  # the exporter warns about its own modules
             program = torch.onnx.export(
                 network,
                 tuple(value[:2] for value in inputs.values()),
@@ -113,7 +122,7 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy, of which nothing depends on the number of images."""
+    """A copy of the network in which nothing depends on the number of images."""
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in list(network.modules()):
         for name, child in module.named_children():
@@ -123,7 +132,7 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def run(path: Path, inputs: Inputs) -> Tensor:
-    """What a file makes of inputs."""
+    """Run an ONNX file on inputs and return its images."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

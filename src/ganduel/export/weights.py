@@ -1,5 +1,7 @@
-"""Generators as safetensors: tensors, and beside them what the checkpoint says of itself. Such a file is taken wherever
-a checkpoint is: `ganduel.load`, gan-sample, gan-fid."""
+"""Export of generators to safetensors: the tensors, and the checkpoint's configuration and other facts as metadata.
+
+`ganduel.load`, gan-sample and gan-fid accept such a file like a checkpoint.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def save(sampler: "Sampler", folder: Path) -> Exported:
-    """One file of all generators, named as in the game: "G.", or "A2B." and "B2A."."""
+    """Write all generators to one file. The names of the tensors begin as in the game: "G.", or "A2B." and "B2A.".
+
+    Raises UserError if safetensors is not installed.
+    """
     torch_file = installed("safetensors.torch", "export", "format=safetensors")
     path = folder / f"generator{EXPORTED}"
     about = {key: value for key, value in sampler.content.items() if key not in ("state", "format")}

@@ -34,9 +34,9 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle may raise any
         reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path}: is damaged or no pickle of StyleGAN2-ADA ({reason})") from error
+        raise UserError(f"{path}: is damaged, or is not a pickle of StyleGAN2-ADA ({reason})") from error
     if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
-        raise UserError(f"{path}: is no pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
+        raise UserError(f"{path}: is not a pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
     return {name: content[name] for name in NETWORKS}
 
 

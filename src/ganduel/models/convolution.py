@@ -1,11 +1,12 @@
-"""Convolutions and resampling that penalties can differentiate as often as they like, and fast.
+"""Convolutions and resampling with fast derivatives of every order, which penalties need.
 
-PyTorch's own can be, but its second derivative of a convolution takes the gradient of the weights by a convolution
-with kernels the size of the image, and that of a grouped one takes many times as long as the first. Here every
-derivative is again one of the functions below. All expect channels_last on CPUs, where it is up to twice as fast.
+PyTorch's second derivatives are slow. For a convolution, they compute the gradient of the weights by a convolution with
+kernels of the size of the image. For a grouped convolution, they take many times as long as the first derivative. Here
+every derivative is again one of the functions below. On CPUs, all expect channels_last, which is up to twice as fast.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,21 +16,24 @@ from torch.nn.functional import conv2d, hardtanh, leaky_relu
 
 from ganduel.models import winograd
 
-SLOPE = 0.2  # of leaky ReLU where negative
+SLOPE = 0.2  # of leaky ReLU for negative inputs
 
 
 def convolve(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
-    """(N, in, H, W) by weights (out, in, k, k). H + 2 padding - k must be a multiple of the stride."""
+    """Convolve x (N, in, H, W) with weights (out, in, k, k). `stride` must divide H + 2 padding - k, and so for W."""
     return _Convolution.apply(x, weight, stride, padding, False)
 
 
 def convolve_transposed(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
-    """(N, in, H, W) by weights (in, out, k, k) to (N, out, stride (H - 1) + k - 2 padding, ...): the adjoint."""
+    """The adjoint of `convolve`.
+
+    It maps x (N, in, H, W), with weights (in, out, k, k), to (N, out, stride (H - 1) + k - 2 padding, ...).
+    """
     return _Convolution.apply(x, weight, stride, padding, True)
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's layer, whose derivatives are ours: for the discriminators that penalties differentiate twice."""
+    """PyTorch's layer with the derivatives of `convolve`, for discriminators that penalties differentiate twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         stride, padding, kernel = (int(both[0]) for both in (self.stride, self.padding, self.kernel_size))
@@ -69,14 +73,14 @@ class _Convolution(Function):
 
 
 class _WeightGradient(Function):
-    """Bilinear in x and the gradient of the convolution's output; of the weight, it needs the shape."""
+    """The gradient of the weight: linear in x and in the output's gradient. It uses only the shape of the weight."""
 
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
         before, after = (gradient, x) if transposed else (x, gradient)
         if winograd.suits(before, weight, stride, padding):
             return winograd.weight_gradient(before, after, weight, padding)
-        large = weight.numel() >= 2**20  # then, strided, it is up to half as fast in channels_last
+        large = weight.numel() >= 2**20  # with strides, channels_last can take twice as long for large weights
         if large and stride > 1 and x.device.type == "cpu" and x.dtype == torch.float32:
             x, gradient, weight = x.contiguous(), gradient.contiguous(), weight.new_empty(weight.shape)
         settings = _arguments(stride, padding, transposed)
@@ -99,13 +103,39 @@ class _WeightGradient(Function):
         return of_x, of_gradient, None, None, None, None
 
 
+def modulated(
+    x: Tensor,
+    convolve: Callable[[Tensor], Tensor],
+    squares: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    gain: float = 1.0,
+    epsilon: Tensor | float = 1e-8,
+) -> Tensor:
+    """A convolution whose weights an image's style scales an input channel at a time, and which are then normalised so
+    that every output keeps unit variance, times `gain` (Karras et al. 2020, "Analyzing and Improving the Image Quality
+    of StyleGAN", equations 1 and 3).
+
+    The result is that of weights of its own for every image. It is computed as: scale the input by `scale` (N, in),
+    `convolve` with shared weights, scale the output. `squares` (out, in) are the weights' squares, summed over the
+    kernel.
+    """
+    demodulation = gain * (scale.square() @ squares.T + epsilon).rsqrt()
+    y = convolve(x * scale.to(x.dtype)[:, :, None, None])
+    return torch.addcmul(bias.to(x.dtype)[:, None, None], y, demodulation.to(x.dtype)[:, :, None, None])
+
+
 def with_squares(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (out, in, k, k) as another type, and their squares summed over the kernel, (out, in), as they were."""
+    """Weights (out, in, k, k) cast to `dtype`, and the sums of their squares over the kernel, (out, in).
+
+    The sums keep the type of the weights.
+    """
     return _WithSquares.apply(weight, dtype)
 
 
 class _WithSquares(Function):
-    """For the derivative, which passes over large weights once where autograd does three times."""
+    """Its backward pass reads large weights once; autograd would read them three times."""
 
     @staticmethod
     def forward(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -123,10 +153,11 @@ class _WithSquares(Function):
 
 
 class Resample(nn.Module):
-    """Low-pass filter images by [1, 3, 3, 1] in both directions, (N, C, H, W): at `up` = 2 after putting zeros behind
-    every pixel, at `down` = 2 keeping every second pixel.
+    """Filter images (N, C, H, W) with the low-pass filter [1, 3, 3, 1] in both directions.
 
-    `padding` is what goes around the image, before and after, once there are zeros in it; `gain` is the filter's sum.
+    With `up` = 2, zeros come after every pixel before the filter. With `down` = 2, the result keeps every second pixel.
+    `padding` is the number of zeros (before, after) that are added to each direction, between `up` and the filter.
+    `gain` is the sum of the filter.
     """
 
     taps: Tensor
@@ -142,13 +173,13 @@ class Resample(nn.Module):
 
 
 class _Resampling(Function):
-    """Linear in x, so its derivative is its adjoint: the same with `up` and `down` exchanged."""
+    """Linear in x, so its derivative is its adjoint: the same function with `up` and `down` exchanged."""
 
     @staticmethod
     def forward(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int]) -> Tensor:
         channels, (before, after) = x.shape[1], padding
         if up > 1 or before != after:
-            # By hand, for a transposed depthwise convolution takes 30 times as long in bf16.
+            # By hand, because a transposed depthwise convolution takes 30 times as long in bf16.
             size = [n * up + before + after for n in x.shape[2:]]
             padded = x.new_zeros(len(x), *size, channels).permute(0, 3, 1, 2)  # in channels_last
             padded[:, :, before : size[0] - after : up, before : size[1] - after : up] = x
@@ -169,7 +200,7 @@ class _Resampling(Function):
 
 
 class _Activation(Function):
-    """In place, and remembering only what comes out."""
+    """Works in place, and saves only its output for the backward pass."""
 
     @staticmethod
     def forward(x: Tensor, clamp: float | None) -> Tensor:
@@ -191,12 +222,12 @@ class _Activation(Function):
         return torch.ops.aten.leaky_relu_backward(gradient, y, SLOPE, True), None
 
 
-# PyTorch inspects the signature in every call, which takes as long as the smallest operations.
+# PyTorch inspects the signature in every call, which takes as long as the smallest operations. So store it once.
 for _function in (_Convolution, _WeightGradient, _WithSquares, _Resampling, _Activation):
     _forward: Any = _function.forward
     _forward.__signature__ = inspect.signature(_forward)
 
 
 def activate(x: Tensor, clamp: float | None) -> Tensor:
-    """Leaky ReLU of slope 0.2, then cut to [-clamp, clamp]; in place, so x must be of no other use."""
+    """Leaky ReLU of slope 0.2, then a clamp to [-clamp, clamp], in place: nothing else may use x. None: no clamp."""
     return _Activation.apply(x, clamp)

@@ -1,6 +1,6 @@
 """CycleGAN (Zhu et al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks").
 
-The networks are fully convolutional: what was trained at one size translates images of any other.
+The networks are fully convolutional, so a model trained at one size also translates images of other sizes.
 """
 
 import math
@@ -20,15 +20,18 @@ from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d
 from ganduel.system import distributed
 
-STD = 0.02  # of all first weights (the paper's appendix)
-ROWS = 8  # test images of each domain in the pictures made during training
-MAKER = {"A": "B2A", "B": "A2B"}  # the generator that makes images of a domain
+STD = 0.02  # standard deviation of the initial weights (the paper's appendix)
+ROWS = 8  # test images per domain in the pictures of a run
+MAKER = {"A": "B2A", "B": "A2B"}  # domain -> the generator that makes its images
 OTHER = {"A": "B", "B": "A"}
 
 
 class CycleGame(Game):
-    """Two domains without pairs: two generators translate, two discriminators judge, "_A" images of A and "_B" those of
-    B; what is translated there and back should be what it was."""
+    """Two domains, A and B, of unpaired images, two generators and two discriminators.
+
+    The discriminator D_A sees images of A, D_B images of B. An image that is translated to the other domain and back
+    should stay the same.
+    """
 
     domains = ("A", "B")
     sampling = " mode=translate input=PHOTO_OR_FOLDER direction=A2B"
@@ -41,23 +44,28 @@ class CycleGame(Game):
         discriminator_B: nn.Module,
         cycle: float,
         identity: float,
-        replay: int,
+        pool_size: int,
         resolution: int,
         image_channels: int,
         augment: Chain,
     ):
-        """`cycle` and `identity` are weights, both of mean absolute differences; `replay` fakes of each domain are
-        kept."""
-        if min(cycle, identity, replay) < 0:
-            raise ValueError(f"cycle={cycle}, identity={identity} and replay={replay} must be 0 or more")
+        """`cycle` and `identity` are the weights of two mean absolute differences; see `auxiliary_losses`.
+
+        `pool_size` is the number of older fakes in each domain's pool, 0 for none. Their sides are `resolution`.
+        Raises ValueError for negative numbers.
+        """
+        if min(cycle, identity, pool_size) < 0:
+            raise ValueError(f"cycle={cycle}, identity={identity} and pool_size={pool_size} must be 0 or more")
         super().__init__(
             {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
         )
         self.cycle, self.identity = cycle, identity
         weights = {"cycle": cycle, "identity": identity}
-        self.extra_losses = tuple(f"{n}_{domain}" for domain in self.domains for n, weight in weights.items() if weight)
+        self.auxiliary_names = tuple(
+            f"{n}_{domain}" for domain in self.domains for n, weight in weights.items() if weight
+        )
         shape = image_channels, resolution, resolution
-        self.pools = nn.ModuleDict({f"_{domain}": Replay(replay, shape) for domain in self.domains if replay})
+        self.pools = nn.ModuleDict({f"_{domain}": ImagePool(pool_size, shape) for domain in self.domains if pool_size})
 
     def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
         return [self.duel(domain, other, batch, generators[MAKER[domain]]) for domain, other in OTHER.items()]
@@ -73,22 +81,26 @@ class CycleGame(Game):
             seed=batch["seed"],
         )
 
-    def extras(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        """Mean absolute differences between the real images of each domain and themselves, translated there and back
-        ("cycle") or put through the generator that makes such images anyway ("identity"; the paper, section 5.2)."""
+    def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
+        """Weighted mean absolute differences of the real images of each domain from generated ones (the paper, equation
+        2 and section 5.2).
+
+        "cycle" compares with the image translated there and back. "identity" compares with the output of the generator
+        that makes images of the same domain.
+        """
         of, terms = {duel.name: duel for duel in duels}, {}
         for domain, other in OTHER.items():
             real, maker = batch[domain], of[f"_{domain}"]
             wanted = {"cycle": (self.cycle, of[f"_{other}"].fake), "identity": (self.identity, real)}
             wanted = {name: pair for name, pair in wanted.items() if pair[0]}
-            if wanted:  # both in one pass, which is quicker than two
+            if wanted:  # one pass for both is faster than two
                 both = torch.cat([images for _, images in wanted.values()])
                 made = maker.generator(both, maker.seed, None).float()
                 for (name, (weight, _)), images in zip(wanted.items(), made.split(len(real)), strict=True):
                     terms[f"{name}_{domain}"] = weight * (images - real).abs().mean()
         return terms
 
-    def replay(self, fakes: Batch, seed: Tensor) -> Batch:
+    def from_pool(self, fakes: Batch, seed: Tensor) -> Batch:
         if not self.pools:
             return fakes
         seeds = distributed.gather(seed)
@@ -98,8 +110,8 @@ class CycleGame(Game):
         return generators[direction]
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int]:
-        """Eight columns: test images of A, whole, what their own domain's generator makes of them, their translations,
-        and these translated back; then the same of B."""
+        """Eight columns, four per domain: whole test images, the output of their own domain's generator, their
+        translations, and the translations back."""
         assert isinstance(images, Pair)
         rows = min(ROWS, *(len(side.tested) for side in images.sides.values()))
         columns = []
@@ -111,7 +123,8 @@ class CycleGame(Game):
         return torch.stack(columns, dim=1).flatten(0, 1), len(columns)
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """The test images of each domain against those of the other, translated: all whole, as the authors test."""
+        """The test images of each domain against translated test images of the other. All are whole, as in the paper's
+        tests."""
         assert isinstance(images, Pair)
 
         def translated(domain: str, other: ImageSet, numbers: range, seed: int) -> Tensor:
@@ -128,16 +141,17 @@ class CycleGame(Game):
 
 
 def put_through(generator: nn.Module, images: Tensor, batch: int) -> Tensor:
-    """What a generator makes of images, `batch` at once, without gradients."""
+    """The generator's outputs for images (N, C, H, W), `batch` at once, float32, without gradients."""
     with torch.no_grad():
         return torch.cat([generator(part).float() for part in images.split(batch)])
 
 
-class Replay(nn.Module):
-    """The last fakes, more or less: once `size` of them are there, every new one is met itself or, as often, takes the
-    place of an older one that is met instead (Shrivastava et al. 2017, section 2.3).
+class ImagePool(nn.Module):
+    """A pool of older fakes (Shrivastava et al. 2017, section 2.3), of `size` images of `shape` (C, H, W).
 
-    Its draws are hashed from the images' seeds, and nothing waits for the device.
+    New fakes fill the pool, and D sees them. Once it is full, D sees each new fake with probability 1/2. Otherwise D
+    sees a random older one, and the new fake takes its place in the pool. The random numbers are hashed from the
+    images' seeds. Nothing waits for the device.
     """
 
     images: Tensor
@@ -149,14 +163,14 @@ class Replay(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, fakes: Tensor, seed: Tensor) -> Tensor:
-        """What is met instead of the fakes (N, C, H, W), one after another."""
+        """The images (N, C, H, W) that D sees instead of the new fakes. Updates the pool in the order of the fakes."""
         size = len(self.images)
         coin, place = randomness.uniform(seed, (2,), "replay").unbind(1)
         places = (place * size).long()
         met = []
         for fake, older, number in zip(fakes.split(1), (coin < 0.5).split(1), places.split(1), strict=True):
             full = self.count == size
-            index = torch.where(full, number, self.count)  # of length 1: a mere number would be waited for
+            index = torch.where(full, number, self.count)  # length 1, because the host would wait for a plain number
             kept = self.images.index_select(0, index)
             met.append(torch.where(full & older, kept, fake))
             self.images.index_copy_(0, index, torch.where(full & ~older, kept, fake))
@@ -165,29 +179,30 @@ class Replay(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Every feature map of every image to mean 0 and variance 1, without gain and bias."""
+    """Normalises each feature map of each image to mean 0 and variance 1. No gain and no bias."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Batch normalisation of one image: PyTorch's own instance normalisation leaves the memory format that
-        # convolutions like, and takes five times as long.
+        # Batch normalisation of one image at a time. PyTorch's instance normalisation loses channels_last, the format
+        # that is fast for convolutions, and takes five times as long.
         images = [batch_norm(image, None, None, training=True) for image in x.split(1)]
         return torch.cat(images) if len(images) > 1 else images[0]
 
 
 def normalisation(kind: Norm, channels: int, *, running: bool) -> nn.Module:
-    """As elsewhere, but for the paper's instance normalisation, which learns nothing."""
+    """`norm2d`, except that the paper's instance normalisation has no parameters."""
     return InstanceNorm() if kind == "instance" else norm2d(kind, channels, running=running)
 
 
 class ResNetGenerator(nn.Module):
-    """Images (N, image_channels, H, W) to others of the same shape in (-1, 1), where H and W are multiples of 4.
+    """Translates images (N, image_channels, H, W) to images of the same shape in (-1, 1). H and W are multiples of 4.
 
-    Two halvings, `neck` plain 3x3 convolutions (the paper has none, report R4 one), residual blocks, two doublings.
-    `padding` is that of all convolutions that keep the size.
+    Two layers halve the size. Then come `neck` plain 3x3 convolutions (0 in the paper, 1 in report R4) and `blocks`
+    residual blocks. Two layers double the size again. `padding` applies to all convolutions that keep the size. Raises
+    ValueError for negative numbers.
     """
 
     multiple = 4
-    least = 8  # below, there would be nothing to mirror
+    least = 8  # a smaller image has too few pixels for mirror padding
 
     def __init__(
         self,
@@ -240,7 +255,7 @@ class ResNetGenerator(nn.Module):
 
 
 class Convolution(Conv2d):
-    """A convolution that keeps the size: beyond the edges, images are mirrored or 0."""
+    """A convolution that keeps the size. `beyond` the edges, images are mirrored ("reflect") or 0 ("zeros")."""
 
     def __init__(self, before: int, after: int, kernel: int, beyond: Literal["reflect", "zeros"]):
         super().__init__(before, after, kernel)
@@ -253,14 +268,16 @@ class Convolution(Conv2d):
         pads = (self.kernel_size[0] // 2,) * 4
         if self.beyond == "zeros":
             return pad(x, pads)
-        with torch.autocast(x.device.type, enabled=False):  # which would mirror in float32, there and back
+        with torch.autocast(x.device.type, enabled=False):  # autocast would convert to float32 for it
             return pad(x, pads, mode="reflect")
 
 
 class WideConvolution(Convolution):
-    """The same with a large kernel, computed as a convolution along the rows beside one along the columns that only
-    shifts and adds: on whichever side there are few feature maps, several times as quick to compute or to
-    differentiate."""
+    """`Convolution` for a large kernel and few input or output maps. Several times faster, forwards or backwards.
+
+    It is computed as two convolutions: one along the rows with the weights, and one along the columns that only shifts
+    and adds. The second is on the side with fewer maps.
+    """
 
     columns: Tensor
 
@@ -280,24 +297,25 @@ class WideConvolution(Convolution):
 
 
 class Residual(nn.Sequential):
-    """Adds what its layers make of its input to it."""
+    """The input plus the output of the layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
 
 
 class Skip(nn.Sequential):
-    """Sets what its layers make of its input beside it, as further feature maps."""
+    """The input and the output of the layers, concatenated along the feature maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, super().forward(x)], dim=1)
 
 
 class UNetGenerator(nn.Module):
-    """Images (N, image_channels, H, W) to others of the same shape in (-1, 1) (Isola et al. 2017): halved down to one
-    pixel at the size trained for and doubled again, each size seeing what there was on the way down.
+    """Translates images (N, image_channels, H, W) to images of the same shape in (-1, 1) (Isola et al. 2017).
 
-    So many halvings make 2^depth = `resolution`, of which H and W must be multiples.
+    Convolutions halve the size down to one pixel at the trained `resolution`, then double it again. Skip connections
+    link equal sizes. H and W must be multiples of `resolution`. Raises ValueError unless `resolution` is a power of two
+    from 16 on.
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, dropout: float):
@@ -314,10 +332,10 @@ class UNetGenerator(nn.Module):
         inside: nn.Module | None = None
         for i in reversed(range(1, depth)):
             before, width, innermost = widths[i - 1], widths[i], inside is None
-            # Of a single pixel nothing would be left by a normalisation.
+            # Normalising a single pixel would leave 0.
             inner_norm = [] if innermost else [normalisation(norm, width, running=True)]
             middle = [] if inside is None else [inside]
-            deep = before == width and not innermost  # as many feature maps as there will be
+            deep = before == width and not innermost  # at the largest width
             inside = Skip(
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(before, width, 4, 2, 1),
@@ -343,10 +361,11 @@ class UNetGenerator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Images (N, image_channels, H, W) to a map of logits (N, 1, H', W'), each of one patch of the image (Isola et al.
-    2017): patches of 70x70 pixels with three halvings (`depth`).
+    """Images (N, image_channels, H, W) to a map of logits (N, 1, H', W'), one per patch (Isola et al. 2017).
 
-    The paper normalises after all convolutions but the first and the last; `norm_first` after the first as well.
+    `depth` is the number of halvings. With three, a patch has 70x70 pixels. The paper normalises after all convolutions
+    except the first and the last; `norm_first` also normalises after the first. Raises ValueError if `depth` does not
+    fit the `resolution`.
     """
 
     def __init__(
@@ -361,10 +380,10 @@ class PatchDiscriminator(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.together = 0 if norm == "batch" else 1  # images are judged apart
+        self.group_size = 0 if norm == "batch" else 1  # 1: the logits of an image do not depend on the others
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
-        if resolution < (least := 3 * 2**depth):  # else nothing would be left to judge, or to normalise by
+        if resolution < (least := 3 * 2**depth):  # else the last feature maps are too small to score or to normalise
             raise ValueError(
                 f"resolution={resolution} is too small for depth={depth}; set data.resolution={least} or more, or a "
                 "smaller model.discriminator.depth"

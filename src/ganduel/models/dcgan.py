@@ -1,8 +1,8 @@
-"""DCGAN (Radford, Metz and Chintala 2016) with the widths and the initialisation of PyTorch's tutorial, at any square
-size, and what is often tried on it.
+"""DCGAN (Radford, Metz and Chintala 2016) with the widths and the initialisation of PyTorch's tutorial, for any square
+size from 16 pixels, and with common variations.
 
-Both networks are a list of stages, one convolution each. A stage is: the convolution with its normalisation or style;
-leaky ReLU, dropout and self-attention; and around both, perhaps, a shortcut.
+Both networks are lists of stages with one convolution each. A stage is the convolution with its normalisation or style,
+then leaky ReLU, dropout and self-attention. A shortcut around the whole stage is optional.
 """
 
 import math
@@ -32,16 +32,19 @@ STYLES = {"adain": Adaptive, "demodulation": Demodulated}
 def plan(
     resolution: int, channels: int | list[int], depth: int | None, strides: list[int] | None
 ) -> tuple[list[int], list[int]]:
-    """The width and the stride of every stage, from the image inwards where `channels` is a number.
+    """The widths and the strides of all stages.
 
-    Then stages double the width: `channels`, 2 `channels`, ... By default there are as many as leave 4 to 7 pixels:
-    64 is 4 times 2^4, 28 is 7 times 2^2.
+    A list of `channels` gives the widths. A number gives `depth` widths from the image inwards: `channels`,
+    2 `channels`, 4 `channels`, ... The default depth leaves 4 to 7 pixels: 64 = 4 * 2^4, 28 = 7 * 2^2. The default
+    strides are 2. Raises ValueError if the arguments do not fit each other or the resolution (pixels, at least 16).
     """
     if resolution < 16:
         raise ValueError(f"resolution={resolution} is too small for convolutions: 16 or more")
     if isinstance(channels, list):
         if depth is not None:
-            raise ValueError(f"depth={depth} beside channels={channels}: a list has its own depth; set depth=null")
+            raise ValueError(
+                f"depth={depth} beside channels={channels}: the length of the list is the depth; set depth=null"
+            )
         widths = channels
     else:
         deepest = int(math.log2(resolution / 4))
@@ -50,7 +53,7 @@ def plan(
         widths = [channels * 2**i for i in range(depth or deepest)]
     strides = [2] * len(widths) if strides is None else strides
     if not widths or min(widths) < 1:
-        raise ValueError(f"channels={channels} must be at least 1, everywhere")
+        raise ValueError(f"channels={channels} every width must be at least 1")
     if len(strides) != len(widths) or not {*strides} <= {1, 2}:
         raise ValueError(f"strides={strides} must be {len(widths)} numbers, 1 or 2, one for each of channels={widths}")
     if math.prod(strides) >= resolution:
@@ -59,7 +62,10 @@ def plan(
 
 
 def convolution(before: int, after: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
-    """Halves the size, at stride 1 keeps it, for which an even kernel is made one smaller."""
+    """A convolution that halves the size at stride 2 and keeps it at stride 1.
+
+    At stride 1, an even kernel becomes one smaller, because it could not keep the size.
+    """
     kernel -= stride == 1 and kernel % 2 == 0
     return Conv2d(before, after, kernel, stride, (kernel - 1) // 2, bias=bias)
 
@@ -67,7 +73,10 @@ def convolution(before: int, after: int, kernel: int, stride: int, bias: bool) -
 def upconvolution(
     kind: Upsampling, before: int, after: int, kernel: int, stride: int, bias: bool
 ) -> tuple[nn.Module, Convolution]:
-    """Doubles the size, by a transposed convolution, or by interpolation before one; at stride 1 keeps it."""
+    """(resize, convolution), which together double the size at stride 2 and keep it at stride 1.
+
+    Either the convolution is transposed and doubles the size, or `resize` interpolates before an ordinary convolution.
+    """
     if stride == 2 and kind == "transposed":
         padding, extra = (kernel - 1) // 2, kernel % 2
         return nn.Identity(), nn.ConvTranspose2d(before, after, kernel, 2, padding, extra, bias=bias)
@@ -76,8 +85,7 @@ def upconvolution(
 
 
 class Stage(nn.Module):
-    """`layer`, then `rest`, beside them a shortcut (He et al. 2016) or None. What else it is called with, a style,
-    goes to the layer."""
+    """`layer`, then `rest`, with an optional `shortcut` around both (He et al. 2016). Only `layer` gets the style."""
 
     def __init__(self, layer: nn.Module, rest: nn.Module, shortcut: nn.Module | None):
         super().__init__()
@@ -98,7 +106,7 @@ def _shortcut(resize: nn.Module, before: int, after: int) -> nn.Sequential:
 
 
 def _check(kernel: int, slope: float, attention: int | None, sizes: list[int]) -> None:
-    """What both networks can be asked for in vain; `sizes` are those of their feature maps."""
+    """Raise ValueError for a wrong setting of either network. `sizes` are those of its feature maps, in pixels."""
     if not 3 <= kernel <= 7:
         raise ValueError(f"kernel={kernel} must be 3 to 7")
     if not 0 <= slope <= 1:
@@ -110,9 +118,10 @@ def _check(kernel: int, slope: float, attention: int | None, sizes: list[int]) -
 class Generator(game.Generator):
     """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1): `synthesis(mapping(z))`.
 
-    The first layer makes the smallest feature maps, and each of the `strides` doubles their size or keeps it, up to
-    the image. A size that is no multiple of their product is cut from the middle of the next larger one. `channels` are
-    the widths in that order; as a number, the one next to the image.
+    The first layer makes the smallest feature maps. Each stage doubles their size (stride 2) or keeps it (stride 1), up
+    to the image. If the resolution is not a multiple of the product of all strides, the stages make the next larger
+    multiple, and the image is cut from its middle. A list of `channels` gives the widths in this order; a number is the
+    width next to the image. Raises ValueError.
     """
 
     def __init__(
@@ -146,11 +155,12 @@ class Generator(game.Generator):
         if not isinstance(channels, list):
             widths, strides = widths[::-1], strides[::-1]
         size = math.ceil(resolution / math.prod(strides))
-        sizes = [size * math.prod(strides[:i]) for i in range(1, len(strides))]  # after each stage but the image
+        sizes = [size * math.prod(strides[:i]) for i in range(1, len(strides))]  # after each stage but the last
         _check(kernel, slope, attention, sizes)
         self.mapping = Mapping(latent, mapping, mapping_rate) if mapping else nn.Identity()
         self.styled = norm in STYLES
-        # The first feature maps meet no style; demodulation alone would leave them as small as they start.
+        # No style changes the first feature maps, so they get layer normalisation: demodulation would leave them as
+        # small as they start.
         plain: Norm = "layer" if norm == "adain" or norm == "demodulation" else norm
         bias = plain == "none"
         first: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], size, bias=bias)]
@@ -189,11 +199,10 @@ class Generator(game.Generator):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,), or to probabilities where the `output` is
-    sigmoid.
+    """Images (N, image_channels, resolution, resolution) to logits (N,); with output="sigmoid", to probabilities.
 
-    The generator's mirror image: each of the `strides` halves the size or keeps it, and the last layer sees all of the
-    smallest feature maps. `channels` are the widths from the image on.
+    It mirrors the generator. Each stage halves the size (stride 2) or keeps it (stride 1), and the last layer sees the
+    whole of the smallest feature maps. A list of `channels` gives the widths from the image inwards. Raises ValueError.
     """
 
     def __init__(
@@ -219,12 +228,12 @@ class Discriminator(nn.Module):
         if padding < 0:
             raise ValueError(f"padding={padding} must be at least 0")
         self.output = output
-        # A batch is judged image by image, unless its statistics or a power iteration of each pass say otherwise.
-        self.together = 0 if norm == "batch" or spectral_norm else 1
+        # 1: D judges each image alone. 0: its outputs depend on the batch statistics or the power iterations of a pass.
+        self.group_size = 0 if norm == "batch" or spectral_norm else 1
         widths, strides = plan(resolution, channels, depth, strides)
         size, sizes = resolution + 2 * padding, []
         for stride in strides:
-            size = size if stride == 1 else (size + kernel % 2) // 2  # odd kernels are centred, and round up
+            size = size if stride == 1 else (size + kernel % 2) // 2  # odd kernels are centred, so sizes round up
             sizes.append(size)
         if size < 2:
             raise ValueError(f"feature maps of {sizes} pixels must keep 2; take fewer stages of stride 2")
@@ -234,7 +243,7 @@ class Discriminator(nn.Module):
         for i, (before, after) in enumerate(pairwise([image_channels, *widths])):
             layer = nn.Sequential(
                 convolution(before, after, kernel, strides[i], bias),
-                norm2d(norm if i else "none", after, running=False),  # never on what comes from the image alone
+                norm2d(norm if i else "none", after, running=False),  # the first stage has none, as in the paper
             )
             rest = _rest(after, slope, dropout, attention == sizes[i])
             pool = nn.AvgPool2d(strides[i], ceil_mode=kernel % 2 == 1)

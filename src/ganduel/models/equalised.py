@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganduel.models.convolution import activate
+from ganduel.models.layers import normalise
 
 ROOT = math.sqrt(2)  # leaky ReLU halves the mean square; this puts it back
 
@@ -53,11 +54,6 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias * self.bias_gain, x * self.weight_gain, self.weight.T)
-
-
-def normalise(x: Tensor) -> Tensor:
-    """Every vector at unit mean square."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
 class Mapping(nn.Module):

@@ -1,4 +1,4 @@
-"""Layers that the families share: normalisation, self-attention, the last layer of a discriminator, initialisation."""
+"""Layers that several models share: normalisation, self-attention, the end of a discriminator, initialisation."""
 
 from typing import Literal
 
@@ -12,11 +12,11 @@ Output = Literal["linear", "sigmoid"]
 
 
 def norm2d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
-    """A normalisation of (N, channels, H, W) with a gain and a bias a channel.
+    """A normalisation of (N, channels, H, W), with a gain and a bias per channel; "none" is the identity.
 
-    "layer" is over (C, H, W), as in "Improved Training of Wasserstein GANs". `running` keeps BatchNorm's running
-    statistics for evaluation. Discriminators do without: they meet real and fake batches in turn, and the mixed
-    statistics would describe neither.
+    "layer" normalises over (C, H, W), as in "Improved Training of Wasserstein GANs". With `running`, BatchNorm keeps
+    running statistics for evaluation. Discriminators keep none: real and fake batches alternate, and mixed statistics
+    would describe neither.
     """
     match kind:
         case "batch":
@@ -30,7 +30,7 @@ def norm2d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
 
 
 def norm1d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
-    """A normalisation of (N, channels)."""
+    """A normalisation of (N, channels). Raises ValueError for "instance", which needs images."""
     match kind:
         case "batch":
             return nn.BatchNorm1d(channels, track_running_stats=running)
@@ -43,17 +43,21 @@ def norm1d(kind: Norm, channels: int, *, running: bool) -> nn.Module:
 
 
 def output_layer(kind: Output) -> nn.Module:
-    """What a discriminator ends with: nothing, as losses of logits expect it, or the sigmoid as a layer in front of the
-    loss."""
+    """The last layer of a discriminator: the identity, for losses that expect logits, or a sigmoid."""
     return nn.Sigmoid() if kind == "sigmoid" else nn.Identity()
 
 
+def normalise(x: Tensor) -> Tensor:
+    """Every vector of (N, C) at unit mean square, as mapping networks take their latents."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
 class SelfAttention(nn.Module):
-    """Every position looks at all others: (N, C, H, W) to the same (Zhang et al. 2018, "Self-Attention Generative
+    """Self-attention over all positions, (N, C, H, W) to the same shape (Zhang et al. 2018, "Self-Attention Generative
     Adversarial Networks", equations 1 to 3).
 
-    `gamma` starts at 0, so it starts as the identity. In plain matrix products: PyTorch's fused attention cannot be
-    differentiated twice, which gradient penalties need.
+    `gamma` starts at 0, so the layer starts as the identity. It uses plain matrix products, because gradient penalties
+    need second derivatives and PyTorch's fused attention has none.
     """
 
     def __init__(self, channels: int):
@@ -70,12 +74,13 @@ class SelfAttention(nn.Module):
 
 
 class SpectralNorm(nn.Module):
-    """A weight divided by its largest singular value, as a matrix with a row for each index of dimension `rows`; one
-    power iteration a forward pass in training (Miyato et al. 2018, algorithm 1). So micro batches make more of them in
-    a step, and come a little nearer to the singular value than the whole batch.
+    """Divide a weight by an estimate of its largest singular value (Miyato et al. 2018, algorithm 1).
 
-    Unlike PyTorch's, it needs only the direction of its vector, which thus may be averaged with the weights (EMA); and
-    without matrix products it stays in float32 under mixed precision.
+    The weight counts as a matrix with one row for each index of dimension `rows`. In training, every forward pass does
+    one power iteration. With micro batches, a step has more forward passes, so the estimate is a little more precise.
+
+    PyTorch's version differs in two ways. Here only the direction of the vector u matters, so EMA may average u with
+    the weights. And there are no matrix products, so everything stays in float32 under mixed precision.
     """
 
     u: Tensor
@@ -92,23 +97,23 @@ class SpectralNorm(nn.Module):
         v = normalize((matrix.detach() * self.u[:, None]).sum(dim=0), dim=0)
         u = (matrix * v).sum(dim=1)
         if self.training:
-            normalize(u.detach(), dim=0, out=self.u)  # penalties' vjp lets buffers be written to like this alone
+            normalize(u.detach(), dim=0, out=self.u)  # inside the vjp of penalties, only this can write to a buffer
         return weight / u.norm()
 
 
 def normalise_spectrally(network: nn.Module) -> None:
-    """Give every convolution and dense layer a spectral norm.
+    """Give every convolution and dense layer of a network a spectral norm.
 
-    To be called once the weights are initialised, for afterwards they are computed from others.
+    Initialise the weights first: afterwards they are computed from other parameters.
     """
     for layer in list(network.modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            rows = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # the outputs
+            rows = 1 if isinstance(layer, nn.ConvTranspose2d) else 0  # the output channels
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight.detach(), rows))
 
 
 def initialise_normal(module: nn.Module, std: float) -> None:
-    """DCGAN's initialisation: weights N(0, std), gains N(1, std), biases 0."""
+    """DCGAN's initialisation: weights N(0, std), gains N(1, std), biases 0. `std` is the standard deviation."""
     for layer in module.modules():
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
         if isinstance(weight, nn.Parameter):

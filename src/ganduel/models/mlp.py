@@ -7,8 +7,8 @@ from ganduel.models.layers import Norm, Output, norm1d, output_layer
 
 
 class Generator(game.Generator):
-    """Latent (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1), through hidden layers of
-    `widths`."""
+    """Latents (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1). `widths` are the sizes of
+    the hidden layers."""
 
     def __init__(self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm):
         super().__init__()
@@ -32,8 +32,10 @@ class Generator(game.Generator):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,), or to probabilities where the `output` is
-    sigmoid, through hidden layers of `widths` with dropout."""
+    """Images (N, image_channels, resolution, resolution) to logits (N,), or to probabilities if `output` is sigmoid.
+
+    `widths` are the sizes of the hidden layers. Each one has dropout.
+    """
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class Discriminator(nn.Module):
         for i, (before, after) in enumerate(zip(sizes, widths, strict=False)):
             layers += [
                 nn.Linear(before, after),
-                norm1d(norm if i else "none", after, running=False),  # as in DCGAN, never on the input
+                norm1d(norm if i else "none", after, running=False),  # as in DCGAN, never after the first layer
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout(dropout),
             ]

@@ -1,8 +1,8 @@
-"""The residual networks of "Improved Training of Wasserstein GANs" (Gulrajani et al. 2017), for every power of two from
-16 to 256 pixels.
+"""The residual networks of "Improved Training of Wasserstein GANs" (Gulrajani et al. 2017), for 16, 32, 64, 128 or 256
+pixels.
 
-Blocks double or halve the size between 4x4 and the image. Next to the image they have `channels` feature maps, a factor
-2 further away twice as many, and so on up to 8 times.
+Blocks double or halve the size between 4x4 pixels and the image. There are `channels` feature maps at the image's
+resolution, and twice as many at each lower resolution, up to 8 times `channels`.
 """
 
 import math
@@ -18,7 +18,7 @@ SIZES = (16, 32, 64, 128, 256)
 
 
 def widths(resolution: int, channels: int) -> list[int]:
-    """Feature maps at `resolution`, half of it, ..., 4 pixels."""
+    """Numbers of feature maps at `resolution`, `resolution` / 2, ..., 4 pixels. Raises ValueError for other sizes."""
     if resolution not in SIZES:
         fits = min((size for size in SIZES if size > resolution), default=SIZES[-1])
         raise ValueError(
@@ -31,8 +31,10 @@ def widths(resolution: int, channels: int) -> list[int]:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each behind a normalisation and ReLU, beside a 1x1 shortcut; `up` doubles the size before
-    the first convolution, otherwise means of 2x2 halve it after the second."""
+    """Two 3x3 convolutions, each after a normalisation and ReLU, plus a 1x1 shortcut.
+
+    `up` doubles the size before the first convolution. Otherwise 2x2 average pooling halves it after the second.
+    """
 
     def __init__(self, before: int, after: int, norm: Norm, *, up: bool):
         super().__init__()
@@ -41,7 +43,7 @@ class Block(nn.Module):
         first, second = Conv2d(before, inner, 3, padding=1, bias=False), Conv2d(inner, after, 3, padding=1)
         self.branch = nn.Sequential(
             norm2d(norm, before, running=up),
-            nn.ReLU(),  # not in place: without a norm, the shortcut needs what it would overwrite
+            nn.ReLU(),  # not in place: without a norm it would overwrite the shortcut's input
             *([resize, first] if up else [first]),
             norm2d(norm, inner, running=up),
             nn.ReLU(inplace=True),
@@ -54,8 +56,8 @@ class Block(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Uniform weights by both fans (Glorot and Bengio 2010), with twice the variance behind a ReLU (He et al. 2015), as
-    the authors have it; biases 0."""
+    """Xavier-uniform weights (Glorot and Bengio 2010), with twice the variance after a ReLU (He et al. 2015), as in the
+    authors' code. Biases are 0."""
     for sequence in (module for module in network.modules() if isinstance(module, nn.Sequential)):
         gain = 1.0
         for layer in sequence:
@@ -96,7 +98,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, norm: Norm, spectral_norm: bool):
         super().__init__()
-        self.together = 0 if norm == "batch" or spectral_norm else 1  # else images are judged apart
+        self.group_size = 0 if norm == "batch" or spectral_norm else 1  # 1: an image's logit ignores the others
         sizes = widths(resolution, channels)
         self.layers = nn.Sequential(
             Conv2d(image_channels, channels, 3, padding=1),

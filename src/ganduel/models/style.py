@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import instance_norm, linear
 
+from ganduel.models.convolution import modulated
+from ganduel.models.layers import normalise
+
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -46,7 +49,7 @@ class Mapping(nn.Module):
                 parameter.div_(w.std(dim=0).mean())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
+        return self.layers(normalise(z))
 
 
 class Adaptive(nn.Module):
@@ -64,13 +67,7 @@ class Adaptive(nn.Module):
 
 
 class Demodulated(nn.Module):
-    """A convolution whose weights the style scales an input channel at a time, and which are then normalised so that
-    every output keeps unit variance (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN",
-    equations 1 and 3).
-
-    The same as weights of its own for every image, but written as: scale the input, convolve with shared weights,
-    scale the output.
-    """
+    """Any convolution, modulated by the style as StyleGAN2's are."""
 
     def __init__(self, resize: nn.Module, convolution: Convolution, width: int):
         super().__init__()
@@ -79,10 +76,7 @@ class Demodulated(nn.Module):
         self.bias = nn.Parameter(torch.zeros(convolution.out_channels))
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        scale = 1 + self.style(style)
         squares = self.convolution.weight.square().sum(dim=(2, 3))  # (out, in)
         if isinstance(self.convolution, nn.ConvTranspose2d):  # (in, out); an output meets one weight in stride^2
             squares = squares.T / self.convolution.stride[0] ** 2
-        demodulation = (scale.square() @ squares.T + 1e-8).rsqrt()
-        y = self.convolution(self.resize(x * scale[:, :, None, None])) * demodulation[:, :, None, None]
-        return y + self.bias[:, None, None]
+        return modulated(x, lambda x: self.convolution(self.resize(x)), squares, 1 + self.style(style), self.bias)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ganduel import randomness
 from ganduel.game import Generator as Base
-from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, with_squares
+from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, modulated, with_squares
 from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
 from ganduel.system.errors import UserError
 
@@ -22,11 +22,8 @@ NOISES = get_args(Noise)
 
 
 class StyledConvolution(nn.Module):
-    """A 3x3 convolution whose weights an image's style scales an input channel at a time, and which are then normalised
-    (equations 1 and 3); then noise, bias and leaky ReLU. Doubles the size where `up`.
-
-    Rather than weights of its own for every image: scale the input, convolve with shared weights, scale the output.
-    """
+    """A 3x3 convolution that an image's style modulates; then noise, bias and leaky ReLU. Doubles the size where
+    `up`."""
 
     noise_const: Tensor
 
@@ -55,14 +52,14 @@ class StyledConvolution(nn.Module):
             scale, weight = scale / largest, weight / norm[:, None, None, None]
             epsilon = epsilon / (largest * norm).square()
         weight, squares = with_squares(weight, x.dtype)
-        demodulation = ROOT * (scale.square() @ squares.T + epsilon).rsqrt()
-        x = x * _per_map(scale, x)
-        if self.up:
-            weight = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
-            x = self.resample(convolve_transposed(x, weight, stride=2))
-        else:
-            x = convolve(x, weight, padding=1)
-        x = torch.addcmul((ROOT * self.bias).to(x.dtype)[:, None, None], x, _per_map(demodulation, x))
+
+        def convolution(x: Tensor) -> Tensor:
+            if not self.up:
+                return convolve(x, weight, padding=1)
+            turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+            return self.resample(convolve_transposed(x, turned, stride=2))
+
+        x = modulated(x, convolution, squares, scale, ROOT * self.bias, gain=ROOT, epsilon=epsilon)
         if (noise := self.draw(seed)) is not None:
             x += (ROOT * self.noise_strength * noise).to(x.dtype)
         return activate(x, self.clamp)
@@ -75,11 +72,6 @@ class StyledConvolution(nn.Module):
         if self.noise == "constant" or seed is None:
             return self.noise_const
         return randomness.normal(seed, (1, self.size, self.size), f"noise {self.size} {self.up}")
-
-
-def _per_map(factors: Tensor, x: Tensor) -> Tensor:
-    """Factors (N, C) as they multiply feature maps (N, C, H, W)."""
-    return factors.to(x.dtype)[:, :, None, None]
 
 
 class ToImage(nn.Module):
@@ -228,7 +220,7 @@ class Generator(Base):
         near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
         return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
 
-    def settle(self, latent: Tensor, label: Tensor | None) -> None:
+    def update_w_average(self, latent: Tensor, label: Tensor | None) -> None:
         """Let the average style follow."""
         with torch.no_grad():
             self.mapping.w_avg.lerp_(self.mapping(latent, label).mean(dim=0), 1 - self.average)

@@ -149,7 +149,7 @@ class Discriminator(nn.Module):
         super().__init__()
         maps = widths(resolution, channel_base, channel_max)
         self.sizes = sorted(maps, reverse=True)[:-1]
-        self.classes, self.together = classes, stddev_group or 1
+        self.classes, self.group_size = classes, stddev_group or 1
         for size in self.sizes:
             block = DiscriminatorBlock(
                 image_channels if size == resolution else None,

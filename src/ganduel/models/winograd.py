@@ -1,10 +1,9 @@
-"""3x3 convolutions with a quarter of the multiplications, for float32 on CPUs, where PyTorch has none of the kind; what
-cuDNN does by itself.
+"""Winograd convolutions: 3x3 kernels with a quarter of the multiplications, for float32 on CPUs.
 
-Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", F(4x4, 3x3): each tile of 4x4 results takes
-6x6 inputs. Once inputs and weights are transformed, tiles are multiplied by weights in each of 36 places, over feature
-maps: 36 matrix products. The differences from exact results are about three times those of a direct convolution, 3e-6
-of them in all.
+PyTorch has none for CPUs; on GPUs cuDNN uses them. The algorithm is F(4x4, 3x3) of Lavin and Gray 2016, "Fast
+Algorithms for Convolutional Neural Networks". A tile of 4x4 outputs needs 6x6 inputs. Inputs and weights are
+transformed. Then each of the 36 positions of a tile is one matrix product over feature maps. The relative error is
+about 3e-6, three times that of a direct convolution.
 """
 
 import threading
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-MAPS, TILES = 256, 64  # with fewer of either, direct convolutions are as fast (scripts/benchmark_winograd.py)
-WASTE = 1.3  # times as many results as are wanted, at most
-AT_ONCE = 256  # tiles, of whole images: more would leave the cache
+MAPS, TILES = 256, 64  # with fewer of either, a direct convolution is as fast (scripts/benchmark_winograd.py)
+WASTE = 1.3  # upper limit of outputs computed over outputs needed
+AT_ONCE = 256  # tiles of whole images at once; more do not fit the cache
 
-# The transforms of section 4.3, of both directions in one: of inputs (36, 36), of weights (36, 9), of results (16, 36).
+# The transforms of section 4.3, rows and columns in one matrix: inputs (36, 36), weights (36, 9), outputs (16, 36).
 _INPUTS, _WEIGHTS, _RESULTS = (
     torch.kron(matrix, matrix)
     for matrix in (
@@ -40,19 +39,21 @@ _memory = threading.local()
 
 
 def suits(x: Tensor, weight: Tensor, stride: int, padding: int) -> bool:
-    """Whether a convolution of x (N, C, H, W) is one of these, and gains by it."""
+    """Whether `convolve` can do a convolution of x (N, C, H, W), and is faster than PyTorch."""
     if type(x) is not Tensor or x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
     if weight.shape[2:] != (3, 3) or min(weight.shape[:2]) < MAPS or stride != 1 or padding < 0:
         return False
     height, width = (size + 2 * padding - 2 for size in x.shape[2:])
-    tiles = -(-height // 4) * -(-width // 4)  # those at the edges may be computed for a part of them
+    tiles = -(-height // 4) * -(-width // 4)  # the outputs of edge tiles may be needed only in part
     return len(x) * tiles >= TILES and 16 * tiles <= WASTE * height * width
 
 
 def convolve(x: Tensor, weight: Tensor, padding: int, turned: bool) -> Tensor:
-    """(N, C, H, W) by weights (out, C, 3, 3) to (N, out, H + 2 padding - 2, ...), or by (C, out, 3, 3) `turned` by half
-    a circle, as the adjoint takes them."""
+    """Convolve x (N, C, H, W) with weights (out, C, 3, 3) to (N, out, H + 2 padding - 2, W + 2 padding - 2).
+
+    If `turned`, the weights are (C, out, 3, 3) and are rotated by 180 degrees. This is the adjoint of a convolution.
+    """
     transform = _WEIGHTS.flip(1) if turned else _WEIGHTS
     weights = _scratch(36, *weight.shape[:2])
     torch.mm(transform, weight.permute(2, 3, 0, 1).reshape(9, -1), out=weights.view(36, -1))
@@ -67,10 +68,10 @@ def convolve(x: Tensor, weight: Tensor, padding: int, turned: bool) -> Tensor:
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """That of a convolution's weights (out, C, 3, 3), laid out as they are, from its input and the gradient of its
-    output."""
+    """The gradient of the weights (out, C, 3, 3), from the input x and the gradient of the output, in the memory format
+    of the weights."""
     total = _scratch(36, *weight.shape[:2])
-    kept = 0  # of the total: nothing at first
+    kept = 0  # factor of the old total; 0 at first, because the memory is not cleared
     for inputs, outputs in zip(_tiles(x, padding, 6), _tiles(gradient, 0, 4), strict=True):
         results = _RESULTS.T @ outputs.reshape(-1, 16, outputs.shape[-1])
         total.baddbmm_(results.permute(1, 2, 0), _transformed(inputs), beta=kept)
@@ -80,18 +81,18 @@ def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, padding: int) -
 
 
 def _scratch(*shape: int) -> Tensor:
-    """Memory of this thread's for what is large and soon forgotten; new memory takes longer to get than to fill."""
+    """Reused memory of this thread, for large temporary tensors. Allocating memory takes longer than filling it."""
     kept = vars(_memory)
     name = str(shape)
     if name not in kept:
-        with torch.inference_mode(False):  # or it could be written to in that mode alone
+        with torch.inference_mode(False):  # else only inference mode could write to it
             kept[name] = torch.empty(shape)
     return kept[name]
 
 
 def _tiles(x: Tensor, padding: int, size: int) -> list[Tensor]:
-    """Tiles of x, each 4 behind the one before, of so many images at once: (n, rows, columns, size, size, C), views but
-    where something is missing around x."""
+    """Tiles of x with stride 4, in chunks of whole images: (n, rows, columns, size, size, C). They are views of x, or
+    of a padded copy if x must be padded."""
     missing = [-(n + 2 * padding - size) % 4 for n in x.shape[2:]]
     around = [padding, padding + missing[1], padding, padding + missing[0]]
     padded = pad(x, around) if any(around) else x
@@ -100,5 +101,5 @@ def _tiles(x: Tensor, padding: int, size: int) -> list[Tensor]:
 
 
 def _transformed(inputs: Tensor) -> Tensor:
-    """Of 6x6 tiles: (36, tiles, C)."""
+    """The transform (36, tiles, C) of 6x6 input tiles."""
     return (_INPUTS @ inputs.reshape(-1, 36, inputs.shape[-1])).transpose(0, 1)

@@ -1,16 +1,21 @@
-"""Curves of several runs as SVG."""
+"""Charts of several runs as SVG."""
 
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
+from ganduel.system.templates import render
+
+TEMPLATE = Path(__file__).with_name("chart.svg.jinja")
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26  # what is around the curves
-DECADES = 1.5  # of positive values, from which on their scale is logarithmic
-LINEAR = ("accuracy",)  # what has a scale of its own
-COLOURS = 8  # that page.css has
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26  # margins around the curves
+DECADES = 1.5  # the axis is logarithmic if positive values span more decades than this
+LINEAR = ("accuracy",)  # quantities whose names begin so always have a linear axis
+COLOURS = 8  # number of curve colours in page.css
 
 Point = tuple[float, float]
 
@@ -18,15 +23,17 @@ Point = tuple[float, float]
 class Curve(NamedTuple):
     """One quantity of one run."""
 
-    run: int  # its number, which gives it its colour
+    run: int  # number of the run, which decides its colour
     label: str
-    kind: str  # plain, faint (as measured, beside its mean) or held (on held-out images)
+    kind: str  # plain, faint (a loss that also has a smoothed curve) or held (on held-out images)
     points: list[Point]  # images seen, value
 
 
 def curves(rows: Sequence[dict[str, Any]], run: int, label: str, most: int) -> dict[str, list[Curve]]:
-    """Name -> curves of a run's statistics or metrics, of `most` points. What is averaged over time, or measured on
-    held-out images as well, goes with what it is of."""
+    """Name -> curves of a run's statistics or metrics, with at most `most` points each.
+
+    A quantity, its smoothed curve (loss_ema/) and its values on held-out images (validation/) share one name.
+    """
     names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, float))
     found: dict[str, list[Curve]] = {}
     for name in names:
@@ -41,19 +48,19 @@ def curves(rows: Sequence[dict[str, Any]], run: int, label: str, most: int) -> d
 
 
 def thinned(points: list[Point], most: int) -> list[Point]:
-    """At most so many points: means of as many neighbours as that takes, each where its neighbours end."""
+    """At most `most` points. Each is the mean of a group of neighbours, at the position of the last one."""
     size = -(-len(points) // most)
     groups = [points[max(0, end - size) : end] for end in range(len(points), 0, -size)]
     return [(group[-1][0], statistics.fmean(value for _, value in group)) for group in reversed(groups)]
 
 
-def chart(name: str, shown: Sequence[Curve]) -> str:
+def chart(name: str, shown: Sequence[Curve]) -> Markup:
     """An SVG of curves over images seen."""
     xs, ys = ([point[axis] for curve in shown for point in curve.points] for axis in (0, 1))
     logarithmic = not name.startswith(LINEAR) and min(ys) > 0 and max(ys) / min(ys) > 10**DECADES
     scale = math.log10 if logarithmic else float
     low, high = scale(min(ys)), scale(max(ys))
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # a flat line lies in the middle
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # put a flat line in the middle
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     first, last = min(xs), max(max(xs), min(xs) + 1)
 
@@ -63,44 +70,46 @@ def chart(name: str, shown: Sequence[Curve]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = []
-    for tick in decades(low, high) if logarithmic else ticks(low, high):
-        text = number(10**tick if logarithmic else tick)
-        parts.append(
-            f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>'
-        )
-    for tick in ticks(first, last):
-        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number(tick)}</text>')
-    for run, label, kind, points in shown:
+    def path(points: Sequence[Point]) -> str:
         steps = [f"{x(a):.1f} {y(scale(b)):.1f}" for a, b in points]
-        end = f"h.01M{steps[-1]}" if len(steps) == 1 else ""  # a single point is a dot
-        note = " (held-out)" if kind == "held" else ""
-        parts.append(
-            f'<path class="curve {kind} c{run % COLOURS}" data-run="{run}" d="M{"L".join(steps)}{end}">'
-            f"<title>{escape(label)}{note}: last {number(points[-1][1])}</title></path>"
-        )
+        return "L".join(steps) + (f"h.01M{steps[-1]}" if len(steps) == 1 else "")  # a single point is a dot
+
     note = ", logarithmic" if logarithmic else ""
-    spoken = escape(f"{name} over images seen{note}, from {number(min(ys))} to {number(max(ys))}", quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+    svg = render(
+        TEMPLATE,
+        spoken=f"{name} over images seen{note}, from {number(min(ys))} to {number(max(ys))}",
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        rulers=[
+            (y(tick), number(10**tick if logarithmic else tick))
+            for tick in (decades(low, high) if logarithmic else ticks(low, high))
+        ],
+        marks=[(x(tick), number(tick)) for tick in ticks(first, last)],
+        paths=[(curve, path(curve.points)) for curve in shown],
+        colours=COLOURS,
+        number=number,
+    )
+    return Markup(svg.rstrip())
 
 
 def ticks(low: float, high: float) -> Iterable[float]:
-    """Three to six round numbers within a range."""
+    """Three to six round numbers from `low` to `high`."""
     step = 10 ** math.floor(math.log10((high - low) / 2))
     step = next(step * factor for factor in (5, 2, 1, 0.5) if (high - low) / (step * factor) >= 2)
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def decades(low: float, high: float) -> Iterable[float]:
-    """Logarithms of 1, 10, 100, ... within a range and, where these are few, of 2 and 5 times them."""
+    """The log10 of ..., 1, 10, 100, ... from `low` to `high`; in up to 3 decades, also of 2 and 5 times these."""
     steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0)
     found = (i + math.log10(step) for i in range(math.floor(low), math.floor(high) + 1) for step in steps)
     return [tick for tick in found if low <= tick <= high]
 
 
 def number(value: float) -> str:
-    """As short as one can read: 1.2M, 35k, 0.0025."""
+    """A number as short text: 1.2M, 35k, 0.0025."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"

@@ -1,5 +1,4 @@
-"""What run folders say: config.yaml, overrides.txt, stats.jsonl and metrics.jsonl; and the rows and the
-Markdown table made of them."""
+"""Read run folders (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), and make rows and a Markdown table."""
 
 import json
 import statistics
@@ -12,45 +11,32 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel.config.keys import leaves
-from ganduel.config.schema import METRICS
+from ganduel.config.schema import METRICS, Train, marked
 from ganduel.system.errors import UserError
 
 Row = dict[str, Any]
 """Column -> value of one run."""
 
-# Settings that make no other experiment and say nothing to a reader.
-ASIDE = (
-    "accept_changes",
-    "allow",
-    "data.cache_gb",
-    "data.packed",
-    "data.root",
-    "data.source.root",
-    "data.stream",
-    "every",
-    "json",
-    "keep",
-    "name",
-    "overwrite",
-    "runs_dir",
-    "workers",
-)
+ASIDE = marked("aside", Train)  # settings that tell the reader of a report nothing
 
 
 @dataclass
 class Run:
-    """What a run folder says."""
+    """The content of a run folder."""
 
     path: Path
     config: dict[str, Any]  # dotted key -> value
-    typed: dict[str, str]  # key -> value, as on the command line
-    stats: list[Row]  # one a log interval; with alarms, by name, where there were any
-    metrics: list[Row]  # one a measurement during training
-    alarms: list[Row]  # what went wrong: alarm, message, step, images
+    typed: dict[str, str]  # key -> value, as typed on the command line
+    stats: list[Row]  # one row per log interval; "alarms" maps names to messages, if there were any
+    metrics: list[Row]  # one row per measurement during training
+    alarms: list[Row]  # with the keys alarm, message, step, images
 
 
 def find(folders: list[Path]) -> list[Path]:
-    """The run folders among these and in them, numbered ones of a sweep in their order."""
+    """All run folders among `folders` and inside them. The runs of a sweep are in the order of their numbers.
+
+    Raises UserError if there is none, or none in one of the folders.
+    """
     if not folders:
         raise UserError("which runs? Name their folders, or that of a sweep: gan-report runs/a runs/b")
     found = []
@@ -63,12 +49,12 @@ def find(folders: list[Path]) -> list[Path]:
 
 
 def _naturally(path: Path) -> list[tuple[str, int]]:
-    """10 after 9."""
+    """A sort key that puts 10 after 9."""
     return [("", int(name)) if name.isdecimal() else (name, 0) for name in path.parts]
 
 
 def read(path: Path) -> Run:
-    """Whatever a run has written so far."""
+    """Read what a run has written so far."""
     stats = _lines(path / "stats.jsonl")
     alarms = [
         {"alarm": name, "message": text, "step": row["step"], "images": row["images"]}
@@ -88,20 +74,22 @@ def read(path: Path) -> Run:
 
 
 def _lines(path: Path) -> list[Row]:
-    """The last line may still be on its way."""
+    """The rows of a .jsonl file, without a last line that is not complete yet."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def settings(runs: list[Run]) -> list[Row]:
-    """What was typed differently; where nothing was, whatever else differs. None for what a run was not told and does
-    not have."""
+    """The settings that differ between runs, one row per run: typed ones or, if these are all equal, any others.
+
+    None means that the run does not have the setting.
+    """
 
     def value(run: Run, key: str) -> Any:
         if key in run.config:
             found = run.config[key]
             return "null" if found is None else "[]" if found == {} else found
-        return run.typed.get(key, run.config.get(f"{key}.name"))  # a group's choice: what it calls itself, if untyped
+        return run.typed.get(key, run.config.get(f"{key}.name"))  # a group: the typed option, else its own name
 
     def differing(of: str) -> list[str]:
         keys = dict.fromkeys(key for run in runs for key in getattr(run, of) if not key.startswith(ASIDE))
@@ -111,12 +99,14 @@ def settings(runs: list[Run]) -> list[Row]:
     return [{key: value(run, key) for key in columns} for run in runs]
 
 
-RESULTS = "fid, best"  # the first column of results, behind the settings
+RESULTS = "fid, best"  # the first column of results, after the settings
 
 
 def results(run: Run) -> Row:
-    """Metrics; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for what
-    it does not have."""
+    """The results of a run: its metrics, D's accuracy and G's loss on held-out images, its speed and its alarms.
+
+    "time" is the training time in seconds. None means that the run does not have the value.
+    """
     row: Row = {}
     for name, sign in METRICS.values():
         values = [measured[name] for measured in run.metrics if name in measured]
@@ -137,18 +127,21 @@ def results(run: Run) -> Row:
 
 
 def held_out(run: Run, prefix: str) -> list[float]:
-    """The mean of what begins so, over real and fake images and over duels, in every line that has it."""
+    """The mean of all values whose names begin with `prefix`, for every row of statistics that has any.
+
+    So it is a mean over real and fake images and over duels.
+    """
     found = [[value for name, value in line.items() if name.startswith(prefix)] for line in run.stats]
     return [statistics.mean(values) for values in found if values]
 
 
 def shown(rows: Sequence[Row]) -> list[str]:
-    """The columns that are not empty in all rows."""
+    """The columns with a value in at least one row."""
     return [name for name in rows[0] if any(row[name] is not None for row in rows)]
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table with a line a run."""
+    """A Markdown table with one line for each run."""
     columns = shown(rows)
     sides = ["---:" if isinstance(rows[0][name], int | float | None) else "---" for name in columns]
     lines = [columns, sides, *([cell(name, row[name]).replace("|", "\\|") for name in columns] for row in rows)]
@@ -156,7 +149,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def cell(name: str, value: Any) -> str:
-    """A value as one reads it."""
+    """A value as text for people."""
     if value is None:
         return "-"
     if name == "time":

@@ -1,4 +1,4 @@
-"""A run folder: who holds it, what was composed, its checkpoints, and how it is found again."""
+"""A run folder: its lock, its configuration, its checkpoints and its logs."""
 
 import contextlib
 import json
@@ -11,47 +11,16 @@ from omegaconf import OmegaConf
 
 from ganduel import checkpoint
 from ganduel.config.keys import leaves
+from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
 from ganduel.system.files import kimg, locked, make_folder, sync, write_text
 from ganduel.system.terminal import say
 
-# What may differ between a run and its continuation; the rest would make it another experiment.
-FREE = (
-    "accept_changes",
-    "allow",
-    "compile",
-    "cuda_graphs",
-    "cudnn_benchmark",
-    "data.cache_gb",
-    "data.features",
-    "data.max_rejected",
-    "data.on_device",
-    "data.packed",
-    "data.root",
-    "data.source.root",
-    "data.stream",
-    "device",
-    "duration",
-    "every",
-    "forecast",
-    "health",
-    "json",
-    "keep",
-    "loss_ema",
-    "metric",
-    "micro_batch",
-    "name",
-    "on_alarm",
-    "overwrite",
-    "runs_dir",
-    "tf32",
-    "validation_images",
-    "workers",
-)
+FREE = marked("free", Train)  # keys that a resumed run may change
 
 
 class RunFolder:
-    """`runs/<name>`. Only the first process writes into it."""
+    """The folder of a run, `runs_dir`/`name`. Only the first process writes into it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -60,17 +29,20 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes out for as long as this one lives."""
+        """A context that locks the folder. Raises UserError if another process holds the lock."""
         make_folder(self.path, "runs_dir")
         busy = f"name: {self.path} is in use by another process; wait for it, or give this run another name=..."
         with locked(self.path / ".lock", busy):
             yield
 
     def move_aside(self) -> Path | None:
-        """Rename the folder of an earlier run to <name>.old-1, -2, ...; returns where it went."""
+        """Rename the folder of an earlier run to <name>.old-1, -2, ... Returns the new path; None without such a run.
+
+        Raises UserError if another process uses the folder.
+        """
         if not (self.path / "config.yaml").exists() and not self.started():
             return None
-        with self.held():  # not from under a living process
+        with self.held():  # another process may still use the folder
             number = 1
             while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
                 number += 1
@@ -78,12 +50,15 @@ class RunFolder:
             return aside
 
     def record(self, config: dict[str, Any], overrides: list[str]) -> None:
-        """Keep what was composed and what was typed."""
+        """Write the composed configuration and the typed overrides."""
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
 
     def newest(self) -> tuple[checkpoint.State | None, list[str]]:
-        """The whole state to resume from, None in a new folder, and warnings of damaged files that were passed over."""
+        """The whole state to resume from (None in a new folder), and a warning for each damaged file before it.
+
+        Raises UserError if the folder has checkpoints, but no readable whole state.
+        """
         warnings: list[str] = []
         for path in self._states():
             try:
@@ -92,7 +67,7 @@ class RunFolder:
                 warnings.append(str(error))
                 self.damaged.append(path)
         if warnings or any(self.checkpoints.glob("*.pt")):
-            found = "; ".join(warnings) or f"{self.checkpoints} holds networks, but no whole state"
+            found = "; ".join(warnings) or f"{self.checkpoints} holds networks only, not the full training state"
             raise UserError(f"{found}: nothing is left to resume from; overwrite=true starts anew")
         return None, []
 
@@ -101,16 +76,19 @@ class RunFolder:
         return bool(self._states())
 
     def _states(self) -> list[Path]:
-        """Whole states, the newest first; "next" is there when a process ended between two renames."""
+        """Paths of whole states, in the order to try them.
+
+        "next" is left over if a process ended before the last rename in `save`.
+        """
         paths = [self.checkpoints / f"{name}.pt" for name in ("latest", "next", "previous")]
         return [path for path in paths if path.exists()]
 
     def save(self, content: checkpoint.State) -> None:
-        """Make this the latest checkpoint; the latest becomes the previous one."""
+        """Save a whole state as latest.pt. The old latest.pt becomes previous.pt."""
         new, latest = self.checkpoints / "next.pt", self.checkpoints / "latest.pt"
-        for name in ("stats.jsonl", "metrics.jsonl"):  # no checkpoint without the lines before it
+        for name in ("stats.jsonl", "metrics.jsonl"):  # the lines before a checkpoint must be on disk first
             sync(self.path / name)
-        while self.damaged:  # a bad file must not take a good one's place
+        while self.damaged:  # or a damaged latest.pt would replace a good previous.pt
             path = self.damaged.pop()
             path.replace(path.with_suffix(".damaged"))
         checkpoint.save(new, content)
@@ -120,7 +98,7 @@ class RunFolder:
         sync(self.checkpoints)
 
     def save_networks(self, content: checkpoint.State, name: str, keep: int | None = None) -> None:
-        """Write a networks-only checkpoint; with `keep`, only the newest so many numbered ones stay."""
+        """Write a checkpoint of the networks alone. With `keep`, only the newest `keep` numbered ones stay."""
         if keep != 0:
             checkpoint.save(self.checkpoints / name, checkpoint.networks_only(content))
         if keep is not None:
@@ -129,7 +107,7 @@ class RunFolder:
                 old.unlink()
 
     def note(self, text: str) -> None:
-        """Tell the terminal and train.log."""
+        """Write a message to the terminal and to train.log."""
         say(text)
         with open(self.path / "train.log", "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%F %T')} {text}\n")
@@ -140,7 +118,7 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def cut_back(self, name: str, step: int) -> None:
-        """Drop the lines that training wrote after this step: it will write them again."""
+        """Drop the lines that training wrote after `step`, because it will write them again."""
         path = self.path / name
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -150,13 +128,13 @@ class RunFolder:
 def _keep(line: str, step: int) -> bool:
     try:
         row = json.loads(line)
-    except ValueError:  # cut off while it was written
+    except ValueError:  # the process ended while it wrote this line
         return False
     return row.get("by", "gan-train") != "gan-train" or row["step"] <= step
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """ "key: old -> new" of every setting that may not change silently between a run and its continuation."""
+    """ "key: old -> new" for every changed setting that a resumed run may not change silently."""
     before, after = dict(leaves(old)), dict(leaves(new))
     changed = [key for key in {**before, **after} if before.get(key, "absent") != after.get(key, "absent")]
     return [

@@ -1,7 +1,7 @@
-"""What goes wrong with GANs, seen early: once a log interval, from numbers that are there already and one small batch.
+"""Early alarms for the common failures of GAN training.
 
-Every kind of alarm has a limit in the configuration, and is raised once, when the limit is broken in a few checks in a
-row.
+A check runs once a log interval. It uses statistics that exist already, and one small batch. Every kind of alarm has a
+limit in the configuration. An alarm is raised once, after several checks in a row have crossed the limit.
 """
 
 import math
@@ -17,19 +17,19 @@ from ganduel.no_trace import no_trace
 from ganduel.system import distributed
 from ganduel.trainer import Player, Trainer
 
-FEWEST, MOST = 8, 64  # images that a check looks at; in between, a batch
-REMEMBERED = 50  # gradients that a new one is held against, at most
-FAINT = 0.01  # a contrast below this share of the reals' is none
+FEWEST, MOST = 8, 64  # images of a check: the batch size, within these bounds
+REMEMBERED = 50  # most earlier gradients that a new one is compared with
+FAINT = 0.01  # lower bound for the contrast of generated images, relative to that of real images
 
 
 class Alarm(NamedTuple):
-    """A sign that something is wrong, and what to try."""
+    """A failure: the measured sign, the test for it, the message, and the advice."""
 
     sign: str
-    wrong: Any  # (number, limit) -> whether it is
+    wrong: Any  # (value, limit) -> whether the value is wrong
     says: str
     advice: str
-    passing: bool = False  # may come and go in a run that is well: takes longer to count
+    passing: bool = False  # may come and go in a healthy run, so it needs more checks in a row
 
 
 ALARMS = {
@@ -43,7 +43,7 @@ ALARMS = {
     "overfitting": Alarm(
         "r_v",
         operator.gt,
-        "D knows its training images by heart: held-out ones are {value:.0%} of the way to fakes",
+        "D overfits: its logits on validation images are {value:.0%} of the way to those on fakes",
         "augment=[ada] or augment=[diffaugment], data.mirror=true, more images, or a smaller D",
         passing=True,
     ),
@@ -63,7 +63,7 @@ ALARMS = {
     "vanishing": Alarm(
         "gradient",
         operator.lt,
-        "gradients are {value:.1g} of the weights, so nothing is learnt",
+        "gradients are only {value:.1g} of the weights, so the network hardly learns",
         "loss=nonsaturating, hinge or wasserstein, or a lower optimizer.D.lr",
     ),
     "ada": Alarm(
@@ -77,20 +77,28 @@ ALARMS = {
 
 
 Signs = dict[str, dict[str, float]]
-"""What `Alarm`s look at: by sign, and by whose it is: the name of a duel, or "/D" and "/G"."""
+"""The values that `Alarm`s test: sign -> owner -> value. An owner is the name of a duel, or "/D" or "/G"."""
 
 
 class Health:
-    """The limits of a run, and what it remembers of its checks: `state`, plain values for checkpoints."""
+    """The health checks of a run: their limits, and `state`, the memory of earlier checks as plain values that go into
+    checkpoints.
+    """
 
     def __init__(self, checks: int, lasting: int, **limits: float | None):
-        """An alarm takes `checks` in a row, `lasting` of what passes by itself in other runs."""
+        """An alarm needs `checks` bad checks in a row, or `lasting` if its sign is `passing`.
+
+        `limits` has one limit for each kind of alarm; None switches the alarm off.
+        """
         self.checks, self.lasting, self.limits = checks, lasting, limits
         self.state: dict[str, Any] = {"streaks": {}, "raised": [], "gradients": {}}
 
     def check(self, trainer: Trainer, numbers: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
-        """A log interval's `numbers` and a look at the networks, as further numbers, "health/...", and the alarms that
-        are new, by kind and by whose they are. One wait for the device."""
+        """Check the networks and a log interval's statistics, `numbers`.
+
+        Returns further statistics, "health/...", and the new alarms: (kind + owner) -> message. The host waits for the
+        device only once.
+        """
         duels = trainer.game.duel_names
         looks = {
             **{("spread", name): value for name, value in spreads(trainer).items()},
@@ -99,13 +107,13 @@ class Health:
         values = distributed.mean(torch.stack([*looks.values()])).tolist()
         signs: Signs = {"spread": {}, "gradient": {}, **judged(numbers, duels), **overfitting(numbers, duels)}
         for (sign, whose), value in zip(looks, values, strict=True):
-            if math.isfinite(value):  # fp16 may skip a step
+            if math.isfinite(value):  # the gradient may be unknown or, in fp16, infinite in a skipped step
                 signs[sign][whose] = value
         found = {f"health/{sign}{whose}": value for sign, part in signs.items() for whose, value in part.items()}
         return found, self.alarms({**signs, "growth": self.growth(signs["gradient"])})
 
     def growth(self, gradients: dict[str, float]) -> dict[str, float]:
-        """Each player's gradient as a multiple of the median of those before."""
+        """Each player's gradient as a multiple of the median of its earlier gradients."""
         found = {}
         for player, value in gradients.items():
             past = self.state["gradients"].setdefault(player.removeprefix("/"), [])
@@ -116,7 +124,7 @@ class Health:
         return found
 
     def alarms(self, signs: Signs) -> dict[str, str]:
-        """What to say of the limits that have now been broken often enough, and have not been before."""
+        """The messages of the new alarms: those whose limit has now been crossed in enough checks in a row."""
         before, streaks, new = self.state["streaks"], {}, {}
         for kind, alarm in ALARMS.items():
             limit = self.limits[kind]
@@ -133,8 +141,11 @@ class Health:
         return new
 
     def status(self, numbers: dict[str, float], duels: list[str]) -> dict[str, str]:
-        """All of it in a few words, for a line: what D gets right of reals, fakes and held-out reals, how alike fakes
-        are, and what is wrong right now."""
+        """A short status for a line of progress.
+
+        "D right" is the discriminator's accuracy on training, generated and validation images. "spread" is the
+        diversity of the generated images. "health" lists the alarms whose limit is crossed now, or is "ok".
+        """
 
         def of_all(name: str) -> list[float]:
             return [numbers[f"{name}{duel}"] for duel in duels if f"{name}{duel}" in numbers]
@@ -148,7 +159,9 @@ class Health:
 
 
 def judged(numbers: dict[str, float], duels: list[str]) -> Signs:
-    """How often D is right about the reals or the fakes, whichever is less; and the p of an ADA that adapts."""
+    """The signs "right" and "ada": the discriminator's accuracy on real or on generated images, whichever is lower; and
+    ADA's p, if it adapts.
+    """
     right, ada = {}, {}
     for duel in duels:
         if f"accuracy/real{duel}" in numbers:
@@ -159,10 +172,11 @@ def judged(numbers: dict[str, float], duels: list[str]) -> Signs:
 
 
 def overfitting(numbers: dict[str, float], duels: list[str]) -> Signs:
-    """The signs of overfitting of ADA's authors (Karras et al. 2020b, equation 1): r_t, the mean sign of D's logits of
-    training images, and r_v, how far those of held-out images have gone from there towards those of fakes.
+    """ADA's signs of overfitting (Karras et al. 2020b, equation 1): r_t and r_v.
 
-    r_v says nothing while D can hardly tell training images from fakes, and is left out.
+    r_t is the mean sign of the discriminator's logits for training images, from -1 to 1. r_v tells where the mean logit
+    of validation images lies between those of training images (0) and of generated images (1). While the discriminator
+    can hardly tell training images from generated ones, r_v means nothing and is left out.
     """
     r_t, r_v = {}, {}
     for duel in duels:
@@ -177,15 +191,15 @@ def overfitting(numbers: dict[str, float], duels: list[str]) -> Signs:
 
 
 def spreads(trainer: Trainer) -> dict[str, Tensor]:
-    """For every duel, the distance between two fakes over that between two reals; changes nothing.
+    """The `spread` of every duel on one small batch; changes nothing.
 
-    Brightness and contrast are taken out first, so that the pale images of a young G do not pass for collapsed.
+    Brightness and contrast are removed first, so that the pale images of a young generator do not look collapsed.
     """
     images = trainer.images
     count = max(FEWEST, min(MOST, trainer.batch_size))
     seed = randomness.seeds(trainer.seed, "health", trainer.iteration, first=0, count=count, device=trainer.device)
     held_out = images.held_out >= count
-    # Held-out images are not read ahead, which would be in the way of the next batch.
+    # Validation images are preferred, because reading them does not disturb the read-ahead of training batches.
     batch = (images.validation_batch if held_out else images.batch)(trainer.images_seen, count)
     real: dict[str, list[Tensor]] = {}
     fake: dict[str, list[Tensor]] = {}
@@ -198,9 +212,9 @@ def spreads(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def spread(real: Tensor, fake: Tensor) -> Tensor:
-    """The distance between two fakes over that between two reals, each as a share of what it would be if the images had
-    nothing in common; images (N, C, H, W).
+    """The distance between two generated images, divided by the distance between two real images: 0 is a collapse.
 
+    Each distance is relative to its value for images that have nothing in common. `real` and `fake` are (N, C, H, W).
     The mean squared distance of pairs is twice the sum of all pixels' variances.
     """
     (real_variance, real_contrast), (fake_variance, fake_contrast) = (_contrast(images) for images in (real, fake))
@@ -209,15 +223,16 @@ def spread(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the variances of all pixels, and the mean squared deviation of an image from its own mean, summed."""
+    """The sum of the variances of all pixels over the images, and the squared deviation of an image from its own mean,
+    summed over its pixels and averaged over the images.
+    """
     flat = images.float().flatten(1)
     flat = flat - flat.mean(1, keepdim=True)
     return flat.var(0).sum(), flat.square().sum(1).mean()
 
 
 def gradient(player: Player) -> Tensor:
-    """The length of the gradients that a player's last step has left, over that of its weights; not a number where it
-    is not known."""
+    """The norm of a player's gradients after its last step, divided by the norm of its weights; NaN if unknown."""
     left = [(p.grad, p.detach()) for p in player.networks.parameters() if p.grad is not None]
     gate_may_leave_them_scaled = player.phases[0].gate is not None and player.scaler.is_enabled()
     if not left or gate_may_leave_them_scaled:

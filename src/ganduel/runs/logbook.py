@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard, stats.jsonl and train.log for later, a progress bar or plain lines for now."""
+"""The logs of a run: TensorBoard, JSON lines and train.log, and a progress bar or plain lines on the terminal."""
 
 import time
 import warnings
@@ -10,31 +10,34 @@ from ganduel.runs.folder import RunFolder
 from ganduel.system.terminal import progress, say
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of TensorBoard's dependencies
+    warnings.simplefilter("ignore")  # from TensorBoard's dependencies
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
+PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
 
 
 class Logbook:
-    """Writes what one run has to say, from `step` on; what an interrupted run wrote after it is cut off."""
+    """Writes the logs of one run from `step` on. Entries that an interrupted run wrote after `step` are cut off."""
 
     def __init__(self, run: RunFolder, step: int, images_seen: int, steps: int):
         self.run = run
         for name in ("stats.jsonl", "metrics.jsonl"):
-            run.cut_back(name, step if step else -1)  # at step 0, everything is done again
-        # All curves are over images seen.
+            run.cut_back(name, step if step else -1)  # at step 0, everything starts again
+        # The horizontal axis of all curves is images seen.
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=images_seen + 1)
         self.bar = progress(total=steps, initial=step, unit=" steps", smoothing=0.05)
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:
-        """To the terminal and to train.log."""
+        """Write a message to the terminal and to train.log."""
         self.run.note(text)
 
     def numbers(self, row: dict[str, Any], metrics: dict[str, float], status: dict[str, str]) -> None:
-        """One line of statistics; `row` has step and images. `metrics` are the latest, for the eye like `status`."""
+        """Log the statistics `row`, which include "step" and "images".
+
+        `metrics`, the latest values, and `status` only appear on the terminal.
+        """
         self.run.append("stats.jsonl", row)
         for name, value in row.items():
             if "/" in name:
@@ -59,7 +62,7 @@ class Logbook:
         self.writer.add_image(name, image, images_seen)
 
     def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:
-        """For TensorBoard's table that compares runs."""
+        """Log settings and final results for TensorBoard's table that compares runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
         for summary in hparams(plain, {f"final/{name}": value for name, value in results.items()}):
             self.writer._get_file_writer().add_summary(summary)

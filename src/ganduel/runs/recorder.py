@@ -1,4 +1,4 @@
-"""What a run keeps: statistics, pictures, measurements and checkpoints."""
+"""What a run records: statistics, pictures, metrics and checkpoints."""
 
 import math
 import time
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint
-from ganduel.config.schema import METRICS
+from ganduel.config.schema import METRICS, Train, plain
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
@@ -30,49 +30,53 @@ from ganduel.validation import validate
 
 T = TypeVar("T")
 
-ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint knows of its images
+ABOUT = "name", "recipe", "content", "images", "splits", "shards"  # what a checkpoint stores about its images
 
 
 class Abandoned(Exception):
-    """A measurement ends half way, for the run is to end."""
+    """Stops a measurement because a signal asks the run to end."""
 
 
 class Recorder:
-    """The tasks that surround the loop. All processes call them alike; only the first writes."""
+    """The tasks beside the training loop. All processes call every task, in the same order; only the first writes."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str], run: RunFolder, trainer: Trainer):
-        # What a user admits with `allow` is never stored: whoever opens the file decides for himself.
-        self.config = {key: value for key, value in config.items() if key != "allow"}
+    def __init__(self, config: Train, overrides: list[str], run: RunFolder, trainer: Trainer):
+        self.config = config
+        # `allow` is never stored: whoever opens a checkpoint decides which packages to admit.
+        self.stored = {key: value for key, value in plain(config).items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
         self.main = distributed.is_main()
-        self.validation: dict[str, float] = {}  # the latest
-        self.validated = 0  # the iteration that it is of
-        self.metric: dict[str, float] = {}  # the latest
+        self.validation: dict[str, float] = {}  # the latest values
+        self.validated = 0  # iteration of the latest validation
+        self.metric: dict[str, float] = {}  # the latest values
         self.best: dict[str, float] = {}
-        self.worse = 0  # measurements since the best
-        self.measurable = True  # until a measurement fails
-        self.measuring = 0.0  # seconds
-        self.health = Health(**config["health"])
-        self.ended = ""  # why the run is to end before its time
+        self.worse = 0  # number of measurements since the best one
+        self.measurable = True  # False after a measurement has failed
+        self.measuring = 0.0  # seconds spent on measurements
+        self.health = Health(**vars(config.health))
+        self.ended = ""  # reason to end the run early; "" if there is none
         self.interrupted: Callable[[], bool] = lambda: False
-        self.saved = 0  # the step of the newest checkpoint
-        self.samples: int = config["metric"]["samples"] or (2000 if trainer.device.type == "cpu" else 50_000)
-        self.whole_thousands: bool  # in the names of files that are numbered by images seen
+        self.saved = 0  # step of the newest checkpoint
+        self.samples: int = config.metric.samples or (2000 if trainer.device.type == "cpu" else 50_000)
+        self.whole_thousands: bool  # whether file names count images seen in whole thousands
         self.log: Logbook
-        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config["metric"]["which"])
+        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config.metric.which)
 
     def open(self, total: int, apart: int) -> None:
-        """Begin to write, in a run of `total` iterations whose numbered files are at least so many `apart`."""
+        """Start writing. The run has `total` iterations, and its numbered files are at least `apart` iterations apart.
+
+        Raises UserError if the run has already passed `total` iterations.
+        """
         trainer = self.trainer
-        self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or names would repeat
+        self.whole_thousands = apart * trainer.images_per_iteration >= 1000  # or two files would get one name
         if trainer.iteration > total:
             raise UserError(
-                f"duration={self.config['duration']} is shorter than the {self.step:,} steps that {self.run.path} has "
+                f"duration={self.config.duration} is shorter than the {self.step:,} steps that {self.run.path} has "
                 "behind it; set a longer one"
             )
         if self.main:
-            self.run.record(self.config, self.overrides)
+            self.run.record(self.stored, self.overrides)
             steps = self.step + (total - trainer.iteration) * trainer.pace.n_generator
             self.log = Logbook(self.run, self.step, trainer.images_seen, steps)
         self.watch = Stopwatch(trainer.iteration, trainer.device)
@@ -80,23 +84,26 @@ class Recorder:
 
     @property
     def step(self) -> int:
-        """Turns of G so far."""
+        """The number of turns of G so far."""
         return self.trainer.clock.steps
 
     @property
     def kimg(self) -> str:
-        """Thousands of images seen, as file names have it."""
+        """Thousands of images seen, as in file names."""
         images = self.trainer.images_seen
-        # Halves go up: Python's own rounding, to even numbers, would give 1,500 and 2,500 images one name.
+        # Halves round up. Python rounds them to even numbers, so 1,500 and 2,500 images would get the same name.
         return f"{(images + 500) // 1000:06d}kimg" if self.whole_thousands else f"{images / 1000:010.3f}kimg"
 
     def validate(self) -> None:
-        """Look at the held-out images. Alarms go by what is found until the next time."""
+        """Validate on the held-out images. The health checks use the result until the next validation."""
         trainer = self.trainer
-        self.validation, self.validated = validate(trainer, self.config["validation_images"]), trainer.iteration
+        self.validation, self.validated = validate(trainer, self.config.validation_images), trainer.iteration
 
     def write_statistics(self) -> None:
-        """Means since the last time, new validation, health, learning rates, speed and memory."""
+        """Log means since the last call, a new validation, health, learning rates, speed and memory.
+
+        Alarms end the run if on_alarm=stop. Raises UserError if a loss or a weight is not finite.
+        """
         trainer = self.trainer
         self.check_finite()
         numbers = trainer.stats.means()
@@ -117,16 +124,19 @@ class Recorder:
             self.log.numbers(row | ({"alarms": alarms} if alarms else {}), self.metric, status)
             for name, text in alarms.items():
                 self.log.say(f"alarm ({name}) at step {self.step:,}: {text}")
-        if alarms and self.config["on_alarm"] == "stop":
+        if alarms and self.config.on_alarm == "stop":
             self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
 
     def write_reals(self) -> None:
-        """A grid of training images, to hold the samples against."""
+        """Write a grid of training images, to compare the samples with."""
         if self.main:
             self._picture("reals", "reals", self.trainer.images.preview(SHOWN))
 
     def write_samples(self) -> None:
-        """What the averaged generators make, always of the same things, no more at once than training holds."""
+        """Write a grid of images from the averaged generators, always for the same inputs, and the plot of D's outputs.
+
+        It makes at most `micro_batch` images at once, so that it needs no more memory than training.
+        """
         if self.main:
             trainer = self.trainer
             made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
@@ -134,7 +144,7 @@ class Recorder:
             self._write_judgement()
 
     def _write_judgement(self) -> None:
-        """What D makes of real images and of the averaged generators' fakes."""
+        """Plot D's outputs for real images and for fakes of the averaged generators."""
         trainer = self.trainer
         count = min(SHOWN, max(trainer.batch_size, trainer.micro_batch, 8), trainer.images.count)
         seed = torch.arange(count, device=trainer.device)
@@ -153,14 +163,17 @@ class Recorder:
 
     @property
     def measuring_share(self) -> float:
-        """What measurements have taken of the time since this process began to train."""
+        """The share of the time since this process began to train that measurements have taken."""
         return self.measuring / max(self.watch.running, 1e-9)
 
     def measure(self) -> None:
-        """The metrics now; the best networks by the first of them are kept. What cannot be measured is said once, and
-        training goes on."""
+        """Compute the metrics, and keep the networks with the best value of the first metric.
+
+        If the metrics cannot be computed, this says so once, and training goes on without them. Raises UserError if a
+        loss or a weight is not finite.
+        """
         self.check_finite()
-        if self.config["metric"]["which"] and self.measurable:
+        if self.config.metric.which and self.measurable:
             start = time.perf_counter()
             row = self._measured()
             seconds = time.perf_counter() - start
@@ -170,21 +183,22 @@ class Recorder:
         self.lose_patience()
 
     def _measured(self) -> dict[str, Any] | None:
-        """The values, for the first process, with all that they depend on; None where there are none."""
-        settings, folder = self.config["metric"], Path(self.config["data"]["packed"])
-        distributed.broadcast(self.trainer.ema.generators)  # on CPUs, every process has BatchNorm statistics of its own
+        """The metrics with their provenance; None if they cannot be computed or a signal asks the run to end.
+
+        Only the first process gets the metrics.
+        """
+        settings, folder = self.config.metric, Path(self.config.data.packed)
+        distributed.broadcast(self.trainer.ema.generators)  # on CPUs, each process has its own BatchNorm statistics
         images = self.trainer.images
         try:
-            with distributed.together():
+            with distributed.all_or_none():
                 return evaluate(
                     self.trainer.game.comparisons(self.trainer.ema.generators, images),
-                    distributed.in_turn(
-                        lambda: find_features(settings["features"], settings["weights"], images, folder)
-                    ),
-                    which=settings["which"],
+                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder)),
+                    which=settings.which,
                     samples=self.samples,
                     seed=0,
-                    batch=settings["batch"],
+                    batch=settings.batch,
                     cache=folder,
                     ema=True,
                     proceed=self.proceed,
@@ -193,14 +207,14 @@ class Recorder:
             end = f"step {self.step:,}: a signal ended the measurement"
         except (UserError, OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            end = f"warning: no {', '.join(settings['which'])}: {reason}; training goes on without metrics"
+            end = f"warning: no {', '.join(settings.which)}: {reason}; training goes on without metrics"
             self.measurable = False
         if self.main:
             self.log.say(end)
         return None
 
     def _note(self, row: dict[str, Any], seconds: float) -> None:
-        """Tell what was measured and what it cost, and keep the best networks."""
+        """Log the metrics and the time that they took, and save the networks if they are the best."""
         self.metric = {name: value for name, value in row.items() if isinstance(value, float)}
         first, began = not self.best, self.trainer.iteration == self.watch.began
         row = {"by": "gan-train", "step": self.step, "images": self.trainer.images_seen, **row}
@@ -208,8 +222,8 @@ class Recorder:
         values = describe(row) if first else ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
         self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
-        name, sign = METRICS[self.config["metric"]["which"][0]]
-        # Written so that a best that is not a number, or of another metric, gives way.
+        name, sign = METRICS[self.config.metric.which[0]]
+        # The comparison is false if the best is NaN or belongs to another metric. Then the new value replaces it.
         if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.worse += 1
         else:
@@ -217,32 +231,35 @@ class Recorder:
             self.run.save_networks(self.content(), "best.pt")
 
     def lose_patience(self) -> None:
-        """End the run once as many measurements as are set have brought nothing better."""
-        patience = self.config["metric"]["patience"]
+        """End the run after `metric.patience` measurements without a better one."""
+        patience = self.config.metric.patience
         if patience is not None and distributed.agree(int(self.worse >= patience)):
             self.end(f"{patience} measurements without a better one: metric.patience={patience}")
 
     def end(self, reason: str) -> None:
-        """Let the run end after this iteration; all processes do so alike."""
+        """End the run after this iteration. All processes must call this in the same iteration."""
         self.ended = self.ended or reason
 
     def proceed(self) -> None:
-        """Raise Abandoned, in the middle of a measurement, once a signal asks the run to end."""
+        """Called during a measurement. Raises Abandoned if a signal asks the run to end."""
         if self.interrupted():
             raise Abandoned
 
     def save(self) -> None:
-        """The whole state as latest.pt, and the networks alone under the number of images."""
-        self.check_finite()  # a state that is lost already must not replace a good one
+        """Save the whole state as latest.pt, and the networks alone in a file named after the images seen.
+
+        Raises UserError if a loss or a weight is not finite.
+        """
+        self.check_finite()  # a state that is not finite must not replace a good one
         if self.main:
             content = self.content()
             self.log.flush()
             self.run.save(content)
             self.saved = self.step
-            self.run.save_networks(content, f"{self.kimg}.pt", self.config["keep"])
+            self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
 
     def check_finite(self) -> None:
-        """Raise UserError, naming the culprit, once a loss or a weight is not finite."""
+        """Raise UserError if a loss or a weight is not finite. The text names it."""
         if bad := self.trainer.not_finite():
             raise UserError(
                 f"{', '.join(bad)} is not finite at step {self.step:,}; the last good state, of step {self.saved:,}, "
@@ -251,10 +268,10 @@ class Recorder:
             )
 
     def content(self) -> checkpoint.State:
-        """All that a checkpoint holds."""
+        """Everything that a checkpoint stores."""
         images = self.trainer.images
         return {
-            "config": self.config,
+            "config": self.stored,
             "overrides": self.overrides,
             "data": {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}},
             "versions": versions(),
@@ -269,25 +286,27 @@ class Recorder:
         }
 
     def restore(self) -> bool:
-        """Go on where the folder's newest checkpoint stands, the inverse of `save`; returns whether it has one. Raises
-        UserError where it is of another experiment."""
+        """Resume from the newest checkpoint of the folder: the inverse of `save`. Returns whether there is one.
+
+        Raises UserError if it belongs to another experiment, or if its networks or optimizers do not fit.
+        """
         content, warnings = self.run.newest()
         for warning in warnings if self.main else []:
             say(f"warning: {warning}; resuming from the checkpoint before it")
         if content is None:
             return False
-        changed = differences(content["config"], self.config)
+        changed = differences(content["config"], self.stored)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
         if content["data"].get("shards") != self.trainer.images.about["shards"]:
             changed.append("data.stream: other shards, in which images come in another order")
-        if changed and not self.config["accept_changes"]:
+        if changed and not self.config.accept_changes:
             raise UserError(
                 f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "
                 "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "
                 "or name=... for another run"
             )
-        # Older states count iterations alone, but the time stands beside them.
+        # Older states lack these two counts, but their checkpoints store them beside the state.
         state = {"steps": content["step"], "images_seen": content["images_seen"], **content["state"]}
         try:
             self.trainer.load_state_dict(state)
@@ -299,14 +318,14 @@ class Recorder:
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
-        self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.worse = content.get("worse", 0)  # older checkpoints lack it
         self.validation = content.get("validation", {})
         self.health.state |= content.get("health", {})
         return True
 
 
 class Stopwatch:
-    """Iterations a second, without the time that tasks take."""
+    """Measures iterations per second, without the time of paused tasks."""
 
     def __init__(self, iteration: int, device: torch.device):
         self.iteration, self.device = iteration, device
@@ -314,11 +333,11 @@ class Stopwatch:
         self.began, self.beginning = iteration, self.start
 
     def pausing(self, do: Callable[[], T]) -> Callable[[], T]:
-        """The same task, not counted."""
+        """Wrap a task so that its time does not count."""
 
         def paused() -> T:
             if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # steps still under way are no part of the pause
+                torch.cuda.synchronize(self.device)  # wait for the steps before the task: they are no part of the pause
             start = time.perf_counter()
             try:
                 return do()
@@ -329,11 +348,11 @@ class Stopwatch:
 
     @property
     def running(self) -> float:
-        """Seconds since the beginning, pauses included."""
+        """Seconds since the stopwatch was made, pauses included."""
         return time.perf_counter() - self.beginning
 
     def rate(self, iteration: int) -> float:
-        """Since the last call."""
+        """Iterations per second since the last call, without the pauses."""
         now = time.perf_counter()
         rate = (iteration - self.iteration) / max(now - self.start - self.paused, 1e-9)
         self.iteration, self.start, self.paused = iteration, now, 0.0

@@ -1,4 +1,4 @@
-"""What the networks of a game are made of, layer by layer, as a table."""
+"""Tables of a game's networks, layer by layer."""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +8,13 @@ from ganduel import randomness, sharing
 from ganduel.no_trace import no_trace
 from ganduel.trainer import Trainer
 
-DEPTH = 3  # names longer than that are counted with what they are part of
+DEPTH = 3  # parts of a layer's name; deeper modules count as part of their parent
 
 
 class Layer(NamedTuple):
-    """A row: `shape` is that of the output for one image, "" where the layer gives none."""
+    """A row of the table. `parameters` and `buffers` are numbers of elements; `shape` is the output's shape for one
+    image, or "" if the layer has no output.
+    """
 
     name: str
     parameters: int
@@ -21,7 +23,7 @@ class Layer(NamedTuple):
 
 
 def describe(trainer: Trainer) -> str:
-    """A table for each network of a trainer. It makes two images, and changes nothing."""
+    """A table for each network of a trainer. This generates two images to find the shapes, and changes nothing."""
     networks = {**trainer.game.generators, **trainer.game.discriminators}
     shapes: dict[str, dict[str, str]] = {name: {} for name in networks}
     hooks = [hook for name, network in networks.items() for hook in _watch(network, shapes[name])]
@@ -35,7 +37,7 @@ def describe(trainer: Trainer) -> str:
 
 
 def _watch(network: nn.Module, shapes: dict[str, str]) -> list[Any]:
-    """Hooks that write down what comes out of every module."""
+    """Register hooks that write the output shape of every module into `shapes`, by module name; return the hooks."""
 
     def hook(name: str) -> Any:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -49,14 +51,14 @@ def _watch(network: nn.Module, shapes: dict[str, str]) -> list[Any]:
 
 
 def layers(network: nn.Module, shapes: dict[str, str]) -> list[Layer]:
-    """The parts of a network that have parameters or buffers, in the order in which they are defined."""
+    """The layers of a network that have parameters or buffers, in the order of their definition."""
     counts: dict[str, list[int]] = {}
     for kind, tensors in enumerate((network.named_parameters(), network.named_buffers())):
         for name, tensor in tensors:
             module = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
             part = ".".join(module.split(".")[:DEPTH])
             if kind == 1 and part not in counts and part.rpartition(".")[0] in counts:
-                part = part.rpartition(".")[0]  # what only has buffers is no layer of its own
+                part = part.rpartition(".")[0]  # a module with buffers only is not a layer of its own
             counts.setdefault(part, [0, 0])[kind] += tensor.numel()
     order = {name: i for i, (name, _) in enumerate(network.named_modules())}
     found = [Layer(name, both[0], both[1], shapes.get(name, "")) for name, both in counts.items()]
@@ -64,7 +66,7 @@ def layers(network: nn.Module, shapes: dict[str, str]) -> list[Layer]:
 
 
 def table(title: str, rows: list[Layer]) -> str:
-    """Aligned text, with the totals below."""
+    """The rows as aligned text, with the totals in the last line."""
     total = sum(row.parameters for row in rows), sum(row.buffers for row in rows)
     cells = [(title, "parameters", "buffers", "output")]
     cells += [(row.name, f"{row.parameters:,}", f"{row.buffers:,}", row.shape) for row in rows]

@@ -1,1 +1,1 @@
-"""What gan-sample draws from a trained network."""
+"""Pictures, films and translations from trained networks, for gan-sample."""

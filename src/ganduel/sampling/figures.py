@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ganduel.pictures import tile
 
-PANEL = 320  # pixels a side of what a figure shows of images, at least
+PANEL = 320  # approximate pixels a side of a panel
 MARGIN, LINE = 16, 22
 INK, SOFT, PAPER = (27, 31, 36), (110, 118, 126), (255, 255, 255)
 COLOURS = {"real": (0, 114, 178), "fake": (213, 94, 0)}
@@ -25,15 +25,18 @@ class Panel(NamedTuple):
 
 
 def grid(title: str, images: Tensor, columns: int | None = None, times: int | None = None) -> Panel:
-    """Images (N, C, H, W), uint8, in rows, each pixel so many `times`; by default as often as the figure needs."""
+    """A panel with a grid of images (N, C, H, W), uint8. Each pixel is repeated `times` in both directions, by default
+    until a side has about PANEL pixels."""
     picture = Image.fromarray(tile(images.cpu(), columns).permute(1, 2, 0).contiguous().numpy())
     times = times or max(1, round(PANEL / max(picture.size)))
     return Panel(title, picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
 
 
 def plot(title: str, values: dict[str, Tensor], span: tuple[float, float] | None, mark: float | None) -> Panel:
-    """How often values (N,) lie where: one histogram a name, as shares, one over the other. `span` is what is shown,
-    None for all; at `mark` stands a line."""
+    """A panel of overlaid histograms, one per name, of values (N,), as shares of N.
+
+    `span` is the range of the axis, None for all values. `mark` is the position of a vertical line.
+    """
     arrays = {name: value.cpu().double().numpy() for name, value in values.items()}
     low, high = span or _span(np.concatenate(list(arrays.values())), mark)
     shares = {name: np.histogram(array, BINS, (low, high))[0] / len(array) for name, array in arrays.items()}
@@ -43,7 +46,7 @@ def plot(title: str, values: dict[str, Tensor], span: tuple[float, float] | None
     left, bottom, top = 44, height - 26, LINE + 6
     step = (width - left - 10) // BINS
     right = left + step * BINS
-    for name, share in shares.items():  # mixed, so that what lies behind shows through
+    for name, share in shares.items():  # half transparent, so that both are visible
         layer = Image.new("RGB", picture.size, COLOURS[name])
         mask = Image.new("L", picture.size)
         draw = ImageDraw.Draw(mask)
@@ -73,7 +76,7 @@ def plot(title: str, values: dict[str, Tensor], span: tuple[float, float] | None
 
 
 def _span(values: np.ndarray, mark: float | None) -> tuple[float, float]:
-    """What shows all values and the mark."""
+    """The range of all finite values and the mark."""
     values = values[np.isfinite(values)]
     ends = [*(values if len(values) else [0.0]), *([] if mark is None else [mark])]
     low, high = float(min(ends)), float(max(ends))
@@ -85,7 +88,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def compose(rows: Sequence[Sequence[Panel]]) -> Tensor:
-    """Rows of panels as one picture (3, height, width), uint8."""
+    """One picture (3, height, width), uint8, of rows of panels."""
     font = _font(15)
     widths = [[max(panel.picture.width, round(font.getlength(panel.title))) + MARGIN for panel in row] for row in rows]
     heights = [max(panel.picture.height for panel in row) + LINE + MARGIN for row in rows]

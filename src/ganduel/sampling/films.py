@@ -1,4 +1,4 @@
-"""Moving pictures: GIF by Pillow, MP4 by ffmpeg."""
+"""Videos: GIF by Pillow, MP4 by ffmpeg."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,15 @@ from torch.nn.functional import pad
 from ganduel.system.errors import UserError, installed
 from ganduel.system.files import make_folder, replacing
 
-SIDE = 256  # pixels that a film has a side, at least, where its size is left to us
-QUALITY = 10  # ffmpeg's constant rate factor: 0 loses nothing, 18 is hard to tell from it
+SIDE = 256  # smallest side in pixels of an MP4 by default
+QUALITY = 10  # ffmpeg's constant rate factor: 0 is lossless, 18 looks lossless
 
 
 def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
-    """Frames (3, H, W), uint8, over and over, of 256 colours at most; returns the path. `scale` repeats every pixel so
-    many times, by default once."""
+    """Write frames (3, H, W), uint8, as an endless GIF of at most 256 colours, and return its path.
+
+    `scale` is the size of each pixel in the GIF, 1 by default. Raises UserError if `out` has another suffix.
+    """
     path = _path(out, ".gif")
     first, *others = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in _scaled(frames, scale or 1)]
     how: dict[str, Any] = {"save_all": True, "append_images": others, "loop": 0, "optimize": False}
@@ -28,10 +30,11 @@ def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 
 
 def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
-    """Frames (3, H, W), uint8, as H.264, which plays everywhere; returns the path.
+    """Write frames (3, H, W), uint8, as H.264, which all players know, and return the path.
 
-    By default every pixel is repeated so often as to make 256 a side, and evenly: of colours, H.264 keeps one for every
-    four pixels.
+    `scale` is the size of each pixel in the film. By default it is the smallest even number that makes at least 256
+    pixels a side, or 1 for frames of that size: H.264 stores one colour per 2x2 pixels. Raises UserError if `out` has
+    another suffix or imageio-ffmpeg is missing.
     """
     path = _path(out, ".mp4")
     ffmpeg = installed("imageio_ffmpeg", "video", "mode.video=mp4")
@@ -42,7 +45,7 @@ def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
     with replacing(path) as temporary:
         writer = None
         for frame in _scaled(itertools.chain([first], frames), scale):
-            frame = pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2), value=255)  # sides are even
+            frame = pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2), value=255)  # H.264 needs even sides
             if writer is None:
                 writer = ffmpeg.write_frames(
                     str(temporary),
@@ -63,9 +66,7 @@ def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 def _path(out: Path, suffix: str) -> Path:
     path = out if out.suffix else out.with_suffix(suffix)
     if path.suffix != suffix:
-        raise UserError(
-            f"out={out}: mode.video={suffix[1:]} makes another kind of file; give a name that ends in {suffix}"
-        )
+        raise UserError(f"out={out}: mode.video={suffix[1:]} writes a {suffix} file; give a name that ends in {suffix}")
     make_folder(path.parent, "out")
     return path
 

@@ -1,4 +1,4 @@
-"""Grids and single pictures: the modes `grid` and `images` of gan-sample."""
+"""The modes `grid` and `images` of gan-sample: all images in one picture, or one file per image."""
 
 import math
 from pathlib import Path
@@ -13,14 +13,14 @@ from ganduel.system.terminal import progress
 
 
 def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
-    """One PNG of all images, in rows; returns its path."""
+    """Write one PNG with all images in rows, and return its path. Raises UserError if it would be too large."""
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
     return save_picture(tile(sampler.bytes(seeds, batch=batch), columns), out)
 
 
 def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
-    """One PNG an image, <seed>.png in the folder `out`; returns the folder."""
+    """Write one PNG per image, <seed>.png with six digits, into the folder `out`, and return the folder."""
     if out.suffix:
         raise UserError(f"out={out}: mode=images writes a folder; give a name without {out.suffix}")
     make_folder(out, "out")

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import batches, sharing
-from ganduel.config import build
+from ganduel import batches, build, sharing
+from ganduel.config.schema import Where, typed
 from ganduel.data.loading import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
@@ -97,7 +97,7 @@ def in_training(trainer: Trainer, batch: Batch) -> list[Face]:
 def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
     """As many training images as seeds against the seeds' images or, where images are translated, against as many
     translations."""
-    images, _ = trained_on(sampler, data, allow=sampler.allow)
+    images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
     if isinstance(sampler.game, NoiseGame):
@@ -105,9 +105,9 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
     # Of images that D compares in groups of four, as many at once as make whole groups.
-    together = max(batches.together(discriminator) for discriminator in sampler.game.discriminators.values())
+    group = max(batches.group_size(discriminator) for discriminator in sampler.game.discriminators.values())
     size = min(batch, len(seeds))
-    return faces(sampler.game, whole, size - size % together if size > together else size)
+    return faces(sampler.game, whole, size - size % group if size > group else size)
 
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
@@ -118,6 +118,6 @@ def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dic
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """One PNG: reals, fakes, and the histograms of D's output on all of both; returns its path."""
     if "game" not in sampler.content["state"]:
-        raise UserError(f"{sampler.path}: holds generators alone, and mode=histograms needs D: give a checkpoint")
+        raise UserError(f"{sampler.path}: has only generators, but mode=histograms needs D; give a checkpoint")
     loss = build.part(sampler.config["loss"], "loss", sampler.allow)
     return save_picture(figure(met(sampler, seeds, batch, data), loss, sampler.game.discriminators), out)

@@ -1,4 +1,4 @@
-"""Between images: the modes `interpolate` and `mix` of gan-sample."""
+"""The modes `interpolate` and `mix` of gan-sample: interpolation between images, and style mixing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +15,8 @@ from ganduel.sampling.sampler import Sampler, parse_seeds
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
 
-PARALLEL = 1e-6  # the sine of an angle below which float32 knows no plane of two directions
-METHODS = {"z": "slerp", "w": "lerp"}  # styles lie on no sphere
+PARALLEL = 1e-6  # sine of an angle; below it, float32 cannot tell the plane of two directions
+METHODS = {"z": "slerp", "w": "lerp"}  # latents in w do not lie on a sphere
 
 
 def interpolate(
@@ -32,9 +32,12 @@ def interpolate(
     back: bool,
     scale: int | None,
 ) -> Path:
-    """A picture with a row for each pair of seeds, or a film of all pairs; returns its path."""
+    """Write a picture with one row per pair of seeds, or a video of all pairs, and return its path.
+
+    Raises UserError for an odd number of seeds and for settings out of range.
+    """
     if len(seeds) % 2:
-        raise UserError(f"seeds={seeds}: mode=interpolate goes from one to the next; give an even number of seeds")
+        raise UserError(f"seeds={seeds}: mode=interpolate needs pairs; give an even number of seeds")
     if steps < 1 or not 1 <= fps <= 50:
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
     if scale is not None and scale < 1:
@@ -54,10 +57,10 @@ def interpolate(
 def walk(
     sampler: Sampler, starts: list[int], ends: list[int], space: str, method: str, steps: int, batch: int
 ) -> Iterator[Tensor]:
-    """All starts, `steps` images from each to its end, all ends: uint8 (pairs, C, H, W), step by step, of which as many
-    are made at once as `batch` allows.
+    """The frames of an interpolation, uint8 (pairs, C, H, W): all starts, `steps` frames in between, all ends.
 
-    Noise and class are those of the start, but in the last images, which are the ends themselves.
+    Noise and class are those of the start, except in the last frame, which shows the images of the ends. Up to `batch`
+    images are made at once. Raises UserError if `space` is w and the model has no mapping network.
     """
     a, b = sampler.latents(starts), sampler.latents(ends)
     if space == "w":
@@ -81,19 +84,18 @@ def walk(
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From a to b (..., N) along the sphere (Shoemake 1985): the direction turns evenly, and the length changes evenly.
-    `share` is 0 to 1.
+    """Spherical interpolation from a to b (..., N) (Shoemake 1985), with `share` from 0 to 1.
 
-    Between opposite vectors no arc is the shortest, so one of them is taken. Single numbers have no directions between
-    them: there, the way is straight.
+    The direction turns and the length changes at constant speed. Opposite vectors have no unique shortest arc, so one
+    of these is taken. For N = 1 the interpolation is linear.
     """
     if a.shape[-1] == 1:
         return torch.lerp(a, b, share)
     start, end = normalize(a, dim=-1), normalize(b, dim=-1)
     ahead = (start * end).sum(dim=-1, keepdim=True)
     across = end - ahead * start
-    angle = torch.atan2(across.norm(dim=-1, keepdim=True), ahead)  # exact near 0 and pi, where a cosine hardly changes
-    axis = one_hot(start.abs().argmin(dim=-1), a.shape[-1]).to(a)  # never along `start`
+    angle = torch.atan2(across.norm(dim=-1, keepdim=True), ahead)  # accurate near 0 and pi, unlike arccos
+    axis = one_hot(start.abs().argmin(dim=-1), a.shape[-1]).to(a)  # never parallel to `start`
     across = torch.where(across.norm(dim=-1, keepdim=True) < PARALLEL, axis, across)
     across = normalize(across - (across * start).sum(dim=-1, keepdim=True) * start, dim=-1)
     length = torch.lerp(a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True), share)
@@ -101,7 +103,11 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any, layer: int | None) -> Path:
-    """One picture: a row a seed, a column a seed of `columns`; returns its path."""
+    """Write one picture with a row per seed and a column per seed of `columns`, and return its path.
+
+    Layers below `layer` take the style of the row, the others that of the column. Raises UserError for a model without
+    a style per layer, and for a `layer` out of range.
+    """
     across = parse_seeds(columns, "mode.columns")
     side, top = (sampler.styles(sampler.latents(some), some) for some in (seeds, across))
     if side.ndim != 3:

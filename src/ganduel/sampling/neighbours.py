@@ -1,4 +1,4 @@
-"""Whether samples are copies of what was trained on: the mode `neighbours` of gan-sample."""
+"""The mode `neighbours` of gan-sample: are generated images copies of training images?"""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
 from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
@@ -14,17 +15,18 @@ from ganduel.sampling.trained import trained_on
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress, say
 
-HELD = 2**26  # numbers of pixels that are compared at once
-USUAL = 1000  # held-out images that samples are held against
+HELD = 2**26  # pixel values that are compared at once
+USUAL = 1000  # held-out images, as a reference for the distances
 
 
 def neighbours(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any], count: int) -> Path:
-    """One PNG: samples, and beside each the training images that are nearest to it; returns its path.
+    """Write one PNG with generated images, each beside its nearest training images, and return its path.
 
-    Says how near they are, and how near held-out images come to the same training images.
+    Prints the median distance to the nearest training image, for generated and for held-out images. Raises UserError
+    for a `count` out of range, or if the training images are not found.
     """
     samples = sampler.bytes(seeds, batch=batch)
-    images, _ = trained_on(sampler, data, allow=sampler.allow)
+    images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     assert isinstance(images, ImageSet)
     if not 1 <= count <= images.count:
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")
@@ -43,9 +45,11 @@ def neighbours(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: 
 
 
 def nearest(queries: Tensor, images: ImageSet, count: int, mirror: bool) -> tuple[Tensor, Tensor]:
-    """The `count` training images that are nearest to each of some images (N, C, H, W), uint8, as they are or, where
-    they were trained on like that, mirrored: how far in grey levels (root mean square, (N, count)), and the images
-    (N, count, C, H, W), on the CPU."""
+    """The `count` nearest training images of each query (N, C, H, W), uint8.
+
+    Returns the distances, root mean squares in grey levels (N, count), and the images (N, count, C, H, W), both on the
+    CPU, the nearest first. `mirror` also compares with mirrored training images.
+    """
     flat = queries.to(images.device).flatten(1).float() - 127.5
     best = torch.full((len(flat), count), torch.inf, device=images.device)
     numbers = torch.zeros((len(flat), count), dtype=torch.int64)
@@ -60,4 +64,4 @@ def nearest(queries: Tensor, images: ImageSet, count: int, mirror: bool) -> tupl
     found = torch.stack([images.gather(row).cpu() for row in numbers])
     ways = [found, found.flip(4)] if mirror else [found]
     exact = [(queries[:, None].float() - way.float()).square().mean(dim=(2, 3, 4)).sqrt() for way in ways]
-    return torch.stack(exact).amin(0), found  # exactly, for large matrix products round
+    return torch.stack(exact).amin(0), found  # computed again, because `cdist` is inexact

@@ -1,4 +1,4 @@
-"""Pictures from a trained game: one seed is one image, whatever the batch and the device."""
+"""Images from a trained model. A seed always gives the same image, whatever the batch and the device."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,18 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganduel import checkpoint
+from ganduel import build, checkpoint
 from ganduel.augment.affine import mirrored
-from ganduel.config import build
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, NoiseGame
 from ganduel.system.errors import UserError
 
 
 class Sampler:
-    """The generators of a checkpoint, ready to draw or to translate. `ganduel.load` makes one.
+    """The generators of a checkpoint, ready to draw or translate images. `ganduel.load` makes one.
 
-    `config` is the configuration that they were trained with, `content` all that the file says, `path` where it lies.
+    `path` is the file, `content` its content, `config` the configuration of the training run.
     """
 
     def __init__(
@@ -33,13 +32,15 @@ class Sampler:
         noise: str | list[str] | None = None,
         label: int | None = None,
     ):
-        """`path` is a checkpoint, a run folder (its best, else its latest checkpoint) or what gan-export made as
-        safetensors; `ema` takes the averaged generators rather than those that were trained; `allow` admits packages of
-        your own in its configuration.
+        """`path` is a checkpoint, a run folder (best.pt, else latest.pt), or a safetensors file of gan-export. `ema`
+        takes the averaged generators, not the trained ones. `allow` names your own packages whose classes the
+        configuration may use.
 
-        Styles are drawn towards their average, all the way at a `truncation` of 0, in the first `cutoff` layers or all.
-        `noise` is random, constant or none, for all layers or a list with one for each; None leaves it as trained.
-        `label` is the class of all images; None draws one for each.
+        `truncation` below 1 moves w towards its average, at 0 all the way, in the first `cutoff` layers or all. `noise`
+        is "random", "constant" or "none", or a list with one per layer; None leaves it as trained. `label` is the class
+        of all images; None draws a class per image.
+
+        Raises UserError if the file cannot be loaded or the model does not have what a setting needs.
         """
         self.path = checkpoint.find(path)
         exported = self.path.suffix == checkpoint.EXPORTED
@@ -64,10 +65,10 @@ class Sampler:
 
     @property
     def from_noise(self) -> NoiseGame:
-        """The game. Raises UserError where it does not make images from noise."""
+        """The game, if it makes images from noise. Otherwise raises UserError."""
         if not isinstance(self.game, NoiseGame):
             raise UserError(
-                f"{self.path}: model={self.config['model']['name']} does not make images from noise but from others: "
+                f"{self.path}: model={self.config['model']['name']} translates images and makes none from noise: "
                 "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
             )
         return self.game
@@ -80,22 +81,22 @@ class Sampler:
 
     @property
     def resolution(self) -> int:
-        """Pixels a side of the images that it was trained on."""
+        """Width and height in pixels of the training images."""
         return self.config["data"]["resolution"]
 
     @property
     def channels(self) -> int:
-        """1 where images are grey, else 3."""
+        """1 for grey images, 3 for RGB."""
         return self.config["data"]["channels"]
 
     @property
     def images_seen(self) -> int:
-        """Real images that D had met."""
+        """Number of real images that D saw in training."""
         return self.content["images_seen"]
 
     @property
     def step(self) -> int:
-        """Turns of G that it was trained for."""
+        """Number of G's turns in training."""
         return self.content["step"]
 
     def __repr__(self) -> str:
@@ -106,45 +107,52 @@ class Sampler:
 
     @torch.no_grad()
     def latents(self, seeds: Iterable[int]) -> Tensor:
-        """Noise (N, latent)."""
+        """The latents (N, latent) of seeds."""
         return self.from_noise.latent(self._tensor(seeds))
 
     @torch.no_grad()
     def styles(self, latents: Tensor, seeds: Iterable[int]) -> Tensor:
-        """What images of latents are made from, truncated. Seeds give their classes, unless a label is set."""
+        """The styles of latents (N, latent), truncated: w, or the latents themselves without a mapping network.
+
+        Their classes come from the seeds, unless `label` is set. Raises UserError if the model cannot truncate.
+        """
         seed = self._tensor(seeds)
         styles = self.generator.style(latents, seed, self.labels(seed))
         return styles if self.truncation == 1 else self.generator.truncate(styles, self.truncation, self.cutoff)
 
     def labels(self, seed: Tensor) -> Tensor | None:
-        """The classes (N,) of seeds (N,), or the one that is set; None where the model knows none."""
+        """The classes (N,) of seeds (N,), or `label` for all. None if the model has no classes."""
         return self.from_noise.label(seed) if self.label is None else torch.full_like(seed, self.label)
 
     @torch.no_grad()
     def paint(self, styles: Tensor, seeds: Iterable[int], batch: int = 64) -> Tensor:
-        """Images (N, C, H, W), float32 in [-1, 1] on the CPU, of styles (N, ...). Seeds give their noise."""
+        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, from styles (N, ...). Their noise comes from the
+        seeds."""
         parts = zip(styles.split(batch), self._tensor(seeds).split(batch), strict=True)
         return torch.cat([self.generator.synthesis(*part).float().cpu() for part in parts])
 
     def sample(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
-        """Images (N, C, H, W), float32 in [-1, 1] on the CPU, made `batch` at once.
+        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, made `batch` at once.
 
-        One seed is one image, the one that gan-sample draws of it. A number instead of seeds asks for so many images:
-        those that gan-sample draws first or, with another `seed`, others.
+        `seeds` are the seeds of the images, the same as in gan-sample, or the number of images. A number means the
+        first seeds of gan-sample, 0, 1, ...; another `seed` gives other images. Raises UserError for no seeds.
         """
         seeds = list(range(seed << 32, (seed << 32) + seeds) if isinstance(seeds, int) else seeds)
         parts = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
         if not parts:
-            raise UserError("seeds: there are none; take a number of images from 1 on, or some seeds")
+            raise UserError("seeds is empty; give a number of images (1 or more) or a list of seeds")
         return torch.cat([self.paint(self.styles(self.latents(part), part), part) for part in parts])
 
     def bytes(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
-        """The same images as uint8."""
+        """The images of `sample` as uint8."""
         return to_bytes(self.sample(seeds, seed=seed, batch=batch))
 
     def translate(self, images: Tensor, direction: str = "A2B", *, batch: int = 64) -> Tensor:
-        """Images (N, C, H, W) of one domain as ones of the other, of their own size and type: uint8, or float in
-        [-1, 1]."""
+        """Translate images (N, C, H, W), uint8 or float in [-1, 1], to the other domain.
+
+        The result has the same shape. It is uint8 for uint8, else float32. Raises UserError
+        for images of another shape, and for a model that does not translate.
+        """
         generator, whole = self.game.translator(self.game.generators, direction), images.dtype == torch.uint8
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise UserError(f"images of shape {tuple(images.shape)}: this model takes (N, {self.channels}, H, W)")
@@ -158,8 +166,11 @@ class Sampler:
 
 @torch.no_grad()
 def translated(generator: nn.Module, images: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1] of any size to others of the same, by a generator that takes multiples of its
-    `multiple` from `least` on: their edges are mirrored as far as need be, and cut off again."""
+    """Translate images (N, C, H, W) in [-1, 1] of any size.
+
+    The generator takes sizes that are multiples of its attribute `multiple`, and at least `least`. Other images are
+    padded by mirroring, and the result is cropped to the old size.
+    """
     multiple, least = (getattr(generator, name, 1) for name in ("multiple", "least"))
     index = []
     for size in images.shape[2:]:
@@ -173,7 +184,7 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
 
 
 def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
-    """ "0-63", 7 or [1, 5, 9] to a list. Raises UserError."""
+    """Turn "0-63", 7 or [1, 5, 9] into a list of seeds. Raises UserError for anything else."""
     try:
         if isinstance(value, list):
             seeds = [int(v) for v in value]

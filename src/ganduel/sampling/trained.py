@@ -1,10 +1,11 @@
-"""The images that a sampler's generators were trained on, found again."""
+"""Finds the images that a checkpoint was trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ganduel.config import build
+from ganduel import build
+from ganduel.config.schema import Data, Where, typed
 from ganduel.data.archives import PACKED
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.packing import complete, packed_path
@@ -15,19 +16,19 @@ from ganduel.system.errors import UserError
 
 
 def trained_on(
-    sampler: Sampler, where: dict[str, Any], workers: int | None = None, allow: Sequence[str] = ()
+    sampler: Sampler, where: Where, workers: int | None = None, allow: Sequence[str] = ()
 ) -> tuple[ImageSet | Pair, Path]:
-    """The images, and the folder of their packed copy. `where` has the keys root, packed and stream of data, null for
-    where they lay.
+    """The training images of a checkpoint, and the folder of their packed copy.
 
-    Raises UserError where they are not found, or are others.
+    `where` has the keys root, packed and stream. None means the place during training, except for stream: shards are
+    opened only where `where` names them. Raises UserError if the images are not found or are not the same.
     """
     trained = sampler.config["data"]
-    data = trained | {"stream": where["stream"]}
-    if trained["stream"] is not None and data["stream"] is None:
+    data = typed(Data, trained | {"stream": where.stream})
+    if trained["stream"] is not None and data.stream is None:
         raise UserError(
-            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; a stranger's checkpoint may "
-            "name any, so they are opened only when you name them: give data.stream=PLACE"
+            f"data.stream: {sampler.path} was trained on shards in {trained['stream']}; an untrusted checkpoint could "
+            "name any place, so name the shards yourself: data.stream=PLACE"
         )
     path = packed_set(sampler.content["data"]["recipe"], data, where, workers, allow)
     images = suited(open_images(path, data, seed=0, device=sampler.device), sampler.game.domains)
@@ -40,25 +41,23 @@ def trained_on(
     return images, path.parent
 
 
-def packed_set(
-    recipe: Any, data: dict[str, Any], where: dict[str, Any], workers: int | None, allow: Sequence[str]
-) -> Path:
-    """The JSON of the packed images of a recipe, with `data` as the checkpoint's configuration of them.
+def packed_set(recipe: Any, data: Data, where: Where, workers: int | None, allow: Sequence[str]) -> Path:
+    """Path of the JSON of the packed images; `data` is the checkpoint's configuration of its data set.
 
-    Where they lay, they are only looked for: a stranger's checkpoint may name any folder. Files are made, where needed,
-    only in folders that the user names.
+    An unknown checkpoint may name any folder, so nothing is written to a folder of its configuration. Missing packed
+    images are made only in folders that the user names. Raises UserError if the images are not found.
     """
     if recipe is None:
-        raise UserError("ckpt: these networks were imported without images to measure them by: import with data=...")
-    folder = Path(where["packed"] or (Path(where["root"]) / PACKED if where["root"] else data["packed"]))
-    path = packed_path(folder, data["name"], recipe)
+        raise UserError("ckpt: these networks were imported without a data set; import them again with data=...")
+    folder = Path(where.packed or (Path(where.root) / PACKED if where.root else data.packed))
+    path = packed_path(folder, data.name, recipe)
     if complete(path, place(path, data)):
         return path
-    if where["root"] is None:
+    if where.root is None:
         raise UserError(
             f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
             "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
-    moved = {**where, "packed": str(folder), "source": {**data["source"], "root": where["root"]}}
-    data = {**data, **moved}
+    source = {**data.source, "root": where.root}
+    data = typed(Data, {**vars(data), **vars(where), "packed": str(folder), "source": source})
     return prepare(data, workers, build.source(data, [*allow]))

@@ -1,4 +1,4 @@
-"""Images of one domain as ones of the other, whatever their sizes and formats: the mode `translate` of gan-sample."""
+"""The mode `translate` of gan-sample: translates image files of any size and format to the other domain."""
 
 import os
 import sys
@@ -19,12 +19,13 @@ from ganduel.system.terminal import progress, say
 
 
 def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: str | None, direction: str) -> Path:
-    """One PNG for every image of `input`: a file, a folder, or "-" for a list of files on stdin, one a line. Each has
-    its original's size and name, and lies below the folder `out` as that did; for a single file `out` may be a PNG.
+    """Write one PNG per image of `input`, and return `out`.
 
-    What cannot be read is reported and left out. Returns `out`. Raises UserError where nothing can be translated.
+    `input` is a file, a folder, or "-" for a list of files on stdin, one per line. A PNG has the size and the name of
+    its original, and the same place below the folder `out`. For a single file `out` may be a PNG. Unreadable files are
+    reported and left out. Raises UserError if nothing can be translated or an original would be overwritten.
     """
-    sampler.game.translator(sampler.game.generators, direction)  # whether it has one, before anything is read
+    sampler.game.translator(sampler.game.generators, direction)  # raises early if there is none
     if input is None:
         raise UserError(
             "input is missing: name a photo, a folder, or - for a list of files on stdin, as in input=photos"
@@ -46,7 +47,7 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
                 pixels = read(root / name, mode)
             except MemoryError:
                 raise
-            except Exception as error:  # decoders raise whatever a broken file leads them to
+            except Exception as error:  # a broken file can raise anything in a decoder
                 unknown = isinstance(error, Image.UnidentifiedImageError)
                 reason = "not an image" if unknown else getattr(error, "strerror", None) or str(error)
                 say(f"warning: {root / name} is left out: {' '.join(reason.split())}")
@@ -61,7 +62,7 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
 
 
 def listed(input: str, out: Path) -> tuple[Path, list[str]]:
-    """The folder that all images lie in or below, and their names in it. Raises UserError where there are none."""
+    """The folder of all input images, and their paths relative to it. Raises UserError if there are none."""
     path = Path(input)
     if input == "-":
         paths = [os.path.abspath(line.strip()) for line in sys.stdin if line.strip()]
@@ -73,7 +74,7 @@ def listed(input: str, out: Path) -> tuple[Path, list[str]]:
         raise UserError(f"input={input} does not exist; name a photo or a folder of photos")
     if not path.is_dir():
         return path.parent, [path.name]
-    own = out.resolve()  # translations of another time, perhaps, which are none of the originals
+    own = out.resolve()  # may hold earlier translations, which are not originals
     folders = [Path(folder) for folder, _, _ in os.walk(path) if not Path(folder).resolve().is_relative_to(own)]
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file() and is_image(file.name))
     if not files:
@@ -82,14 +83,17 @@ def listed(input: str, out: Path) -> tuple[Path, list[str]]:
 
 
 def placed(names: list[str], out: Path) -> list[Path]:
-    """Where translations go: .png in place of the suffixes or, where that would make two of one name, after them."""
+    """Output paths: .png replaces the suffixes, or follows them if two paths would become equal."""
     paths = [out / name for name in names]
     replaced = [path.with_suffix(".png") for path in paths]
     return replaced if len({*replaced}) == len({*paths}) else [path.with_name(f"{path.name}.png") for path in paths]
 
 
 def read(path: Path, mode: str) -> Tensor:
-    """The pixels of any image file as uint8 (C, H, W), upright. Raises whatever is wrong with it."""
+    """The pixels of an image file, uint8 (C, H, W), rotated as its EXIF data says.
+
+    Raises ValueError for images that are too small, and any error of the decoder.
+    """
     with warnings.catch_warnings(), Image.open(path) as image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         pixels = to_array(in_mode(ImageOps.exif_transpose(image), mode))

@@ -1,1 +1,1 @@
-"""The machine: devices, processes, files, the terminal, errors."""
+"""The machine: devices, processes, files, the terminal and errors."""

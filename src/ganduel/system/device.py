@@ -1,4 +1,4 @@
-"""Which device, and which precision on it."""
+"""The device: its choice, its precision and its memory."""
 
 import ctypes
 import os
@@ -16,8 +16,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose(name: str) -> torch.device:
-    """The device of this process: "auto" takes CUDA, else MPS, else the CPU. Raises UserError where a device is
-    absent."""
+    """The device of this process; "auto" takes CUDA, else MPS, else the CPU. Raises UserError if it is absent."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
@@ -33,36 +32,43 @@ def choose(name: str) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Let the C library of Linux keep what it has of the system's memory, which otherwise goes back after every step
-    and costs up to a tenth of the next one to get again, page by page."""
+    """Let the C library on Linux keep freed memory.
+
+    Otherwise the memory goes back to the system after every step, and the next step gets it again, page by page. That
+    costs up to a tenth of the step.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         trim_threshold, mmap_max = -1, -4
         mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_max, 0)  # large tensors too; a threshold would end at 32 MB
+        mallopt(mmap_max, 0)  # for tensors of any size; a threshold (M_MMAP_THRESHOLD) cannot exceed 32 MB
 
 
 def as_it_lies(x: Tensor, parameter: Tensor) -> Tensor:
-    """A parameter or its gradient, (out, in, k, k), with the dimensions in the order in which they lie in memory:
-    (out, k, k, in) in channels_last.
+    """View `x`, a parameter or its gradient, with its dimensions in memory order.
 
-    PyTorch's fused optimizers copy any other gradient on CPUs, which takes as long as the step itself.
+    In channels_last, (out, in, k, k) becomes (out, k, k, in). On CPUs, PyTorch's fused optimizers copy a gradient in
+    any other order, and that takes as long as the optimizer step itself.
     """
     return x if parameter.is_contiguous() else x.permute(0, 2, 3, 1)
 
 
 def configure(*, tf32: bool, cudnn_benchmark: bool) -> None:
-    """How CUDA computes in float32, and whether it tries its convolutions to take the fastest; nothing elsewhere."""
-    # Of the first backward pass, in a thread that PyTorch itself starts.
+    """Set whether CUDA may use TF32 for float32, and whether cuDNN searches for the fastest convolutions.
+
+    Has no effect on other devices.
+    """
+    # This warning comes from the first backward pass, in a thread that PyTorch itself starts.
     warnings.filterwarnings("ignore", "Attempting to run cuBLAS, but there was no current CUDA context")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = cudnn_benchmark
 
 
 def precision(name: str | None, device: torch.device) -> torch.dtype:
-    """The type of mixed precision; float32 means none.
+    """The data type for mixed precision; float32 means no mixed precision. `name` is "fp32", "bf16", "fp16" or None.
 
-    By default bfloat16 on CUDA from compute capability 8, float16 below it, float32 elsewhere.
+    None takes bfloat16 on CUDA from compute capability 8 on, float16 on older GPUs, and float32 on other devices.
+    Raises UserError for fp16 without CUDA.
     """
     if name is None:
         if device.type != "cuda":
@@ -74,12 +80,12 @@ def precision(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def label(device: torch.device) -> str:
-    """The device in words."""
+    """The name of the GPU, or the type of another device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def memory(device: torch.device) -> float:
-    """Gigabytes in use at the peak: of the device, or of this process where the device is the CPU."""
+    """Peak memory in gigabytes (1e9 bytes): of PyTorch on a CUDA device, otherwise of this process; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     try:
@@ -91,8 +97,11 @@ def memory(device: torch.device) -> float:
 
 
 def available(device: torch.device) -> float:
-    """Gigabytes that may still be taken: nine tenths of what is free on the device or, on CPUs, in the system or in the
-    part of it that this process may have. Raises UserError where the system does not say."""
+    """Memory in gigabytes (1e9 bytes) that this process may still take: nine tenths of the free memory.
+
+    That is the free memory of the CUDA device, otherwise of the system or, if less, of this process's container. Raises
+    UserError if the system does not tell.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return 0.9 * (torch.cuda.mem_get_info(device)[0] + unused) / 1e9
@@ -107,26 +116,26 @@ def available(device: torch.device) -> float:
         own = Path("/sys/fs/cgroup")
         limit, used = ((own / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         free = min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # none, or "max"
+    except (OSError, ValueError):  # no container, or the limit is "max"
         pass
     return 0.9 * free / 1e9
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """To a device; from pinned memory where that is what it takes for nobody to wait."""
+    """Move a tensor to a device. A copy from the CPU to CUDA uses pinned memory, so that it does not block."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was asked to."""
+    """Wait until a CUDA device has finished its work. Other devices need no wait."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is lack of memory, on any device."""
+    """Whether an error means that memory ran out, on any device."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

@@ -1,7 +1,7 @@
-"""Many processes on PyTorch's own engine: start them with torchrun; with one process all of this does nothing.
+"""Training on several processes with torch.distributed. Start them with torchrun. With one process, nothing happens.
 
-Gradients are averaged explicitly and modules stay unwrapped, so any phase works (a penalty alone, two networks at
-once).
+Gradients are averaged explicitly, and modules are not wrapped in DistributedDataParallel. So any phase works: a penalty
+alone, or two networks at once.
 """
 
 import os
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Elsewhere(Exception):
-    """What another process has raised while this one came to a `barrier`; `together` raises it here, too."""
+    """Another process raised `error` before this one came to a `barrier`. `all_or_none` raises `error` here, too."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -35,16 +35,16 @@ def world() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """Whether this is the process that writes files and prints: rank 0."""
     return rank() == 0
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes that torchrun started; NCCL on CUDA, gloo elsewhere."""
+    """Join the other processes that torchrun started. The backend is NCCL on CUDA and gloo elsewhere."""
     if world() > 1 and not dist.is_initialized():
         patience = timedelta(hours=12)
         store, number, count = next(dist.rendezvous("env://", timeout=patience))
-        # After a restart the store may still hold the addresses of those who were there before.
+        # After a restart, the store may still hold the addresses of the previous processes.
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
@@ -58,14 +58,14 @@ def stop() -> None:
 
 @cache
 def _control() -> dist.ProcessGroup:
-    """A group for small messages between hosts, so that they never wait for a GPU."""
+    """A gloo group for small messages between processes, so that these never wait for a GPU."""
     group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
     assert isinstance(group, dist.ProcessGroup)
     return group
 
 
 def agree(number: int) -> int:
-    """The largest of all processes' numbers, known to all: a signal that reached one stops every one."""
+    """The largest number of all processes, returned to each. So a signal to one process can stop all of them."""
     if world() == 1:
         return number
     largest = torch.tensor([number])
@@ -74,13 +74,13 @@ def agree(number: int) -> int:
 
 
 def barrier() -> None:
-    """Wait for all processes. Raises Elsewhere if one of them has failed at what they do `together`."""
+    """Wait for all processes. Raises Elsewhere if another process has failed inside `all_or_none`."""
     if failures := _failures(None):
         raise Elsewhere(failures[0])
 
 
 def _failures(own: Exception | None) -> list[Exception]:
-    """What the processes have raised, told to all of them."""
+    """The exceptions of all processes, returned to each; `own` is the exception of this process, if any."""
     if not agree(int(own is not None)):
         return []
     found: list[Exception | None] = [None] * world()
@@ -89,9 +89,10 @@ def _failures(own: Exception | None) -> list[Exception]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """For work of which every process does a share: what one of them raises, all raise at their next `barrier` within,
-    of which one is at the end. So nobody waits for one that does not come."""
+def all_or_none() -> Iterator[None]:
+    """A context for work that all processes share. If one process raises, all others raise the same at their next
+    `barrier`, so no process waits for ever for a failed one. The context ends with a `barrier`.
+    """
     try:
         yield
         barrier()
@@ -104,7 +105,7 @@ def together() -> Iterator[None]:
 
 
 def in_turn(do: Callable[[], T]) -> T:
-    """The first process does it and then the others, who find what it has downloaded or written."""
+    """Call `do` in the first process, then in the others. These find the files that the first downloaded or wrote."""
     if not is_main():
         barrier()
     result = do()
@@ -114,21 +115,25 @@ def in_turn(do: Callable[[], T]) -> T:
 
 
 def first_says(yes: bool) -> bool:
-    """What the first process says, known to all."""
+    """The value of `yes` in the first process, returned to each."""
     barrier()
     return bool(agree(int(yes and is_main())))
 
 
 def block(count: int) -> range:
-    """This process's numbers of those below `count`, next to those of the process before; none, where there are fewer
-    numbers than processes."""
+    """This process's share of range(count). The shares are consecutive, in the order of the ranks.
+
+    With fewer numbers than processes, some shares are empty.
+    """
     start, stop = (-(-count * i // world()) for i in (rank(), rank() + 1))
     return range(start, stop)
 
 
 def collect(parts: list[T]) -> list[T]:
-    """The parts of all processes, in their order, for the first; the others get back their own. Tensors must be on the
-    CPU."""
+    """Collect the parts of all processes, in the order of the ranks, in the first process.
+
+    The other processes get back their own parts. Tensors must be on the CPU.
+    """
     if world() == 1:
         return parts
     barrier()
@@ -138,16 +143,16 @@ def collect(parts: list[T]) -> list[T]:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first."""
+    """Copy the parameters and buffers of the first process to all others."""
     if world() > 1:
         for tensor in module.state_dict().values():
-            flat = tensor.contiguous()  # collectives need plain memory; channels_last is not
+            flat = tensor.contiguous()  # collectives need contiguous memory, and channels_last is not contiguous
             dist.broadcast(flat, src=0)
             tensor.copy_(flat)
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over the processes, in place."""
+    """Replace a tensor by its mean over the processes, in place, and return it."""
     if world() > 1:
         dist.all_reduce(tensor)
         tensor /= world()
@@ -155,7 +160,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The rows of all processes, in the order of the whole batch, of which each has every so many-th."""
+    """The rows of all processes in the order of the whole batch. Process i of n has rows i, i + n, i + 2n, ..."""
     if world() == 1:
         return tensor
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())]
@@ -164,12 +169,12 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def own(tensor: Tensor) -> Tensor:
-    """This process's rows of what `gather` gives; its inverse."""
+    """This process's rows of a whole batch: the inverse of `gather`."""
     return tensor[rank() :: world()]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes: flatten, reduce once, write back."""
+    """Replace every gradient by its mean over the processes. One reduction of a flat tensor covers all gradients."""
     if world() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]

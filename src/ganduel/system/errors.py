@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see, and words for what it says."""
+"""The only exception that users should see, and helpers for its text."""
 
 import difflib
 import importlib
@@ -8,14 +8,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 class UserError(Exception):
-    """Something the user can mend. Printed as one line `error: ...`; the command exits with 1.
+    """An error that the user can fix. The command prints it as one line, `error: ...`, and exits with 1.
 
-    The text names the key, the value found, what is allowed and the way out.
+    The text names the key, its value, the allowed values, and what to do.
     """
 
 
 class Interrupted(Exception):
-    """A signal asked the run to end, and it has saved. `code` is the exit status: 128 plus the signal's number."""
+    """A signal stopped the run after it saved a checkpoint. `code` is the exit status: 128 plus the signal's number."""
 
     def __init__(self, code: int):
         super().__init__(code)
@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 
 def installed(module: str, extra: str, purpose: str) -> Any:
-    """A module of a package that not everyone has. Raises UserError, naming the `extra` that brings it."""
+    """Import a module of an optional package. If it is missing, raise UserError that names the `extra` to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -35,7 +35,7 @@ WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text
 
 
 def describe(hint: Any) -> str:
-    """A type in the words of a configuration file."""
+    """Describe a type hint in the words of a configuration file."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return ", ".join(str(a) for a in arguments)
@@ -49,7 +49,7 @@ def describe(hint: Any) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """ "Did you mean: ...?" where something is close, else what there is."""
+    """ "Did you mean: ...?" with up to three similar names; if there are none, a list of all known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:

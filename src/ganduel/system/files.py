@@ -1,4 +1,4 @@
-"""Files that other processes may be writing too, or that must never be found half written."""
+"""Files that several processes may write at once, and files that must never be found half written."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from ganduel.system.errors import UserError
 
 
 def make_folder(path: Path, key: str) -> None:
-    """Create a folder and its parents. Raises UserError, naming the key that chose it, where that is not allowed."""
+    """Create a folder and its parents. Raises UserError, which names the setting `key`, if this is not allowed."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
@@ -24,8 +24,10 @@ def make_folder(path: Path, key: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, to be written. It takes the place of `path` where the block ends without an
-    error, so that a reader finds the old file or the new one, whole."""
+    """Yield a temporary path beside `path` to write to. It replaces `path` if the block ends without an error.
+
+    So a reader always finds a complete file: the old one or the new one.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         yield temporary
@@ -35,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader finds the old one or the new one, whole."""
+    """Write a text file with `replacing`, so that a reader always finds a complete file."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -50,7 +52,7 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 
 def sync(path: Path) -> None:
-    """Make sure that a file, or a folder's list of files, is on the disk, if it exists."""
+    """Flush a file, or a folder's list of files, to the disk if it exists. Does nothing on Windows."""
     if path.exists() and os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -61,9 +63,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock that the system releases when this process ends, however it ends.
+    """Hold a lock file. The system releases the lock when this process ends, even after a crash.
 
-    Waits while another process holds it, or raises UserError(busy).
+    If another process holds the lock, wait for it or, if `busy` is given, raise UserError(busy).
     """
     lock = FileLock(path)
     try:
@@ -77,5 +79,5 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def kimg(path: Path) -> float:
-    """Thousands of images seen, from the name of a file."""
+    """The thousands of images seen, from a file name that ends with "kimg" before its suffix."""
     return float(path.stem.removesuffix("kimg"))

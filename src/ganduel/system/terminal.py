@@ -1,4 +1,4 @@
-"""Speaking to a person: everything goes to stderr, for stdout is for results."""
+"""Messages to the user. They go to stderr, because stdout is for results."""
 
 import sys
 from typing import Any
@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 
 def say(text: str) -> None:
-    """One message, above a progress bar if there is one."""
+    """Print one message, above the progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
 
 
 def progress(**settings: Any) -> tqdm:
-    """A progress bar (tqdm's arguments); silent where stderr is no terminal, for logs are no place for bars."""
+    """A progress bar with tqdm's arguments. It is silent if stderr is not a terminal, because bars clutter logs."""
     return tqdm(disable=not sys.stderr.isatty(), **settings)

@@ -1,9 +1,12 @@
-"""Where original images come from: one function a data set, built from `data.source`, each in the file of its name
-(`mnist` in `_mnist.py`), which begins with the configurations in configs/data that use it.
+"""Sources of original images: one function for each data set.
 
-Each finds its files under `root`, which is the set's archive, a folder that holds it, or the unpacked tree at any
-depth, and downloads them where it can. An archive goes before what lies unpacked beside it, for unpacking may have been
-interrupted. A set without categories takes null for `category`, so that building refuses any other.
+Each function is built from `data.source` and lies in the file of its name: `mnist` in `_mnist.py`. The file's docstring
+lists the configurations in configs/data that use it.
+
+A source finds its files under `root`, and downloads them if it can. `root` is the set's archive, a folder that holds
+the archive, or a folder that holds the unpacked files at any depth. An archive is preferred to unpacked files beside
+it, because the unpacking may have been interrupted. A set without categories has the type None for `category`, so that
+the builder refuses any other value.
 """
 
 from ganduel.data.sources._afhq import afhq

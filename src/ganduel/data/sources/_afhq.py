@@ -17,7 +17,10 @@ HELD_OUT = {"val": {"cat": 500, "dog": 500, "wild": 500}, "test": {"cat": 493, "
 
 
 def afhq(root: str, category: Literal["dog", "cat", "wild"]) -> Source:
-    """One animal of AFHQ (Choi et al. 2020), 512x512: version 1 (JPEG, train and val) or 2 (PNG, train and test)."""
+    """One category of AFHQ (Choi et al. 2020), 512x512 pixels.
+
+    The version is 1 (JPEG, parts train and val) or 2 (PNG, parts train and test).
+    """
     tree = open_root(root, ("afhq*.zip", "archive.zip"), is_image, REMOTE)
     inside = re.compile(rf"(?:^|/)(?:train|val|test)/{category}/[^/]+$")
 
@@ -28,7 +31,7 @@ def afhq(root: str, category: Literal["dog", "cat", "wild"]) -> Source:
         parts = by_folder(tree, tree.find(keep), ("train", "val", "test"), depth=2)
         if "train" not in parts:
             raise UserError(f"data.root: {tree.path} has no images in a folder train/{category}; name that of AFHQ")
-        held_out = "test" if "test" in parts else "val"  # which tells the versions apart
+        held_out = "test" if "test" in parts else "val"  # version 2 or 1
         expected = {"train": TRAIN[held_out][category], held_out: HELD_OUT[held_out][category]}
         return originals(tree, parts, expected)
 

@@ -22,14 +22,14 @@ REMOTE = Remote(
     ],
 )
 PARTS = {"train": range(1, 162_771), "valid": range(162_771, 182_638), "test": range(182_638, 202_600)}
-FACE = re.compile(r"(?:^|/)(?<!img_celeba/)(\d{6})\.(?:jpg|png)$")  # not those "in the wild"
+FACE = re.compile(r"(?:^|/)(?<!img_celeba/)(\d{6})\.(?:jpg|png)$")  # without the "in the wild" images in img_celeba/
 ATTRIBUTES = re.compile(r"(?:^|/)list_attr_celeba\.(?:txt|csv)$")
 
 
 def celeba(root: str, category: None) -> Source:
-    """CelebA (Liu et al. 2015): 202,599 aligned faces of 178x218 pixels, in official parts by number.
+    """CelebA (Liu et al. 2015): 202,599 aligned faces of 178x218 pixels. The file numbers give the official parts.
 
-    The 40 attributes are the labels, where their list is in the tree or near the archive.
+    The labels are the 40 attributes, if their list is in the tree or near the archive.
     """
     tree = open_root(root, ("img_align_celeba*.zip", "*celeba*.zip", "archive.zip"), FACE.search, REMOTE)
     lists = near(home(tree), "list_attr_celeba.txt", "list_attr_celeba.csv")[:1]
@@ -57,7 +57,10 @@ def celeba(root: str, category: None) -> Source:
 
 
 def _attributes(text: bytes, numbers: Sequence[int], path: Path) -> tuple[np.ndarray, list[str]]:
-    """CelebA's attributes of these images, uint8 (N, 40), and their names; from the official list or from the CSV."""
+    """CelebA's attributes of the images `numbers`, uint8 (N, 40), and the attributes' names.
+
+    `text` is the official list or Kaggle's CSV. Raises UserError if it is damaged.
+    """
     header: list[str] = []
     table: dict[int, bytes] = {}
     try:

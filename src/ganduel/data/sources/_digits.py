@@ -1,4 +1,4 @@
-"""The digits of scikit-learn: digits; and what MNIST shares with them."""
+"""The digits of scikit-learn: digits. MNIST shares `in_memory`."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def digits(root: str | None, category: None) -> Source:
 
 
 def in_memory(parts: dict[str, np.ndarray], labels: np.ndarray, expected: dict[str, int]) -> Originals:
-    """Images that are in memory already: uint8 (N, H, W) a part, and a digit each."""
+    """Originals from images in memory: uint8 (N, H, W) for each part, and labels (N,) from 0 to 9 for all parts."""
     names = [f"{part} {i}" for part, images in parts.items() for i in range(len(images))]
     pixels = np.concatenate(list(parts.values()))
     splits = {part: len(images) for part, images in parts.items()}

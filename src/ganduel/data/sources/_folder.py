@@ -15,10 +15,11 @@ PARTS = "train", "val", "valid", "validation", "test"
 
 
 def folder(root: str, category: None) -> Source:
-    """Any tree of images, a folder or an archive, in the order of their paths.
+    """Any folder or archive of images, in the order of their paths.
 
-    Outermost folders train and, perhaps, val or test are official parts. Labels are those of a `dataset.json` as
-    StyleGAN's tools write it, else the outermost folders (inside the parts), if all images are in two or more of them.
+    If all outermost folders have names from `PARTS` and one is train, they are the official parts. Labels come from a
+    `dataset.json`, as StyleGAN's tools write it. Without such labels, the outermost folders (inside the parts) are the
+    classes, if there are two or more and they hold all images.
     """
     tree = open_root(root, (), is_image, None)
 
@@ -47,7 +48,10 @@ def folder(root: str, category: None) -> Source:
 
 
 def _folders(names: Sequence[str], above: int = 0) -> tuple[list[str], int]:
-    """The outermost folders in which the paths differ, and how deep they are; none where only the files' names do."""
+    """The names of the outermost folders in which the paths differ, and the depth of these folders.
+
+    There are no names if only the file names differ. `above` is added to the depth.
+    """
     paths = [name.split("/") for name in names]
     shortest = min(len(path) for path in paths)
     depth = next((i for i in range(shortest) if any(path[i] != paths[0][i] for path in paths)), shortest)
@@ -55,7 +59,11 @@ def _folders(names: Sequence[str], above: int = 0) -> tuple[list[str], int]:
 
 
 def _listed_labels(tree: Tree, name: str, names: Sequence[str]) -> tuple[np.ndarray, list[str]] | None:
-    """Labels from `{"labels": [[path, class or list of 0 and 1], ...]}`; None where there are none."""
+    """Labels from `{"labels": [[path, class or list of 0 and 1], ...]}`; None if the list is empty.
+
+    Returns classes, int64 (N,), or attributes, uint8 (N, K), and no names. Raises UserError if an image has no valid
+    label.
+    """
     try:
         pairs: Any = json.loads(tree.read(name))["labels"]
         if not pairs:
@@ -68,5 +76,6 @@ def _listed_labels(tree: Tree, name: str, names: Sequence[str]) -> tuple[np.ndar
         return labels.astype(kind), []
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"data.root: {tree.path / name} does not label all images ({error!r}); mend it, or delete it to go without"
+            f"data.root: {tree.path / name} does not label all images ({error!r}); repair it, or delete it to "
+            "use no labels"
         ) from error

@@ -23,9 +23,9 @@ COUNTS = {"horse2zebra": (1067, 1334, 120, 140)}
 
 
 def folder_pair(root: str, category: None, name: str) -> Source:
-    """Two domains without correspondence, in folders trainA, trainB and perhaps testA, testB (Zhu et al. 2017).
+    """Two unpaired domains in folders trainA, trainB and, optionally, testA and testB (Zhu et al. 2017).
 
-    `name`d like one of the CycleGAN authors' sets, it is downloaded.
+    If `name` is one of the CycleGAN authors' sets, it is downloaded.
     """
 
     def keep(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""LSUN as its authors publish it: lsun_bedroom."""
+"""LSUN in its published form: lsun_bedroom."""
 
 from pathlib import Path
 
@@ -7,13 +7,16 @@ from ganduel.data.download import Remote, by_hand
 from ganduel.data.sources._shared import Originals, Source, near, stamp
 from ganduel.system.errors import UserError
 
-TRAIN = {"bedroom": 3_033_042}  # counts of official parts, where they are known
-VAL = 300
+TRAIN = {"bedroom": 3_033_042}  # images of the official training part, where known
+VAL = 300  # images of every validation part
 
 
 def lsun(root: str, category: str) -> Source:
-    """A category of LSUN (Yu et al. 2015) as it is published: databases `<category>_train_lmdb` and, where it is there,
-    `<category>_val_lmdb`. A zip of one is unpacked beside it, once: LMDB reads only files."""
+    """A category of LSUN (Yu et al. 2015) in its published form.
+
+    That is the database `<category>_train_lmdb` and, optionally, `<category>_val_lmdb`. A zipped database is unpacked
+    once, beside its zip, because LMDB needs a real file. LSUN must be downloaded by hand.
+    """
     top = Path(root)
     named = (top / "data.mdb").is_file()
     base = top if top.is_dir() and not named else top.parent
@@ -39,7 +42,7 @@ def lsun(root: str, category: str) -> Source:
 
 
 def _part(base: Path, name: str, archives: list[Path]) -> Lmdb | None:
-    """The database of this name in or below a folder, unpacked where only its zip is there."""
+    """The database `name` in or just below a folder; None if there is none. If only its zip exists, it is unpacked."""
     if found := near(base, f"{name}/data.mdb"):
         return Lmdb(found[0].parent)
     if not (archives := archives or near(base, f"{name}.zip")):

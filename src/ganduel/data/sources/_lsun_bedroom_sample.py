@@ -1,4 +1,4 @@
-"""A fifth of LSUN's bedrooms, as Kaggle has it: lsun_bedroom_sample."""
+"""Kaggle's 20 % sample of LSUN's bedrooms: lsun_bedroom_sample."""
 
 from posixpath import basename
 
@@ -13,8 +13,10 @@ REMOTE = Remote(
 
 
 def lsun_bedroom_sample(root: str, category: None) -> Source:
-    """A fifth of LSUN's bedrooms as JPEGs in nested folders: 303,125 images. Those under `sample/` are left out where
-    they are copies of others."""
+    """Kaggle's 20 % sample of LSUN's bedrooms: 303,125 JPEGs in nested folders.
+
+    An image under `sample/` is left out if an image outside of it has the same file name.
+    """
     tree = open_root(root, ("*bedroom*.zip", "*lsun*.zip", "archive.zip"), is_image, REMOTE)
 
     def scan() -> Originals:

@@ -36,7 +36,7 @@ REMOTE = Remote(
         }.items()
     ],
 )
-FILE = re.compile(  # not those of its imitators, which torchvision keeps beside it under the same names
+FILE = re.compile(  # without FashionMNIST, EMNIST, KMNIST and QMNIST: torchvision uses the same file names for them
     r"^(?!.*(?:fashion|[ekq])[-_]?mnist/)(?:.*/)?(train|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?$", re.I | re.S
 )
 
@@ -44,7 +44,7 @@ FILE = re.compile(  # not those of its imitators, which torchvision keeps beside
 def mnist(root: str, category: None) -> Source:
     """MNIST (LeCun et al. 1998): 60,000 training and 10,000 test digits of 28x28 pixels, in IDX files, gzipped or not.
 
-    Downloads what is absent into `root`/MNIST/raw, where torchvision has it too.
+    Missing files are downloaded into `root`/MNIST/raw, where torchvision also keeps them.
     """
     tree = look(Path(root), ("*mnist*.zip", "*MNIST*.zip", "archive.zip"), FILE.search) or Folder(Path(root))
     files = _files(tree) if tree.path.exists() else {}
@@ -73,7 +73,7 @@ def mnist(root: str, category: None) -> Source:
 
 
 def _files(tree: Tree) -> dict[tuple[str, str], str]:
-    """Where each file of MNIST is; unpacked before gzipped, the outermost of copies."""
+    """The path of each MNIST file, by part and kind. Prefers unpacked to gzipped files, then the outermost copy."""
     found = sorted(tree.find(FILE.search), key=lambda name: (name.endswith(".gz"), name.count("/"), name))
     return {_kind(name): name for name in reversed(found)}
 
@@ -85,7 +85,10 @@ def _kind(name: str) -> tuple[str, str]:
 
 
 def _idx(tree: Tree, name: str) -> np.ndarray:
-    """Read a file of unsigned bytes in the IDX format: two zeros, type 8, dimensions, big-endian sizes, data."""
+    """Read a file of unsigned bytes in the IDX format: two zeros, type 8, dimensions, big-endian sizes, data.
+
+    Raises UserError if the file is damaged.
+    """
     try:
         raw = tree.read(name)
         if name.endswith(".gz"):

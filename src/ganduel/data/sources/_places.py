@@ -25,11 +25,11 @@ ARCHIVES = ("train*places365*.tar*", "places365*easyformat*.tar*", "*[pP]laces*.
 
 
 def places(root: str, category: str | None) -> Source:
-    """One category of Places365 (Zhou et al. 2017): at most 5,000 images in the standard set.
+    """One category of Places365 (Zhou et al. 2017): at most 5,000 training images in the standard set.
 
-    The category's folder is found under its letter, as published, or alone; one of two levels, as
-    `apartment_building/outdoor`, also where it is spelt with a hyphen. How many there should be is
-    known where the official list, `places365_train_standard.txt`, is near.
+    The category's folder may lie in the folder of its first letter, as published, or anywhere else. A category of two
+    levels, such as `apartment_building/outdoor`, may also be written with a hyphen. The expected number of images is
+    known if the official list, `places365_train_standard.txt`, is near.
     """
     if category is None:
         raise UserError("data.category is missing: give one of Places365, as data.category=kitchen")
@@ -59,7 +59,7 @@ def places(root: str, category: str | None) -> Source:
 
 
 def _classes(folders: Sequence[str]) -> set[str]:
-    """The classes that the folders around an image may mean: what follows its letter, else the last one or two."""
+    """The possible classes of an image, from its folders: those after the letter, else the last one or the last two."""
     for i, (letter, name) in enumerate(pairwise(folders), 1):
         if len(letter) == 1 and name.startswith(letter):
             return {"/".join(folders[i:]).replace("-", "/")}
@@ -67,7 +67,7 @@ def _classes(folders: Sequence[str]) -> set[str]:
 
 
 def _expected(top: Path, category: str) -> dict[str, int]:
-    """How many training images the official list gives a category; {} without the list."""
+    """The number of training images of a category in the official list; {} without the list."""
     name = "places365_train_standard.txt"
     if lists := near(top, name):
         text = lists[0].read_bytes()

@@ -1,4 +1,4 @@
-"""What the sources share: what a source is, how `root` leads to its files, and images by official part."""
+"""Code that all sources share: the `Source` type, the search for files under `root`, and images by official part."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 @dataclass
 class Originals:
-    """The images of a source, as they are before packing."""
+    """The images of a source before packing."""
 
-    names: Sequence[str]  # in packing order: part by part, sorted inside
+    names: Sequence[str]  # in packing order: part by part, sorted within a part
     read: Callable[[int], bytes | np.ndarray]  # an encoded file, or uint8 pixels (H, W); called from one thread only
-    splits: dict[str, int]  # images found of each official part; the first is trained on (pairs: trainA, trainB)
-    expected: dict[str, int]  # how many each part officially has; {} where unknown
+    splits: dict[str, int]  # images found in each official part; the first part trains (pairs: trainA and trainB)
+    expected: dict[str, int]  # official number of images in each part; {} if unknown
     labels: np.ndarray | None = None  # (N,) int64 classes, or (N, K) uint8 attributes of 0 and 1
     label_names: Sequence[str] = ()  # of the classes or of the attributes
 
@@ -31,30 +31,30 @@ class Originals:
 class Source:
     """A data set's original files.
 
-    `stamp` is cheap and changes whenever the files, or what is taken of them, do; `scan` lists the images, which may
+    `stamp` is cheap; it changes whenever the files or the choice of files change. `scan` lists the images, which may
     take minutes.
     """
 
     stamp: str
     scan: Callable[[], Originals]
-    width: int | None = None  # data.crop counts pixels of images this wide; null: of each image as it is
+    width: int | None = None  # data.crop is for images of this width and scales with others; None: it never scales
 
 
 def is_image(name: str) -> bool:
-    """By its suffix."""
+    """Whether a file name has the suffix of an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def near(top: Path, *patterns: str) -> list[Path]:
-    """Files in a folder, or in a folder of it, that match the first pattern, then the second, ..."""
+    """Files in a folder or in its direct subfolders that match the first pattern, then the second, and so on."""
     found = [p for pattern in patterns for depth in (pattern, f"*/{pattern}") for p in sorted(top.glob(depth))]
     return [p for p in found if p.is_file() and PACKED not in p.relative_to(top).parts]
 
 
 def open_root(root: str, archives: Sequence[str], keep: Keep, remote: Remote | None) -> Tree:
-    """What `root` is or holds: the first archive of these names, else the folder, if it has something to keep.
+    """Open what `root` is or holds: the first archive that matches `archives`, else the folder if it has wanted files.
 
-    Where it has nothing, the set is downloaded, or a UserError says what to do.
+    If there are none, download the data set, or raise a UserError that tells what to do.
     """
     if (found := look(Path(root), archives, keep)) is not None:
         return found
@@ -67,16 +67,16 @@ def open_root(root: str, archives: Sequence[str], keep: Keep, remote: Remote | N
 
 
 def home(tree: Tree) -> Path:
-    """The folder itself, or the one that the archive lies in."""
+    """The tree's folder, or the folder that holds its archive."""
     return tree.path if isinstance(tree, Folder) else tree.path.parent
 
 
 def look(top: Path, archives: Sequence[str], keep: Keep) -> Tree | None:
-    """The same, without a download: None where there is nothing. Raises UserError for an archive that is not there."""
+    """Like `open_root`, but without a download: None if nothing is found. Raises UserError for a missing archive."""
     if top.is_file():
         return open_tree(top)
     if not top.exists():
-        if top.name.lower().endswith(ARCHIVES):  # a misspelt archive is no place to download to
+        if top.name.lower().endswith(ARCHIVES):  # probably a misspelt archive, so do not download into a folder of it
             raise _nothing(top)
         return None
     if held := [path for path in near(top, *archives) if path.name.lower().endswith(ARCHIVES)]:
@@ -94,7 +94,7 @@ def _nothing(top: Path) -> UserError:
 
 
 def stamp(*parts: str) -> str:
-    """One stamp of several."""
+    """Combine several stamps into one."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -105,16 +105,19 @@ def originals(
     labels: np.ndarray | None = None,
     label_names: Sequence[str] = (),
 ) -> Originals:
-    """Images of a tree, by official part."""
+    """Originals from the files of a tree; `parts` maps each official part to its file names."""
     if not isinstance(tree, Folder):
-        say(f"reading {tree.path}; what may lie unpacked beside it is not looked at")
+        say(f"reading {tree.path}; unpacked files beside it are ignored")
     names = [name for part in parts.values() for name in part]
     splits = {part: len(found) for part, found in parts.items()}
     return Originals(names, lambda i: tree.read(names[i]), splits, expected, labels, label_names)
 
 
 def by_folder(tree: Tree, names: Iterable[str], parts: Sequence[str], depth: int) -> dict[str, list[str]]:
-    """Images by the official part that names the folder `depth` above them. Raises UserError for two sets in a tree."""
+    """Group images by official part: the name of the folder `depth` levels above the image.
+
+    Raises UserError if the tree holds more than one data set.
+    """
     found: dict[str, list[str]] = {part: [] for part in parts}
     tops = set()
     for name in names:

@@ -1,8 +1,9 @@
-"""From a configuration to objects. The only caller of Hydra's `instantiate`.
+"""Build objects from a configuration. Only this module calls Hydra's `instantiate`.
 
-Only classes and functions *defined* in ganduel or torch.optim are built, each group from its own modules, whoever wrote
-the configuration: the object that a path leads to is looked at, not the path (`torch.optim.optimizer.torch.os.system`
-is `os.system`). `allow=[package]`, typed by the user, admits others.
+Anyone may have written a configuration. So it can only build classes and functions *defined* in ganduel or
+torch.optim, and each group only those of its own modules. The check looks at the object that a path leads to, because a
+path can mislead: `torch.optim.optimizer.torch.os.system` is `os.system`. The user can admit other packages with
+`allow=[package]`.
 """
 
 import importlib
@@ -20,6 +21,7 @@ from torch import nn
 
 from ganduel import lazy_regularization
 from ganduel.augment import Chain
+from ganduel.config.schema import Data
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 from ganduel.system.device import as_it_lies
@@ -27,7 +29,7 @@ from ganduel.system.errors import UserError, describe, suggest
 
 Config = dict[str, Any]
 
-# Where the parts of each group are defined. The rest of ganduel is not for configurations to call.
+# The modules that define the parts of each group. A configuration cannot call the rest of ganduel.
 HOMES = {
     "model": ("ganduel.models", "ganduel.game"),
     "loss": ("ganduel.losses",),
@@ -44,16 +46,16 @@ HOMES = {
 
 
 def part(node: Config, key: str, allow: Sequence[str], **given: Any) -> Any:
-    """Build what a configuration node describes, and `given` from here.
+    """Build the part that `node` describes. `given` are further arguments, from the caller.
 
-    Raises UserError, naming the key, for a target that may not be built, an argument that it does not take, lacks or
-    that has the wrong type, and whatever it objects to itself.
+    Raises UserError, which names the key, if the target may not be built, if an argument is unknown, missing or of the
+    wrong type, or if the target itself raises an exception.
     """
     _check_part(node, key, allow, given)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **given)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):  # it names its key itself
+        if isinstance(error.__cause__, UserError):  # its text names the key already
             raise error.__cause__ from None
         raise UserError(f"{key}: {error.__cause__ or error}") from error
 
@@ -65,7 +67,10 @@ def _check_part(node: Any, key: str, allow: Sequence[str], given: Iterable[str])
 
 
 def check(node: Any, key: str, allow: Sequence[str], given: Iterable[str] = ()) -> None:
-    """Look at every target, argument and string of a plain configuration, at every depth, before anything is built."""
+    """Check every target, argument and string of a plain configuration, at every depth, before anything is built.
+
+    Raises UserError, which names the key.
+    """
     if isinstance(node, str) and "${" in node:
         raise UserError(f"{key}: the interpolation {node} is not resolved here")
     if isinstance(node, Mapping):
@@ -79,14 +84,14 @@ def check(node: Any, key: str, allow: Sequence[str], given: Iterable[str] = ()) 
 
 
 def locate(path: Any, key: str, allow: Sequence[str]) -> Callable:
-    """The class or function that a dotted path names, if it may be built. Raises UserError."""
+    """The class or function that a dotted path names. Raises UserError if it does not exist or may not be built."""
     group, _, rest = key.partition(".")
     roots = (*HOMES.get(f"{group}.{rest.partition('.')[0]}", HOMES[group]), *allow)
     refused = UserError(
         f"{key}: {path} may not be built: allowed are classes and functions defined in {' or '.join(roots)}; "
         "a package of your own is admitted with allow=[package]"
     )
-    if not isinstance(path, str) or not _inside(path, roots):  # importing a module runs it: not even that
+    if not isinstance(path, str) or not _inside(path, roots):  # do not even import it, because an import runs code
         raise refused
     names = path.split(".")
     found: Any = None
@@ -132,7 +137,7 @@ def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[
 
 
 def _hints(target: Callable) -> dict[str, Any]:
-    """The types of the parameters; {} where annotations of others cannot be read."""
+    """The types of the target's parameters; {} if its annotations cannot be resolved."""
     try:
         return typing.get_type_hints(vars(target).get("__init__", target) if isinstance(target, type) else target)
     except (NameError, TypeError):
@@ -140,9 +145,13 @@ def _hints(target: Callable) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a type; types that YAML does not have are not judged."""
+    """Whether a plain value suits a parameter of type `hint`.
+
+    A mapping always does, because it describes a part. Generic types other than Literal, unions, lists and tuples are
+    not checked.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
-    if isinstance(value, Mapping) or hint is Any:  # a part to be built
+    if isinstance(value, Mapping) or hint is Any:
         return True
     if origin is Literal:
         return value in arguments
@@ -164,10 +173,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
-    """The game that `model.game` names, from the parts and settings of `model` that it asks for by name."""
+    """Build the game that `model.game` names. It takes the parts and settings of `model` that its parameters name.
+
+    Raises UserError if `model.game` is no game, or if a key is missing or wrong.
+    """
     kind = locate(model["game"], "model.game", allow)
     if not isinstance(kind, type) or not issubclass(kind, Game):
-        raise UserError(f"model.game={model['game']} is no game; NoiseGame is one")
+        raise UserError(f"model.game={model['game']} is not a game; try ganduel.game.NoiseGame")
     wanted = [name for name in inspect.signature(kind).parameters if name != "augment"]
     missing = [name for name in wanted if name not in model]
     if missing:
@@ -188,13 +200,13 @@ def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
     return part(node, key, allow) if isinstance(node, dict) and "_target_" in node else node
 
 
-def source(data: Config, allow: Sequence[str]) -> Callable[[], Any]:
-    """What finds the originals of a data set, once it is called."""
-    return partial(part, data["source"], "data.source", allow)
+def source(data: Data, allow: Sequence[str]) -> Callable[[], Any]:
+    """A function that finds the originals of a data set when it is called."""
+    return partial(part, data.source, "data.source", allow)
 
 
 def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
-    """The selected members of a group of which any number may be chosen."""
+    """Build the selected options of a group that allows several. Raises UserError if one is tuned but not selected."""
     for name, node in nodes.items():
         if isinstance(node, Mapping) and "_target_" not in node:
             raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}=[{name}]")
@@ -209,9 +221,10 @@ def optimizer(
     penalties: dict[str, Regularizer],
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    """A player's optimizer, corrected for the extra steps of its lazy `penalties`, which have a name each.
+    """Build a player's optimizer. `penalties` maps names to that player's penalties.
 
-    It moves the parameters through views of their memory, which the trainer hands the gradients of.
+    If penalties are lazy, `lazy_regularization` corrects the settings for their extra steps. The optimizer updates the
+    parameters through the views of `as_it_lies`; the trainer gives these views their gradients. Raises UserError.
     """
     _check_part(node, key, allow, ("params",))
     if every := {name: r.every for name, r in penalties.items() if r.every > 1}:

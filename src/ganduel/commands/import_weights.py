@@ -1,0 +1,86 @@
+"""gan-import: a published network of StyleGAN2-ADA as a checkpoint of ganduel."""
+
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, ValidationError
+
+from ganduel import build, checkpoint
+from ganduel.config.compose import compose
+from ganduel.config.schema import Data, Import, plain, typed
+from ganduel.data.loading import open_images
+from ganduel.data.prepare import prepare
+from ganduel.evaluation.evaluate import versions
+from ganduel.importing import stylegan2_ada
+from ganduel.runs.recorder import ABOUT
+from ganduel.system.errors import UserError, describe
+
+
+def main(config: Import, overrides: list[str]) -> dict[str, Any]:
+    """Write the checkpoint. Returns its path, and the settings that give networks of its sizes."""
+    source = Path(config.input)
+    out = Path(config.out) if config.out else source.with_suffix(".pt")
+    if out.suffix != ".pt":
+        raise UserError(f"out={out}: a checkpoint needs a name that ends in .pt")
+    chosen = checked(config.data) if config.data else None
+    networks = stylegan2_ada.read(source)
+    states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
+    sizes = stylegan2_ada.settings(states["G"], states["D"])
+    settings = [f"{key}={value}" for key, value in sizes.items()]
+    run = plain(compose("train", ["model=stylegan2_ada", "augment=[]", *settings]))
+    del run["allow"]
+    about: dict[str, Any] = dict.fromkeys(ABOUT)
+    if chosen:
+        data = chosen | {"resolution": sizes["data.resolution"], "channels": sizes["data.channels"]}
+        run |= {"data": data, "name": f"{run['model']['name']}-{data['name']}"}
+        run["metric"]["features"] = data["features"]
+        about = images(typed(Data, data), config.workers, config.allow)
+    content = {
+        "config": run,
+        "overrides": overrides,
+        "data": about,
+        "versions": versions(),
+        "step": 0,
+        "images_seen": 0,
+        "state": weights(run["model"], states),
+    }
+    checkpoint.save(out, content)
+    return {"out": str(out), "settings": settings}
+
+
+def checked(data: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a data set with values of their types, as in gan-train. Raises UserError for others."""
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(Data, data))  # type: ignore[return-value]
+    except ConfigKeyError as error:
+        raise UserError(f"unknown option 'data.{error.full_key}'; gan-data --help lists the keys of data") from error
+    except ValidationError as error:
+        key = str(error.full_key)
+        hint = get_type_hints(Data)[key]
+        raise UserError(f"data.{key}={data[key]} is not allowed; it takes {describe(hint)}") from error
+
+
+def weights(model: dict[str, Any], states: dict[str, stylegan2_ada.State]) -> dict[str, Any]:
+    """The networks' part of a checkpoint, from the published tensors."""
+    game = build.game(model, {}, [])
+    generator = game.generators["G"]
+    generator.load_state_dict(stylegan2_ada.ours(states["G_ema"]))
+    averaged = {name: value.clone() for name, value in game.generators.state_dict().items()}
+    generator.load_state_dict(stylegan2_ada.ours(states["G"]))
+    game.discriminators["D"].load_state_dict(stylegan2_ada.ours(states["D"]))
+    return {"game": game.state_dict(), "ema": averaged}
+
+
+def images(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
+    """What a checkpoint says of its images. Packs them if there is no up-to-date packed copy."""
+    path = prepare(data, workers, build.source(data, allow))
+    packed = open_images(path, data, seed=0, device=torch.device("cpu"))
+    return {"fingerprint": packed.fingerprint, **{key: packed.about[key] for key in ABOUT}}
+
+
+if __name__ == "__main__":
+    from ganduel.commands import cli
+
+    cli.import_weights()
