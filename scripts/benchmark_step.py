@@ -32,8 +32,9 @@ from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
 from ganduel.pace import Turn
+from ganduel.phases import Phase
 from ganduel.system.device import choose, label, memory
-from ganduel.trainer import Move, Phase, Trainer, fakes_of
+from ganduel.trainer import Trainer
 
 IMAGES = 64  # images of noise; as many as a batch if that is larger
 
@@ -55,14 +56,16 @@ class Play:
         self.batch: Batch = {}
 
     def prepare(self) -> None:
-        if not self.batch or self.turn.like:  # with `like`, G needs new images each time, for their graph
-            self.batch = self.trainer.draw(self.turn, fakes_of(self.maker()) if self.maker else {})
+        if not self.batch or self.maker:  # G needs new fakes of D's turn each time, for their graph
+            self.batch = self.trainer.draw(self.turn, self.maker.given() if self.maker else {})
 
     def __call__(self) -> list[list[Duel]]:
-        player = self.trainer.players[self.turn.player]
-        keep = self.turn.leaves and self.turn.player == "D"
-        new = self.phase is player.phases[0] and self.turn.like is None
-        return self.trainer.run(Move(self.phase, player, self.batch, keep, new, dropout=0))
+        return self.trainer.run(self.trainer.move(self.turn, self.phase, self.batch))
+
+    def given(self) -> Batch:
+        """The fakes that this turn gives to the next."""
+        move = self.trainer.move(self.turn, self.phase, self.batch)
+        return self.trainer.sharing.give(self.turn, self.trainer.run(move), graph=move.keep)
 
 
 def noise(folder: Path, size: int, count: int) -> None:
@@ -102,7 +105,7 @@ def parts(trainer: Trainer) -> list[Part]:
             trainer.stats.reset()
             play()
             found.append(Part(" + ".join(trainer.stats.losses), 1 / play.phase.every, play, play.prepare))
-        maker = plays[0] if turn.leaves else None
+        maker = plays[0] if turn == trainer.sharing.giver else None
 
     def rest() -> None:
         for turn in trainer.pace.turns:

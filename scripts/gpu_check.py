@@ -135,21 +135,22 @@ def gradients(trainer: Any) -> dict[str, Any]:
     """The gradients of every phase of the first iteration, moved to the CPU. Each phase follows the earlier steps."""
     import torch
 
-    from ganduel.trainer import Trainer
+    from ganduel.trainer import Executor
 
     found: dict[str, Any] = {}
     for player in trainer.players.values():
         if player.scaler.is_enabled():
             player.scaler = torch.amp.GradScaler(trainer.device.type, init_scale=SCALE)
 
-    def advance(move: Any) -> Any:
-        met, stats = Trainer.advance(trainer, move)
-        name, player = " + ".join(stats.losses), move.player
-        given = [p.grad.detach().double().cpu().flatten() for p in player.networks.parameters() if p.grad is not None]
-        found.setdefault(name, torch.cat(given))
-        return met, stats
+    class Keeping(Executor):
+        def advance(self, move: Any) -> Any:
+            met, stats = super().advance(move)
+            name, networks = " + ".join(stats.losses), move.player.networks
+            given = [p.grad.detach().double().cpu().flatten() for p in networks.parameters() if p.grad is not None]
+            found.setdefault(name, torch.cat(given))
+            return met, stats
 
-    vars(trainer)["advance"] = advance
+    trainer.executor = Keeping(trainer)
     trainer.step()
     return found
 
@@ -159,7 +160,7 @@ def waiting(bench: Bench) -> None:
 
     def check(family: str) -> None:
         trainer = bench.trainer(family)
-        for _ in range(trainer.warm_up + 1):
+        for _ in range(trainer.executor.warm_up + 1):
             trainer.step()
         if bench.device != "cuda":
             bench.tell(family, note="this check needs CUDA")
@@ -187,7 +188,7 @@ def train(bench: Bench) -> None:
         trainer = bench.trainer(family)
         expected = forecast(trainer)
         before = [p.detach().clone() for p in trainer.game.parameters()]
-        for _ in range(trainer.warm_up):
+        for _ in range(trainer.executor.warm_up):
             trainer.step()
         synchronise(trainer.device)
         iterations, begun = 0, time.monotonic()

@@ -69,6 +69,11 @@ TESTS = {
     "game": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
     "trainer": "tests/test_anchors.py tests/test_validation.py tests/test_trainer.py tests/test_batches.py "
     "tests/test_speed.py -k 'not (batches_equal or train_as or test_speed) or learns_from_new'",
+    "phases": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
+    "sharing": "tests/test_sharing.py tests/test_trainer.py -k 'test_sharing or fakes'",
+    "batches": "tests/test_batches.py tests/test_sharing.py -k 'not auto'",
+    "validation": "tests/test_validation.py -k 'not time_of_its_own'",
+    "no_trace": "tests/test_no_trace.py",
     "stats": "tests/test_anchors.py tests/test_trainer.py -k 'averaged or statistic or numbers or finite or scale'",
     "losses": "tests/test_losses.py",
     "schedules": "tests/test_schedules.py -k 'not logged and not silently'",

@@ -319,14 +319,14 @@ def test_nothing_leaks_to_the_generator(trainer, model):
     """Its loss sees augmented images, its samples are clean: those of a generator without augmentation."""
     one = trainer("augment=[ada]", "augment.ada.target=null", "augment.ada.p=0.5", model=model)
     batch = one.draw(one.pace.turns[-1])
-    (duel,) = one.game.duels(batch)
+    (duel,) = one.game.duels(batch, one.game.generators)
     judged: list[torch.Tensor] = []
     one.game.discriminators["D"].register_forward_pre_hook(lambda module, images: judged.append(images[0].detach()))
     one.generator_loss(batch, [duel])
     made = duel.fake.detach()
     assert not torch.equal(judged[0], made)
     one.game.augment["D"].transforms[0].p.fill_(0)
-    one.generator_loss(batch, one.game.duels(batch))
+    one.generator_loss(batch, one.game.duels(batch, one.game.generators))
     assert torch.equal(judged[1], made)
     one.game.augment["D"].transforms[0].p.fill_(0.5)
     plain = trainer(model=model)

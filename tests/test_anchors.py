@@ -39,6 +39,7 @@ from ganduel.data.loading import Pair
 from ganduel.game import NoiseGame
 from ganduel.models.cyclegan import CycleGame
 from ganduel.regularizers import PathLength, Projection, Regularizer
+from ganduel.validation import validate
 
 WEIGHT = 0.3  # of penalties
 
@@ -68,7 +69,7 @@ def test_validation_judges_the_held_out_images_by_labels_as_they_are():
         one.game.generators["G"].A[:, :2] = 0
     theta, A = weights(one)
     r, f = D(theta, numpy(one.images.validation_batch(0, HELD_OUT)["real"])), D(theta, A[:, 2:].T)
-    assert one.validate() == close(
+    assert validate(one) == close(
         {
             "validation/loss/D": LOSSES["smoothed"].of_D(r, f)[0].mean(),
             "validation/loss/G": -np.log(sigma(f)).mean(),

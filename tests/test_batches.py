@@ -5,13 +5,14 @@ import torch
 from conftest import NO_BATCH_NORM, largest_difference
 
 from ganduel import batches, checks
+from ganduel.batches import split
 from ganduel.commands.train import memory_advice
 from ganduel.game import NoiseGame
 from ganduel.models.stylegan2_discriminator import minibatch_deviation
 from ganduel.regularizers import PathLength
 from ganduel.speed import forecast
 from ganduel.system.errors import UserError
-from ganduel.trainer import Trainer, split
+from ganduel.trainer import Trainer
 
 LENGTHS = "regularizer=[path_length]"
 

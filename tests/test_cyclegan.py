@@ -18,6 +18,7 @@ from ganduel.commands import cli
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.data.store import Raw
 from ganduel.models.cyclegan import ImagePool, InstanceNorm, PatchDiscriminator, ResNetGenerator, UNetGenerator
+from ganduel.validation import validate
 
 PAPER = {"image_channels": 3, "channels": 64, "norm": "instance", "dropout": 0.0}
 RESNET = {**PAPER, "blocks": 9, "neck": 0, "padding": "reflect"}
@@ -247,7 +248,7 @@ def test_older_fakes_meet_d_alone(trainer):
     replaced = sum(not torch.equal(a, b) for new, old in later for a, b in zip(new, old, strict=True))
     assert 0 < replaced < 12
     before = copy.deepcopy(one.game.state_dict())
-    one.validate()
+    validate(one)
     assert_equal(dict(one.game.state_dict()), dict(before))
 
 

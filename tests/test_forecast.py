@@ -11,6 +11,7 @@ from conftest import assert_equal, rows, state
 from ganduel.speed import forecast, graphs
 from ganduel.system.device import available
 from ganduel.system.errors import UserError
+from ganduel.trainer import Executor
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=4", "augment=[ada]", "augment.ada.p=0.5", "augment.ada.speed=1")
 
@@ -26,7 +27,7 @@ def test_a_forecast_leaves_no_trace(trainer, model):
         drawn = torch.get_rng_state()
         assert forecast.forecast(one).seconds > 0
         assert torch.equal(torch.get_rng_state(), drawn)
-        assert one.iteration == steps and "run" not in vars(one)
+        assert one.iteration == steps and type(one.executor) is Executor and "run" not in vars(one)
         assert_equal(one.state_dict(), other.state_dict())
     for each in (one, other):
         each.step()
@@ -38,13 +39,13 @@ def test_lazy_phases_count_by_their_share(trainer, monkeypatch):
     one = trainer(*LAZY)
     ticks = 0.0
 
-    def slow(self, phase, *rest):
-        nonlocal ticks
-        ticks += 1
-        return run(self, phase, *rest)
+    class Slow(Executor):
+        def advance(self, move):
+            nonlocal ticks
+            ticks += 1
+            return super().advance(move)
 
-    run = forecast.Trainer.run
-    monkeypatch.setattr(forecast.Trainer, "run", slow)
+    one.executor = Slow(one)
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: ticks)
     assert forecast.forecast(one).seconds == pytest.approx(1 + 1 + 1 / 4)
     assert ticks == 6  # in both steps all phases were due
@@ -88,31 +89,31 @@ def test_as_many_images_at_once_as_fit(trainer, monkeypatch):
 
 
 class Pool:
-    """Memory that a recording keeps."""
+    """Memory that a capture keeps."""
 
     def __init__(self, images):
         self.images = images
 
 
-def test_auto_counts_the_memory_of_recordings(trainer, monkeypatch):
+def test_auto_counts_the_memory_of_captures(trainer, monkeypatch):
     """Each of the three phases keeps a gigabyte an image, until the next number is tried."""
     one, other = (trainer(*LAZY) for _ in range(2))
     pools: WeakSet[Pool] = WeakSet()
     most: dict[int, int] = {}
 
-    def record(do):
+    def capture(do):
         pool = Pool(one.micro_batch)
         pools.add(pool)
         assert {each.images for each in pools} == {one.micro_batch}  # those of the last try are free
         most[one.micro_batch] = len(pools)
-        return partial(str, pool), do()  # what replays holds the memory
+        return partial(str, pool), do()  # the replay holds the memory
 
-    recorded = graphs.replay(one, record, required=True)
+    one.executor = captured = graphs.Captured(one.executor, capture, required=True)
     monkeypatch.setattr(forecast, "memory", lambda device: float(one.micro_batch * most.get(one.micro_batch, 0)))
     monkeypatch.setattr(forecast, "available", lambda device: 11.0)
     assert forecast.largest_micro_batch(one) == 4  # 8 would take 12 more than the 12 that 4 take
     assert most == {2: 3, 4: 3}
-    assert not recorded.graphs and not pools
+    assert not captured.graphs and not pools
     assert_equal(one.game.state_dict(), other.game.state_dict())
 
 

@@ -44,3 +44,9 @@ def test_no_circles():
         for room in ready:
             del arrows[room]
     assert not arrows, f"these import in a circle: {arrows}"
+
+
+def test_no_method_is_replaced_from_outside():
+    """Nothing writes into what belongs to an object alone. (A pickled module of others has a key "_modules", too.)"""
+    written = re.compile(r"vars\([^()]*\)(\[|\.(update|pop|setdefault)\()|\._modules\b|__dict__|__class__ *=[^=]")
+    assert not [path.name for path in PACKAGE.rglob("*.py") if written.search(path.read_text())]

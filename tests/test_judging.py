@@ -172,15 +172,17 @@ def test_histograms_of_a_checkpoint(trained, capsys):
 
 def test_training_shows_them_and_is_not_disturbed(trainer, trained):
     """D's dropout, all buffers and the modes are afterwards what they were."""
-    made: Trainer = trainer("model.discriminator.dropout=0.5", "model.discriminator.spectral_norm=true")
+    made: Trainer = trainer(
+        "model.discriminator.dropout=0.5", "model.discriminator.spectral_norm=true", "micro_batch=4"
+    )
     made.step()
     before = {name: value.clone() for name, value in made.game.state_dict().items()}
     batch = {**made.images.batch(8, 8), "seed": torch.arange(8)}
-    (face,) = judging.in_training(made.game, made.ema.generators, batch, 4)
+    (face,) = judging.in_training(made, batch)
     assert_equal(before, dict(made.game.state_dict()))
     assert made.game.discriminators.training and made.game.generators["G"] is not made.ema.generators["G"]
     assert torch.allclose(face.fake, made.game.sample(made.ema.generators, torch.arange(8)), atol=1e-6)
-    again = judging.in_training(made.game, made.ema.generators, batch, 4)[0]
+    again = judging.in_training(made, batch)[0]
     assert torch.equal(face.of_real, again.of_real)  # no dropout
     for name in ("dcgan", "cyclegan"):
         folder = trained(name) / "samples"

@@ -155,15 +155,6 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
     assert [row["gate/closed"] for row in rows("runs/tiny")] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(("first", "turns", "leaves"), [("G", (1, 1), [True, False]), ("D", (2, 2), [0, 1, 0, 0])])
-def test_the_last_of_the_first_mover_leaves_its_fakes(first, turns, leaves):
-    pace = Pace(*turns, first, None, None, share=True)
-    assert [turn.leaves for turn in pace.turns] == leaves
-    assert [turn.nth for turn in pace.turns] == ([0, 0] if first == "G" else [0, 1, 0, 1])
-    assert [turn.like for turn in pace.turns] == ([None, None] if first == "G" else [None, None, ("D", 1), None])
-    assert not any(turn.leaves or turn.like for turn in Pace(*turns, first, None, None, share=False).turns)
-
-
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):

@@ -8,23 +8,24 @@ from conftest import MODELS, NO_BATCH_NORM, largest_difference
 
 from ganduel import setup
 from ganduel.augment import Transform
+from ganduel.no_trace import no_trace
 from ganduel.speed import graphs
-from ganduel.speed.compile import compile_networks
-from ganduel.speed.forecast import forecast, unchanged
+from ganduel.speed.compile import Compiled
+from ganduel.speed.forecast import forecast
 from ganduel.system.errors import UserError
-from ganduel.trainer import Move
+from ganduel.trainer import Executor, Move
 
 LAZY = ("regularizer=[r1]", "regularizer.r1.every=2")
 
 
-def recorder(trainer):
-    """A recording as CUDA makes one: nothing is done meanwhile, and replays write over what it has returned."""
+def let_capture(trainer):
+    """Let a trainer capture as CUDA does: nothing is done meanwhile, and replays write over what was returned."""
 
-    def record(do):
-        load = vars(trainer).pop("load_state_dict")  # which is no end of recordings here
-        with unchanged(trainer):
+    def capture(do):
+        trainer.executor = Executor(trainer)  # the state that is put back is no end of captures here
+        with no_trace(trainer, steps=True):
             met, stats = do()
-        vars(trainer)["load_state_dict"] = load
+        trainer.executor = captured
 
         def replay():
             again, now = do()
@@ -37,11 +38,12 @@ def recorder(trainer):
 
         return replay, (met, stats)
 
-    return record
+    trainer.executor = captured = graphs.Captured(trainer.executor, capture, required=True)
+    return captured
 
 
 FALLING = "scheduler=linear_decay", "duration=8 steps"
-RECORDED = {
+CAPTURED = {
     "dcgan": (),  # batch normalisation, and G goes on from the fakes that D met
     "dcgan, lazy": (*LAZY, *FALLING, "regularizer=[r1,r2]", "regularizer.r2.every=2"),
     "dcgan, twice": ("pace.n_generator=2",),
@@ -53,17 +55,18 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("case", RECORDED)
-def test_recorded_phases_train_the_same(trainer, case):
+@pytest.mark.parametrize("case", CAPTURED)
+def test_captured_phases_train_the_same(trainer, case):
     """With the defaults of each model; over falling rates, lazy phases, shared fakes, dropout, ADA and statistics."""
-    one, other = (trainer(*RECORDED[case], model=case.split(",")[0]) for _ in range(2))
-    recorded = graphs.replay(one, recorder(one), required=True)
+    one, other = (trainer(*CAPTURED[case], model=case.split(",")[0]) for _ in range(2))
+    captured = let_capture(one)
     for i in range(8):
         for each in (one, other):
             each.step()
             if i == 4:
                 each.stats.reset()  # as for a line of the logs
-    assert any(graph.runs > graphs.WARM_UP + 2 for graph in recorded.graphs.values())
+    assert any(graph.runs > graphs.WARM_UP + 2 for graph in captured.graphs.values())
+    assert one.__dict__.keys() == other.__dict__.keys() and one.pace.turns == other.pace.turns
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     assert one.stats.means() == pytest.approx(other.stats.means(), abs=1e-5)
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
@@ -72,33 +75,33 @@ def test_recorded_phases_train_the_same(trainer, case):
 
 
 def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
-    """Once an iteration where players share fakes, also where G makes them again: recorded, in micro batches, and for
+    """Once an iteration where players share fakes, also where G makes them again: captured, in micro batches, and for
     lazy penalties on fakes. By hand: a batch moves the statistics once, so each of k parts does."""
     lazy = "regularizer=[r2]", "regularizer.r2.every=2"
     for overrides, moved in ((), 12), (("micro_batch=4",), 24), (lazy, 12), (("pace.share=false",), 24):
-        for record in (False, True):
+        for captured in (False, True):
             one = trainer(*overrides)
-            if record:
-                graphs.replay(one, recorder(one), required=True)
+            if captured:
+                let_capture(one)
             for _ in range(12):
                 one.step()
             counts = {int(b) for name, b in one.game.generators.named_buffers() if name.endswith("num_batches_tracked")}
-            assert counts == {moved}, (overrides, record)
+            assert counts == {moved}, (overrides, captured)
 
 
-def test_dropout_in_micro_batches_is_not_recorded(trainer):
-    """It draws anew for each part, which no recording can be told."""
+def test_dropout_in_micro_batches_is_not_captured(trainer):
+    """It draws anew for each part, which no graph can be told."""
     one = trainer("model.discriminator.dropout=0.5", "micro_batch=4")
-    graphs.replay(one, recorder(one), required=True)
+    let_capture(one)
     with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout draws anew for every micro batch"):
         one.step()
 
 
-def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
+def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     def reason(*overrides, **how):
         one = trainer(*overrides, **how)
         one.device = torch.device("cuda")
-        return graphs.unrecordable(one)
+        return graphs.uncapturable(one)
 
     assert reason() is None and reason("augment=[ada]") is None
     assert "the gate decides on the host" in reason("pace=gated")
@@ -112,12 +115,12 @@ def test_what_cannot_be_recorded_is_refused(trainer, monkeypatch):
     one = trainer("augment=[instance_noise]")
     one.device = torch.device("cuda")
     one.game.augment["D"].transforms.append(Moving())
-    assert "Moving is another in every step" in graphs.unrecordable(one)
+    assert "Moving is another in every step" in graphs.uncapturable(one)
     half = trainer()
     half.device, half.dtype = torch.device("cuda"), torch.float16
-    assert "precision=fp16" in graphs.unrecordable(half)
+    assert "precision=fp16" in graphs.uncapturable(half)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "one process" in graphs.unrecordable(half)
+    assert "one process" in graphs.uncapturable(half)
 
 
 def test_cuda_graphs_need_cuda(train, capsys):
@@ -126,81 +129,81 @@ def test_cuda_graphs_need_cuda(train, capsys):
     assert capsys.readouterr().err.endswith(expected)
 
 
-def test_a_recording_that_fails_says_so(trainer):
+def test_a_capture_that_fails_says_so(trainer):
     one = trainer()
-    graphs.replay(one, refusing, required=True)
-    with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be recorded .*; set cuda_graphs=false"):
+    one.executor = graphs.Captured(one.executor, refusing, required=True)
+    with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be captured .*; set cuda_graphs=false"):
         for _ in range(4):
             one.step()
 
 
-def test_lack_of_memory_is_no_reason_to_record_nothing(trainer):
-    """`micro_batch=auto` goes on with fewer images, and those are recorded."""
+def test_lack_of_memory_is_no_reason_to_capture_nothing(trainer):
+    """`micro_batch=auto` goes on with fewer images, and those are captured."""
 
     def too_large(do):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     one = trainer()
-    recorded = graphs.replay(one, too_large, required=False)
+    one.executor = captured = graphs.Captured(one.executor, too_large, required=False)
     with pytest.raises(torch.OutOfMemoryError):
         for _ in range(4):
             one.step()
-    assert not recorded.given_up
+    assert not captured.given_up
 
 
 def test_what_was_given_up_is_tried_again_once_a_state_is_loaded(trainer):
     one = trainer()
-    recorded = graphs.replay(one, refusing, required=False)
+    one.executor = captured = graphs.Captured(one.executor, refusing, required=False)
     for _ in range(4):
         one.step()
-    assert recorded.given_up
+    assert captured.given_up
     one.load_state_dict(one.state_dict())
-    assert not recorded.given_up
+    assert not captured.given_up
 
 
 def refusing(do):
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_a_recording_that_fails_is_done_without(trainer, capsys):
+def test_a_capture_that_fails_is_done_without(trainer, capsys):
     one, other = trainer(*NO_BATCH_NORM), trainer(*NO_BATCH_NORM)
-    graphs.replay(one, refusing, required=False)
+    one.executor = graphs.Captured(one.executor, refusing, required=False)
     for _ in range(6):
         one.step()
         other.step()
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     said = capsys.readouterr().err
-    assert said.count("note: cuda_graphs: a phase cannot be recorded (operation not permitted") == 1
+    assert said.count("note: cuda_graphs: a phase cannot be captured (operation not permitted") == 1
 
 
-def test_every_recording_leaves_its_own_gradients(trainer):
+def test_every_capture_leaves_its_own_gradients(trainer):
     """Where alarms look for those of a player's last step."""
     one = trainer(*LAZY)
-    recorded = graphs.replay(one, lambda do: (lambda: None, do()), required=True)
+    one.executor = captured = graphs.Captured(one.executor, lambda do: (lambda: None, do()), required=True)
     for _ in range(2 * graphs.WARM_UP + 4):
         one.step()
     player, batch = one.players["D"], one.draw(one.pace.turns[0])
     for phase in (*player.phases, *player.phases):
         move = Move(phase, player, batch, new=phase is player.phases[0])
-        one.advance(move)
-        own = recorded.graphs[id(phase), move.new].gradients
+        one.executor.advance(move)
+        own = captured.graphs[id(phase), move.new].gradients
         assert own[0] is not None and [id(p.grad) for p in player.networks.parameters()] == [id(g) for g in own]
 
 
-def test_a_state_that_is_loaded_ends_recordings(trainer):
+def test_a_state_that_is_loaded_ends_captures(trainer):
     """It lies elsewhere in memory, where the old ones would not look; a forecast loads one too."""
     one = trainer()
-    recorded = graphs.replay(one, recorder(one), required=True)
-    forecast(one)  # long enough for the recordings that it is about
-    assert one.iteration == 0 and not recorded.graphs
+    captured = let_capture(one)
+    forecast(one)  # long enough for the captures that it is about
+    assert one.iteration == 0 and not captured.graphs
     for _ in range(graphs.WARM_UP + 1):
         one.step()
-    assert all(graph.runs == graphs.WARM_UP + 1 for graph in recorded.graphs.values())
+    assert all(graph.runs == graphs.WARM_UP + 1 for graph in captured.graphs.values())
     one.load_state_dict(one.state_dict())
-    assert not recorded.graphs
+    assert not captured.graphs
 
 
-@pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])
+@pytest.mark.parametrize("model", ["dcgan", "wgan_gp", "cyclegan"])
 def test_compiled_networks_train_the_same(trainer, model):
     """In the main losses only; penalties differentiate the networks as they are."""
     seen = []
@@ -211,13 +214,12 @@ def test_compiled_networks_train_the_same(trainer, model):
 
     one, other = (trainer(*(LAZY if model == "dcgan" else ()), model=model) for _ in range(2))
     torch._dynamo.reset()
-    compile_networks(one, backend)
+    one.executor = Compiled(one.executor, backend)
     for _ in range(2):
         one.step()
         other.step()
-    assert seen
+    assert seen and one.__dict__.keys() == other.__dict__.keys()
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
-    assert not any("forward" in vars(network) for network in one.game.discriminators.values())
 
 
 def test_what_cannot_be_compiled_says_so(trainer):
@@ -226,7 +228,7 @@ def test_what_cannot_be_compiled_says_so(trainer):
 
     one = trainer()
     torch._dynamo.reset()
-    compile_networks(one, backend)
+    one.executor = Compiled(one.executor, backend)
     with pytest.raises(UserError, match=r"compile=true: .*no compiler here.*set compile=false"):
         one.step()
 
@@ -251,7 +253,7 @@ def test_no_step_waits_for_the_device(trainer, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_no_step_waits_for_cuda(compose, model):
     one = setup.assemble(compose("data.on_device=true", model=model), torch.device("cuda"))[0]
-    for _ in range(one.warm_up):
+    for _ in range(one.executor.warm_up):
         one.step()
     torch.cuda.set_sync_debug_mode("error")
     try:

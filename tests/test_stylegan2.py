@@ -413,9 +413,8 @@ def test_path_length_of_a_linear_generator():
     """|A' y| for noise y of mean square 1 / pixels, of the first half of the batch; and it is differentiable."""
     torch.manual_seed(0)
     made = Linear()
-    duel = NoiseGame(made, torch.nn.Identity(), build.Chain()).duels(
-        {"real": torch.zeros(5, 2, 5, 5), "seed": seeds(5)}
-    )[0]
+    game = NoiseGame(made, torch.nn.Identity(), build.Chain())
+    (duel,) = game.duels({"real": torch.zeros(5, 2, 5, 5), "seed": seeds(5)}, game.generators)
     penalty = PathLength(decay=0.25, share=0.5)
     penalty.mean.fill_(0.7)
     value, statistics = penalty(duel)

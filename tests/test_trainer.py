@@ -12,11 +12,13 @@ from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
 from ganduel.game import Critic, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
+from ganduel.phases import phases
 from ganduel.regularizers import Regularizer, r1, r2
 from ganduel.stats import Stats, merged
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
-from ganduel.trainer import Move, Trainer, phases
+from ganduel.trainer import Move, Trainer
+from ganduel.validation import validate
 
 NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
 GATED = ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
@@ -170,16 +172,16 @@ def test_validation_changes_nothing(trainer):
     one = trainer(model="vanilla")  # it has dropout and BatchNorm
     one.step()
     before = copy.deepcopy(one.state_dict())
-    numbers = one.validate()
+    numbers = validate(one)
     assert_equal(before, one.state_dict())
     assert one.game.training and all(m.training for m in one.game.modules())
     assert set(numbers) == {
         f"validation/{name}"
         for name in ("loss/D", "loss/G", "logits/real", "logits/fake", "accuracy/real", "accuracy/fake")
     }
-    assert trainer("data.validation=0").validate() == {}
-    assert trainer("data.validation=1", model="vanilla").validate() == {}  # nothing for BatchNorm
-    assert trainer("data.validation=9", "micro_batch=8", "batch_size=16", model="vanilla").validate() != {}
+    assert validate(trainer("data.validation=0")) == {}
+    assert validate(trainer("data.validation=1", model="vanilla")) == {}  # nothing for BatchNorm
+    assert validate(trainer("data.validation=9", "micro_batch=8", "batch_size=16", model="vanilla")) != {}
 
 
 def test_dropout_is_a_function_of_seed_and_step(trainer):
@@ -502,7 +504,7 @@ def test_weights_are_clipped_after_each_step(trainer):
 def test_validation_uses_undisturbed_labels(trainer):
     """The same networks and images: flipped labels, in training alone."""
     plain, flipped = trainer(), trainer("loss.flip=1")
-    assert plain.validate() == flipped.validate()
+    assert validate(plain) == validate(flipped)
     for one in (plain, flipped):
         one.take_turn(Turn("D", 0, 0), {})
     assert plain.stats.means()["loss/D"] != flipped.stats.means()["loss/D"]
@@ -731,7 +733,7 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     positions = one.images.order(torch.arange(8))
     assert torch.equal(batch["label"], one.images.labels[positions].long())
     assert one.images.validation_batch(0, 3).keys() == {"real", "label"}
-    (duel,) = game.duels(batch)
+    (duel,) = game.duels(batch, game.generators)
     assert torch.equal(duel.fake[:, 0, 0, 0], batch["label"] / 10)  # of the classes of the reals
     for _ in range(2):
         one.step()

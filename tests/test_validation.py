@@ -13,9 +13,11 @@ from conftest import assert_equal, rows, state
 from torch import nn
 
 from ganduel import randomness
+from ganduel.runs import recorder
 from ganduel.runs.health import Health
 from ganduel.system import distributed
-from ganduel.trainer import Trainer, portions
+from ganduel.trainer import Trainer
+from ganduel.validation import portions, validate
 
 RUN = Path("runs/tiny")
 
@@ -31,7 +33,7 @@ def test_every_image_counts_once(held_out, micro_batch):
         one.iteration = iteration
         seeds = randomness.seeds(SEED, "validation", iteration, first=0, count=held_out)
         f = D(theta, G(A, numpy(randomness.normal(seeds, (2,), "latent"))))
-        assert one.validate() == close(
+        assert validate(one) == close(
             {
                 "validation/loss/D": -np.log(sigma(r)).mean() - np.log(1 - sigma(f)).mean(),
                 "validation/loss/G": -np.log(sigma(f)).mean(),
@@ -50,7 +52,7 @@ def test_the_first_of_their_order_where_not_all_are_wanted(held_out, most, used)
     """One left alone is not looked at: batch normalisation could not normalise by it."""
     one = duel(LOSSES["nonsaturating"].loss, images=image_set(0, held_out))
     r = D(weights(one)[0], numpy(one.images.validation_batch(0, used)["real"]))
-    assert one.validate(most)["validation/logits/real"] == close(r.mean())
+    assert validate(one, most)["validation/logits/real"] == close(r.mean())
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -63,7 +65,7 @@ def test_processes_share_whole_batches_and_all_look_at_the_rest(monkeypatch, ran
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     monkeypatch.setattr(distributed, "world", lambda: 2)
     monkeypatch.setattr(distributed, "mean", lambda pairs: pairs)
-    found = one.validate()
+    found = validate(one)
     assert asked == [(rank, 2, 2), (4 + rank, 2, 2), (8, 3, 1)]
     r = D(weights(one)[0], numpy(batch(0, 11)["real"]))
     own = [r[i] for i in (rank, rank + 2, rank + 4, rank + 6)]
@@ -71,7 +73,7 @@ def test_processes_share_whole_batches_and_all_look_at_the_rest(monkeypatch, ran
 
 
 def test_nothing_to_validate():
-    assert duel(images=image_set(0, 0)).validate() == {} == duel(images=image_set(0, 1)).validate()
+    assert validate(duel(images=image_set(0, 0))) == {} == validate(duel(images=image_set(0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_d_compares_as_many_images_as_in_training(trainer):
     one = trainer("batch_size=8", "micro_batch=4", "data.validation=23", model="stylegan2_ada")
     met: list[int] = []
     one.game.discriminators["D"].register_forward_hook(lambda _, inputs, __: met.append(len(inputs[0])))
-    one.validate()
+    validate(one)
     assert met == [8, 4] * 5  # reals and fakes, then G's fakes
 
 
@@ -112,7 +114,7 @@ def test_one_image_of_a_pair_at_a_time(trainer):
     for side, discriminator in (("A", "D_A"), ("B", "D_B")):
         judge = one.game.discriminators[discriminator]
         judge.register_forward_hook(lambda _, inputs, __, side=side: met[side].append(inputs[0]))
-    assert {f"validation/logits/real_{side}" for side in "AB"} < one.validate().keys()
+    assert {f"validation/logits/real_{side}" for side in "AB"} < validate(one).keys()
     for side, times in (("A", [1, 1, 1, 1, 1]), ("B", [1, 1, 1, 2])):
         images = one.images.sides[side]
         held_out = images.validation_batch(0, images.held_out)["real"]
@@ -126,30 +128,30 @@ def test_validation_leaves_no_trace(trainer):
     one.game.generators["G"].register_forward_hook(lambda module, _, images: nn.functional.dropout(images, 0.5))
     one.step()
     before, drawn = copy.deepcopy(one.state_dict()), torch.get_rng_state()
-    first = one.validate()
+    first = validate(one)
     assert_equal(one.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), drawn)
     torch.rand(5)
-    assert one.validate() == first
+    assert validate(one) == first
     one.iteration += 1
-    assert one.validate() != first
+    assert validate(one) != first
 
 
 def test_validation_has_a_time_of_its_own(train, monkeypatch, capsys):
     """It is told in a line of the log, and alarms go by it until the next one, in a resumed run too."""
     asked: list[int | None] = []
     known: list[float | None] = []
-    validate, check = Trainer.validate, Health.check
+    check = Health.check
 
-    def spied(self: Trainer, most: int | None = None) -> dict[str, float]:
+    def spied(one: Trainer, most: int | None = None) -> dict[str, float]:
         asked.append(most)
-        return validate(self, most)
+        return validate(one, most)
 
     def checked(self: Health, one: Trainer, numbers: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
         known.append(numbers.get("validation/logits/real"))
         return check(self, one, numbers)
 
-    monkeypatch.setattr(Trainer, "validate", spied)
+    monkeypatch.setattr(recorder, "validate", spied)
     monkeypatch.setattr(Health, "check", checked)
     often = ("every.log=2 steps", "every.validation=5 steps", "every.checkpoint=2 steps", "validation_images=40")
     assert train(*often, "duration=14 steps", "name=whole") == 0

@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ganduel.game import Game
+from ganduel.game import Batch, Game
 
 
 def group(count: int, most: int) -> int:
@@ -61,3 +62,17 @@ def sizes(game: Game, penalties: Penalties, batch: int, world: int) -> list[int]
     """All allowed sizes of a micro batch for each of `world` processes, the smallest first."""
     share = batch // world
     return [n for n in range(1, share + 1) if share % n == 0 and objection(game, penalties, batch, n) is None]
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Cut a batch into micro batches of `size` images: of k, each takes every k-th image.
+
+    So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
+    """
+    k = max(1, len(batch["seed"]) // size)  # fewer images, the last in validation, are one part
+    return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """The inverse of `split`: the images of all micro batches, in the order of the whole batch."""
+    return torch.stack(parts, dim=1).flatten(0, 1) if len(parts) > 1 else parts[0]

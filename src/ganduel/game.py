@@ -23,8 +23,8 @@ SHOWN = 64  # images of the pictures made during training
 
 Batch = dict[str, Tensor]
 """Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
-about it comes; where the images have classes a "label", int64 (N,); and "fake" + the name of a duel where its fakes are
-there already."""
+about it comes; where the images have classes, a "label", int64 (N,); where the turn before has given fakes, these (see
+`sharing`)."""
 
 
 class Generator(nn.Module, ABC):
@@ -63,7 +63,9 @@ class Generator(nn.Module, ABC):
 class Critic:
     """A discriminator as losses and penalties see it: behind the augmentation, float32 in, float32 logits out."""
 
-    def __init__(self, discriminator: nn.Module, augment: nn.Module, seed: Tensor, label: Tensor | None = None):
+    def __init__(
+        self, discriminator: Callable[..., Tensor], augment: nn.Module, seed: Tensor, label: Tensor | None = None
+    ):
         self.discriminator, self.augment, self.seed = discriminator, augment, seed
         self.condition = () if label is None else (label,)
 
@@ -157,8 +159,8 @@ class Game(nn.Module, ABC):
         return {name: chain for name in self.duel_names if isinstance(chain := self.augment[f"D{name}"], Chain)}
 
     @abstractmethod
-    def duels(self, batch: Batch) -> list[Duel]:
-        """Who meets what in this batch."""
+    def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
+        """Who meets what in this batch. `generators` make the fakes: the game's own, or their averages."""
 
     def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
         """Further scalars that the generators minimise, weighted (a cycle loss, say), by the names of
@@ -166,7 +168,7 @@ class Game(nn.Module, ABC):
         return {}
 
     def from_pool(self, fakes: Batch, seed: Tensor) -> Batch:
-        """What D meets of the fakes of G's turn, by the names of their duels, where the two share them."""
+        """What D meets of the fakes of G's turn, by the names of their duels, where players share fakes."""
         return fakes
 
     def after_iteration(self, seed: Tensor) -> None:
@@ -200,7 +202,7 @@ class NoiseGame(Game):
         super().__init__({"G": generator}, {"D": discriminator}, augment)
         self.latents, self.classes = generator.latent, generator.classes
 
-    def duels(self, batch: Batch) -> list[Duel]:
+    def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
         seed, label = batch["seed"], batch["label"] if self.classes else None
         return [
             Duel(
@@ -208,10 +210,9 @@ class NoiseGame(Game):
                 critic=Critic(self.discriminators["D"], self.augment["D"], seed, label),
                 real=batch["real"],
                 latent=self.latent(seed),
-                generator=self.generators["G"],
+                generator=generators["G"],
                 seed=seed,
                 label=label,
-                given=batch.get("fake"),
             )
         ]
 

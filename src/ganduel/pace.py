@@ -18,8 +18,6 @@ class Turn(NamedTuple):
     player: str  # "D" or "G"
     nth: int  # number of this player's earlier turns in this iteration
     reals: int  # index of its batch of real images within this iteration
-    leaves: bool = False  # whether the next turn uses the fakes of this turn instead of new ones
-    like: tuple[str, int] | None = None  # (player, nth) of the earlier turn whose fakes and seeds it repeats
 
 
 class Gate(NamedTuple):
@@ -44,7 +42,7 @@ class Pace:
 
     Every turn of D gets a new batch of real images. G's turns get the batch that D saw last or, if G moves first, the
     batch that D sees next. With a `loss_floor` or an `accuracy_ceiling`, D changes only if its `Gate` is open. With
-    `share`, the second player's first turn reuses the fakes of the turn before.
+    `share`, the second player's first turn reuses the fakes of the turn before (see `sharing`).
 
     Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes, G
     moves first and a player has more than one turn.
@@ -67,14 +65,10 @@ class Pace:
             raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
-        self.n_critic, self.n_generator = n_critic, n_generator
+        self.n_critic, self.n_generator, self.share = n_critic, n_generator, share
         critic = [Turn("D", i, i) for i in range(n_critic)]
         generator = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
-        if share and first == "D":  # G repeats D's fakes with their seeds; D only sees G's fakes
-            generator[0] = generator[0]._replace(like=("D", n_critic - 1))
-        first_turns, second_turns = (critic, generator) if first == "D" else (generator, critic)
-        first_turns[-1] = first_turns[-1]._replace(leaves=share)
-        self.turns = first_turns + second_turns
+        self.turns = critic + generator if first == "D" else generator + critic
 
     def count(self, player: str) -> int:
         """The number of turns of a player per iteration."""

@@ -19,7 +19,7 @@ from ganduel.pace import Clock, Duration, Pace
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
-from ganduel.speed.compile import compile_networks
+from ganduel.speed.compile import Compiled
 from ganduel.system import distributed
 from ganduel.system.device import configure, precision
 from ganduel.system.errors import UserError
@@ -158,11 +158,11 @@ def build_trainer(
 
 
 def accelerate(trainer: Trainer, config: Train) -> None:
-    """Compile networks and record CUDA graphs, if the configuration asks for it."""
+    """Compile networks and capture CUDA graphs, if the configuration asks for it."""
     if config.compile:
-        compile_networks(trainer)
+        trainer.executor = Compiled(trainer.executor)
     if config.cuda_graphs is not False:
-        graphs.record_phases(trainer, required=config.cuda_graphs is True)
+        graphs.capture_phases(trainer, required=config.cuda_graphs is True)
 
 
 def warn(game: Game, method: Method, batch_size: int) -> None:

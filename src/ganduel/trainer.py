@@ -5,59 +5,31 @@ mixed precision, EMA and many processes work for every model.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ganduel import randomness
+from ganduel import randomness, sharing
 from ganduel.augment import Chain
+from ganduel.batches import split
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Gate, Pace, Turn
+from ganduel.phases import Adapt, Numbers, Phase, Term, check_names, phases
 from ganduel.regularizers import Projection, Regularizer, still
 from ganduel.schedules import Schedule
 from ganduel.stats import Stats, merged
 from ganduel.system import distributed
 from ganduel.system.device import as_it_lies
-from ganduel.system.errors import UserError
 
 ACCURACIES = "accuracy/real", "accuracy/fake"
-
-
-class Numbers(NamedTuple):
-    """Scalars of one micro batch, by name: what is minimised, and what is only reported."""
-
-    losses: dict[str, Tensor]  # a phase minimises their sum
-    statistics: dict[str, Tensor]
-    verdict: Tensor | None = None  # for a gate: D's adversarial loss and its accuracy, means over its duels, (2,)
-
-
-class Term(NamedTuple):
-    """A part of what a phase minimises."""
-
-    fn: Callable[[Batch, list[Duel]], Numbers]
-    mixed: bool  # may run in mixed precision; penalties may not
-
-
-Adapt = Callable[[dict[str, Tensor]], None]
-"""Told a step's statistics, means over all micro batches and processes, on the device."""
-
-
-class Phase(NamedTuple):
-    """One optimizer step: the main loss, or one lazy regularizer, in every `every`-th turn and times `every`."""
-
-    terms: list[Term]
-    every: int = 1
-    gate: Gate | None = None  # may refuse the step, and with it the turn's later phases
-    adapts: tuple[Adapt, ...] = ()  # what follows its statistics
 
 
 @dataclass
@@ -99,9 +71,33 @@ class Move(NamedTuple):
     phase: Phase
     player: Player
     batch: Batch
-    keep: bool = False  # the fakes keep their graph, for a turn of G
+    keep: bool = False  # the fakes keep their graph, for G's turn
     new: bool = False  # the fakes were never made before: batch normalisation in G learns from them
     dropout: int | None = None  # a seed for PyTorch's generator, the same where the same fakes are made again
+
+
+Outcome = tuple[list[list[Duel]], Stats]
+"""Of a phase: the duels of each micro batch, none if the gate was closed; and the step's statistics."""
+
+
+class Executor:
+    """Runs phases as they are. Other executors run them in another way, and change no number.
+
+    To put one in place: `trainer.executor = Other(trainer.executor)`. It calls the one that it was given.
+    """
+
+    warm_up = 1  # iterations until an iteration takes as long as all later ones
+    separate = False  # each phase has memory of its own, so no graph of autograd leads from one phase to the next
+
+    def __init__(self, trainer: "Trainer"):
+        self.trainer = trainer
+
+    def advance(self, move: Move) -> Outcome:
+        """One optimizer step of a phase."""
+        return self.trainer.advance(move)
+
+    def forget(self) -> None:
+        """Let go of the state's memory, for another state is going to be loaded, and lies elsewhere."""
 
 
 class Trainer:
@@ -134,29 +130,38 @@ class Trainer:
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
         self.images_per_iteration = clock.images_per_iteration
         self.iteration = 0
-        self.warm_up = 1  # iterations until its pace is what it will be
         self.stats = Stats()
-        main = {
-            "D": Phase([Term(self.discriminator_loss, mixed=True)], gate=pace.gate, adapts=self.augmentations()),
-            "G": Phase([Term(self.generator_loss, mixed=True)]),
-        }
+        self.executor = Executor(self)
+        self.sharing = sharing.Sharing(game, pace)
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
         check_names(game, penalties)
-        projections = [r for r in regularizers.values() if isinstance(r, Projection)]
-        self.players = {
-            name: Player(
-                networks,
-                optimizers[name],
-                schedule,
-                phases(main[name], {n: r for n, r in penalties.items() if r.player == name}),
-                [r for r in projections if r.player == name],
-                pace.count(name),
-                torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-            )
-            for name, networks in (("D", game.discriminators), ("G", game.generators))
-        }
+        self.players = {name: self.player(name, regularizers, optimizers[name], schedule) for name in ("D", "G")}
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
+
+    def player(
+        self,
+        name: str,
+        regularizers: Mapping[str, Regularizer | Projection],
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+    ) -> Player:
+        """D or G, with the penalties and projections that are its own."""
+        own = {n: r for n, r in regularizers.items() if r.player == name}
+        if name == "D":
+            networks = self.game.discriminators
+            main = Phase([Term(self.discriminator_loss, mixed=True)], gate=self.pace.gate, adapts=self.augmentations())
+        else:
+            networks, main = self.game.generators, Phase([Term(self.generator_loss, mixed=True)])
+        return Player(
+            networks,
+            optimizer,
+            schedule,
+            phases(main, {n: r for n, r in own.items() if isinstance(r, Regularizer)}),
+            [r for r in own.values() if isinstance(r, Projection)],
+            self.pace.count(name),
+            torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
+        )
 
     @property
     def images_seen(self) -> int:
@@ -177,44 +182,45 @@ class Trainer:
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
-        """All phases of a turn that are due. Returns the fakes that the next turn meets instead of making them: none,
-        but where players share them."""
+        """All phases of a turn that are due. Takes the fakes that the turn before gave, and returns those that it gives
+        to the next: {} unless players share them."""
         player, batch = self.players[turn.player], self.draw(turn, fakes)
         player.set_rate(self.clock)
         nth = self.iteration * player.turns + turn.nth
-        main, *lazy = player.phases
-        # D leaves its fakes with their graph, but not those of several micro batches: G makes the same again.
-        keep = turn.leaves and turn.player == "D" and len(batch["seed"]) <= self.micro_batch
-        made = turn.like or (turn.player, turn.nth)  # in which turn these fakes were made first
-        dropout = randomness.key(self.seed, "dropout", self.iteration, distributed.rank(), *made)
-        move = Move(main, player, batch, keep, new=turn.like is None, dropout=dropout)
-        met = self.run(move)
-        for phase in lazy:
-            if met and nth % phase.every == 0:
-                self.run(Move(phase, player, batch, dropout=dropout))
-        return fakes_of(met) if turn.leaves and (keep or turn.player == "G") else {}
+        main, *lazy = (self.move(turn, phase, batch) for phase in player.phases)
+        met = self.run(main)
+        for move in lazy:
+            if met and nth % move.phase.every == 0:
+                self.run(move)
+        return self.sharing.give(turn, met, graph=main.keep)
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
-        """This process's share of the turn's global batch: every so many-th image, as for micro batches. With it go
-        the `fakes` that the turn before left: to D what the game makes of them, to G with their graph."""
+        """This process's share of the turn's global batch: every so many-th image, as for micro batches. It holds what
+        the turn takes of the `fakes` that the turn before gave."""
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
-        stream = (self.seed, "turn", self.iteration, *(turn.like or (turn.player, turn.nth)))
+        maker = self.sharing.maker(turn)
+        stream = (self.seed, "turn", self.iteration, maker.player, maker.nth)
         seed = randomness.seeds(*stream, first=rank, count=share, stride=world, device=self.device)
-        shared = fakes or {}
-        if shared and turn.player == "D":
-            shared = self.game.from_pool({name: images.detach() for name, images in shared.items()}, seed)
-        return {
-            **self.images.batch(position, share, stride=world),
-            **{f"fake{name}": images for name, images in shared.items()},
-            "seed": seed,
-        }
+        shared = self.sharing.take(turn, fakes or {}, seed)
+        return {**self.images.batch(position, share, stride=world), **shared, "seed": seed}
+
+    def move(self, turn: Turn, phase: Phase, batch: Batch) -> Move:
+        """A phase of a turn, on the turn's batch. The main phase comes first, and so makes the fakes."""
+        player, maker = self.players[turn.player], self.sharing.maker(turn)
+        where = distributed.rank(), maker.player, maker.nth
+        dropout = randomness.key(self.seed, "dropout", self.iteration, *where)
+        if phase is not player.phases[0]:
+            return Move(phase, player, batch, dropout=dropout)
+        in_one = len(batch["seed"]) <= self.micro_batch
+        keep = self.sharing.keeps_graph(turn) and in_one and not self.executor.separate
+        return Move(phase, player, batch, keep, new=self.sharing.new(turn), dropout=dropout)
 
     def run(self, move: Move) -> list[list[Duel]]:
         """One optimizer step of a phase, with all that follows from it. Returns the duels of each micro batch; none if
         the gate was closed."""
-        met, stats = self.advance(move)
+        met, stats = self.executor.advance(move)
         images = move.phase.every * self.images_per_iteration / move.player.turns  # before this phase is due again
         half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
         self.stats.merge(stats, kept=decay(images, half_life))
@@ -225,8 +231,9 @@ class Trainer:
                 adapt(means)
         return met
 
-    def advance(self, move: Move) -> tuple[list[list[Duel]], Stats]:
-        """The step itself, over the micro batches of a batch. But for the learning rate it knows no time."""
+    def advance(self, move: Move) -> Outcome:
+        """The step itself, over the micro batches of a batch. But for the learning rate it knows no time. Only the
+        executor calls it."""
         phase, player = move.phase, move.player
         player.networks.zero_grad(set_to_none=True)
         parts, met, verdicts, stats = split(move.batch, self.micro_batch), [], [], Stats()
@@ -235,7 +242,7 @@ class Trainer:
             for i, part in enumerate(parts):
                 if move.dropout is not None:
                     self.reseed(move.dropout, i)
-                duels = self.game.duels(part)
+                duels = sharing.duels(self.game, part)
                 met.append(duels)
                 numbers = []
                 for term in phase.terms:
@@ -321,36 +328,6 @@ class Trainer:
             numbers |= dict(zip(ACCURACIES, right, strict=True))
         return numbers
 
-    def validate(self, most: int | None = None) -> dict[str, float]:
-        """Both losses, D's logits and its accuracy: means over the held-out images, or the first `most` in their order,
-        and as many new fakes. Changes nothing. {} without a validation split."""
-        count = self.images.held_out if most is None else min(most, self.images.held_out)
-        group = max(1, *(getattr(d, "group_size", 1) for d in self.game.discriminators.values()))
-        rank, world = distributed.rank(), distributed.world()
-        stats = Stats()
-        buffers = [(b, b.clone()) for b in self.game.buffers()]
-        # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
-        self.game.discriminators.eval()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
-            self.reseed(randomness.key(self.seed, "validation", self.iteration), rank)  # G's dropout
-            for numbers in portions(count, self.batch_size, self.micro_batch, group):
-                shared = len(numbers) == self.batch_size  # what is less than a batch, all processes look at
-                own = numbers[rank::world] if shared else numbers
-                stream = (self.seed, "validation", self.iteration)
-                where = {"first": own.start, "count": len(own), "stride": own.step}
-                seed = randomness.seeds(*stream, **where, device=self.device)
-                batch = {**self.images.validation_batch(own.start, len(own), own.step), "seed": seed}
-                for part in split(batch, self.micro_batch):
-                    weight = len(part["seed"]) / (1 if shared else world)
-                    with self.autocast(True):
-                        duels = self.game.duels(part)
-                        for found in (self.discriminator_loss(part, duels), self.generator_loss(part, duels)):
-                            stats.add(found.losses, found.statistics, weight=weight)
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        self.game.discriminators.train()
-        return {f"validation/{name}": value for name, value in stats.means().items()}
-
     def not_finite(self) -> list[str]:
         """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
         averages = {f"loss_ema/{name}" for name in self.stats.averages}  # of losses that are named themselves
@@ -375,6 +352,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.executor.forget()
         self.iteration = state["iteration"]
         self.clock.steps, self.clock.images_seen = state["steps"], state["images_seen"]
         self.game.load_state_dict(state["game"])
@@ -396,87 +374,6 @@ def assign_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
-
-
-def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
-    """Raise UserError for a penalty whose loss would have the name of another."""
-    taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.auxiliary_names]
-    for name in penalties:
-        for loss in (f"{name}{duel}" for duel in game.duel_names):
-            if loss in taken:
-                raise UserError(
-                    f"regularizer.{name}: another loss is called {loss} already (taken: {', '.join(taken)}); give the "
-                    "penalty another name"
-                )
-            taken.append(loss)
-
-
-def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
-    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
-
-    A gate asks about the main phase; where it is closed, the lazy ones that were due are left out too.
-    """
-    own = {name: _penalty(name, r) for name, r in regularizers.items()}
-    joined = [own[name] for name, r in regularizers.items() if r.every == 1]
-    main = main._replace(
-        terms=[*main.terms, *(term for phase in joined for term in phase.terms)],
-        adapts=(*main.adapts, *(adapt for phase in joined for adapt in phase.adapts)),
-    )
-    return [main, *(own[name] for name, r in regularizers.items() if r.every > 1)]
-
-
-def _penalty(name: str, regularizer: Regularizer) -> Phase:
-    logged: dict[str, dict[str, str]] = {}  # a statistic's own name -> by duel, its name in the logs
-
-    def fn(batch: Batch, duels: list[Duel]) -> Numbers:
-        losses, statistics = {}, {}
-        for duel in duels:
-            penalty = regularizer.fn(duel)
-            value, found = penalty if isinstance(penalty, tuple) else (penalty, {})
-            losses[f"{name}{duel.name}"] = regularizer.weight * value
-            for what, number in found.items():
-                key = logged.setdefault(what, {}).setdefault(duel.name, f"regularizer/{name}/{what}{duel.name}")
-                statistics[key] = number
-        return Numbers(losses, statistics)
-
-    def adapt(means: dict[str, Tensor]) -> None:
-        own = {what: torch.stack([means[key] for key in keys.values()]).mean() for what, keys in logged.items()}
-        regularizer.fn.adapt(own)  # type: ignore[attr-defined]
-
-    return Phase(
-        [Term(fn, mixed=False)], regularizer.every, adapts=(adapt,) if hasattr(regularizer.fn, "adapt") else ()
-    )
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Cut a batch into micro batches of `size` images: of k, each takes every k-th image.
-
-    So groups of images as far apart as possible (`minibatch_deviation`) lie within one, as in the whole batch.
-    """
-    k = max(1, len(batch["seed"]) // size)  # fewer images, the last in validation, are one part
-    return [{name: t[i::k] for name, t in batch.items()} for i in range(k)]
-
-
-def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
-    """The numbers of so many images, to be looked at as in training: in whole batches, and then what is left of them.
-
-    Of the rest, a D that compares images in groups (of `group`, else 1) sees whole micro batches, then whole groups;
-    up to group - 1 images are left out. One image alone is left out, too, unless batches are of one: batch
-    normalisation has nothing to normalise it by.
-    """
-    full = batch if group == 1 else micro
-    cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})
-    return [range(*ends) for ends in pairwise(cuts) if ends[1] - ends[0] > 1 or batch == 1]
-
-
-def fakes_of(met: list[list[Duel]]) -> Batch:
-    """The fakes of all micro batches, in the order of the whole batch, by the names of their duels."""
-    return {duels[0].name: _whole([duel.fake.float() for duel in duels]) for duels in zip(*met, strict=True)}
-
-
-def _whole(parts: list[Tensor]) -> Tensor:
-    """The inverse of `split`."""
-    return torch.stack(parts, dim=1).flatten(0, 1) if len(parts) > 1 else parts[0]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ class Transform(nn.Module):
     """
 
     adaptive = False  # whether it needs D's accuracy, which some losses do not have
-    recordable = False  # whether `at` changes only tensors; a CUDA graph keeps other numbers constant
+    capturable = False  # whether `at` changes only tensors; a CUDA graph keeps other numbers constant
 
     def at(self, clock: Clock) -> None:
         """Set the time. The trainer calls this before every iteration."""

@@ -16,7 +16,7 @@ class InstanceNoise(Transform):
     `std`. Raises ValueError for a negative `std`, and UserError for a `fade` that is not a duration.
     """
 
-    recordable = True
+    capturable = True
     std_now: Tensor
 
     def __init__(self, std: float, fade: Time | None):

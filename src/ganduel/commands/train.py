@@ -19,7 +19,7 @@ from ganduel.runs.folder import RunFolder, leaves
 from ganduel.runs.recorder import Recorder
 from ganduel.setup import assemble
 from ganduel.speed.forecast import forecast, largest_micro_batch
-from ganduel.speed.graphs import Recorded
+from ganduel.speed.graphs import Captured
 from ganduel.system import distributed
 from ganduel.system.device import choose, label, out_of_memory
 from ganduel.system.errors import Interrupted, UserError
@@ -173,7 +173,7 @@ class Training:
         self.recorder.log.say(
             f"run        {self.run.path}{f' (resumed at step {self.recorder.step:,})' if resumed else ''}\n"
             f"device     {label(trainer.device)}, {precision}, processes {distributed.world()}"
-            f"{', CUDA graphs' if isinstance(trainer.advance, Recorded) else ''}\n"
+            f"{', CUDA graphs' if isinstance(trainer.executor, Captured) else ''}\n"
             f"data       {images.about['name']}: {images.count:,} training and {images.held_out:,} "
             f"validation images, {height}x{width}x{channels}\n"
             f"networks   {sizes} parameters\n"

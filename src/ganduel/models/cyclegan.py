@@ -67,11 +67,11 @@ class CycleGame(Game):
         shape = image_channels, resolution, resolution
         self.pools = nn.ModuleDict({f"_{domain}": ImagePool(pool_size, shape) for domain in self.domains if pool_size})
 
-    def duels(self, batch: Batch) -> list[Duel]:
-        return [self.duel(domain, other, batch) for domain, other in OTHER.items()]
+    def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
+        return [self.duel(domain, other, batch, generators[MAKER[domain]]) for domain, other in OTHER.items()]
 
-    def duel(self, domain: str, other: str, batch: Batch) -> Duel:
-        name, maker = f"_{domain}", self.generators[MAKER[domain]]
+    def duel(self, domain: str, other: str, batch: Batch, maker: nn.Module) -> Duel:
+        name = f"_{domain}"
         return Duel(
             name=name,
             critic=Critic(self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]),
@@ -79,7 +79,6 @@ class CycleGame(Game):
             latent=batch[other],
             generator=lambda images, seed, label: maker(images),
             seed=batch["seed"],
-            given=batch.get(f"fake{name}"),
         )
 
     def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
@@ -89,13 +88,14 @@ class CycleGame(Game):
         "cycle" compares with the image translated there and back. "identity" compares with the output of the generator
         that makes images of the same domain.
         """
-        fakes, terms = {duel.name: duel.fake for duel in duels}, {}
+        of, terms = {duel.name: duel for duel in duels}, {}
         for domain, other in OTHER.items():
-            real = batch[domain]
-            wanted = {"cycle": (self.cycle, fakes[f"_{other}"]), "identity": (self.identity, real)}
+            real, maker = batch[domain], of[f"_{domain}"]
+            wanted = {"cycle": (self.cycle, of[f"_{other}"].fake), "identity": (self.identity, real)}
             wanted = {name: pair for name, pair in wanted.items() if pair[0]}
             if wanted:  # one pass for both is faster than two
-                made = self.generators[MAKER[domain]](torch.cat([images for _, images in wanted.values()])).float()
+                both = torch.cat([images for _, images in wanted.values()])
+                made = maker.generator(both, maker.seed, None).float()
                 for (name, (weight, _)), images in zip(wanted.items(), made.split(len(real)), strict=True):
                     terms[f"{name}_{domain}"] = weight * (images - real).abs().mean()
         return terms

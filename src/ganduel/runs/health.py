@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ganduel import randomness
+from ganduel import batches, randomness, sharing
+from ganduel.no_trace import no_trace
 from ganduel.system import distributed
-from ganduel.trainer import Player, Trainer, split
+from ganduel.trainer import Player, Trainer
 
 FEWEST, MOST = 8, 64  # images of a check: the batch size, within these bounds
 REMEMBERED = 50  # most earlier gradients that a new one is compared with
@@ -194,7 +195,7 @@ def spreads(trainer: Trainer) -> dict[str, Tensor]:
 
     Brightness and contrast are removed first, so that the pale images of a young generator do not look collapsed.
     """
-    images, game = trainer.images, trainer.game
+    images = trainer.images
     count = max(FEWEST, min(MOST, trainer.batch_size))
     seed = randomness.seeds(trainer.seed, "health", trainer.iteration, first=0, count=count, device=trainer.device)
     held_out = images.held_out >= count
@@ -202,14 +203,11 @@ def spreads(trainer: Trainer) -> dict[str, Tensor]:
     batch = (images.validation_batch if held_out else images.batch)(trainer.images_seen, count)
     real: dict[str, list[Tensor]] = {}
     fake: dict[str, list[Tensor]] = {}
-    buffers = [(b, b.clone()) for b in game.buffers()]
-    with torch.no_grad(), trainer.autocast(True):
-        for part in split({**batch, "seed": seed}, min(trainer.micro_batch, count)):
-            for duel in game.duels(part):
+    with no_trace(trainer), trainer.autocast(True):
+        for part in batches.split({**batch, "seed": seed}, min(trainer.micro_batch, count)):
+            for duel in sharing.duels(trainer.game, part):
                 real.setdefault(duel.name, []).append(duel.real)
                 fake.setdefault(duel.name, []).append(duel.fake)
-        for buffer, before in buffers:
-            buffer.copy_(before)
     return {name: spread(torch.cat(real[name]), torch.cat(fake[name])) for name in real}
 
 

@@ -26,6 +26,7 @@ from ganduel.system.device import memory
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
+from ganduel.validation import validate
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class Recorder:
     def validate(self) -> None:
         """Validate on the held-out images. The health checks use the result until the next validation."""
         trainer = self.trainer
-        self.validation, self.validated = trainer.validate(self.config.validation_images), trainer.iteration
+        self.validation, self.validated = validate(trainer, self.config.validation_images), trainer.iteration
 
     def write_statistics(self) -> None:
         """Log means since the last call, a new validation, health, learning rates, speed and memory.
@@ -148,7 +149,7 @@ class Recorder:
         count = min(SHOWN, max(trainer.batch_size, trainer.micro_batch, 8), trainer.images.count)
         seed = torch.arange(count, device=trainer.device)
         batch = {**trainer.images.batch(trainer.images_seen, count), "seed": seed}
-        found = judging.in_training(trainer.game, trainer.ema.generators, batch, trainer.micro_batch)
+        found = judging.in_training(trainer, batch)
         picture, folder = judging.figure(found, trainer.loss, trainer.game.discriminators), "histograms"
         (self.run.path / "samples" / folder).mkdir(exist_ok=True)
         save_png(picture, self.run.path / "samples" / folder / f"{self.kimg}.png")

@@ -1,13 +1,11 @@
 """Tables of a game's networks, layer by layer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from ganduel import randomness
+from ganduel import randomness, sharing
+from ganduel.no_trace import no_trace
 from ganduel.trainer import Trainer
 
 DEPTH = 3  # parts of a layer's name; deeper modules count as part of their parent
@@ -30,21 +28,12 @@ def describe(trainer: Trainer) -> str:
     shapes: dict[str, dict[str, str]] = {name: {} for name in networks}
     hooks = [hook for name, network in networks.items() for hook in _watch(network, shapes[name])]
     seed = randomness.seeds(0, first=0, count=2, device=trainer.device)
-    with torch.no_grad(), _evaluating(trainer.game):
-        for duel in trainer.game.duels({**trainer.images.batch(0, 2), "seed": seed}):
+    with no_trace(trainer, evaluated=trainer.game):
+        for duel in sharing.duels(trainer.game, {**trainer.images.batch(0, 2), "seed": seed}):
             duel.critic(duel.fake)
     for hook in hooks:
         hook.remove()
     return "\n\n".join(table(name, layers(network, shapes[name])) for name, network in networks.items())
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train()
 
 
 def _watch(network: nn.Module, shapes: dict[str, str]) -> list[Any]:

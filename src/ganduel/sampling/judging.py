@@ -1,7 +1,6 @@
 """Real and fake images side by side, and what D makes of them: the modes `compare` and `histograms` of gan-sample, and
 the histograms of a run."""
 
-import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import batches, build
+from ganduel import batches, build, sharing
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
 from ganduel.losses import AdversarialLoss
+from ganduel.no_trace import no_trace
 from ganduel.pictures import save_picture
 from ganduel.sampling.figures import Panel, compose, grid, plot
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
 from ganduel.system.errors import UserError
+from ganduel.trainer import Trainer
 
 
 class Face(NamedTuple):
@@ -31,9 +32,10 @@ class Face(NamedTuple):
     of_fake: Tensor
 
 
-def faces(game: Game, batch: Batch, size: int) -> list[Face]:
-    """What a game in evaluation makes of a batch, `size` images at once, without augmentation. Where fakes have other
-    classes than the reals, they are the batch's "fake_label"."""
+def faces(game: Game, batch: Batch, size: int, generators: nn.ModuleDict | None = None) -> list[Face]:
+    """What a game in evaluation makes of a batch, `size` images at once, without augmentation. `generators` make the
+    fakes: the game's own, unless others are given. Where fakes have other classes than the reals, they are the batch's
+    "fake_label"."""
     count = len(batch["seed"])
     size = min(size, count)
     # All parts are of one size, for D may compare the images of a part. The last part may begin within the one before
@@ -41,7 +43,10 @@ def faces(game: Game, batch: Batch, size: int) -> list[Face]:
     starts = [*range(0, count - size, size), count - size]
     kept = [end - start for start, end in pairwise([*starts, count])]
     parts = [{name: t[start : start + size] for name, t in batch.items()} for start in starts]
-    found = [[_face(duel, part, n) for duel in game.duels(part)] for part, n in zip(parts, kept, strict=True)]
+    found = [
+        [_face(duel, part, n) for duel in sharing.duels(game, part, generators)]
+        for part, n in zip(parts, kept, strict=True)
+    ]
     joined = ((some[0].name, zip(*(face[1:] for face in some), strict=True)) for some in zip(*found, strict=True))
     return [Face(name, *map(torch.cat, tensors)) for name, tensors in joined]
 
@@ -83,16 +88,10 @@ def _of(face: Face) -> str:
     return f" {face.name.removeprefix('_')}" if face.name else ""
 
 
-def in_training(game: Game, generators: nn.ModuleDict, batch: Batch, size: int) -> list[Face]:
-    """The faces of a game that is being trained, with other generators; changes nothing."""
-    twin = copy.copy(game)
-    twin._modules = {**game._modules, "generators": generators}
-    training = game.discriminators.training
-    game.discriminators.eval()  # without dropout
-    try:
-        return faces(twin, batch, size)
-    finally:
-        game.discriminators.train(training)
+def in_training(trainer: Trainer, batch: Batch) -> list[Face]:
+    """The faces of a game that is being trained, with the averaged generators; changes nothing."""
+    with no_trace(trainer, evaluated=trainer.game.discriminators):  # without dropout
+        return faces(trainer.game, batch, trainer.micro_batch, trainer.ema.generators)
 
 
 def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
@@ -102,7 +101,7 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
     if isinstance(sampler.game, NoiseGame):
-        whole["fake"] = sampler.sample(seeds, batch=batch).to(sampler.device)
+        whole |= sharing.held({"": sampler.sample(seeds, batch=batch).to(sampler.device)})
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
     # Of images that D compares in groups of four, as many at once as make whole groups.

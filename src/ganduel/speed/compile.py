@@ -3,48 +3,69 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from ganduel.game import Batch, Duel
+from ganduel.phases import Numbers
 from ganduel.system.errors import UserError
-from ganduel.trainer import Numbers, Trainer
+from ganduel.trainer import Executor, Move, Outcome
 
 
-def compile_networks(trainer: Trainer, backend: str | Callable = "inductor") -> None:
-    """Let the main losses call their networks through torch.compile. Penalties call them as they are, for PyTorch does
-    not differentiate twice what it has compiled."""
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+class Networks(NamedTuple):
+    """What a duel calls."""
 
-    networks = [*trainer.game.generators.values(), *trainer.game.discriminators.values()]
-    compiled: list[Callable] = [torch.compile(network.forward, backend=backend) for network in networks]
+    generator: Callable
+    discriminator: Callable
 
-    @contextmanager
-    def exchanged() -> Iterator[None]:
-        for network, forward in zip(networks, compiled, strict=True):
-            vars(network)["forward"] = forward  # in place of the method
+
+class Compiled(Executor):
+    """Runs phases through the executor that it is given. In main losses, duels call compiled networks.
+
+    Penalties call the networks as they are, because PyTorch does not differentiate twice what it has compiled.
+    """
+
+    def __init__(self, executor: Executor, backend: str | Callable = "inductor"):
+        super().__init__(executor.trainer)
+        self.inner, self.backend = executor, backend
+        self.warm_up, self.separate = executor.warm_up, executor.separate
+        self.networks: dict[str, Networks] = {}  # compiled, by the names of the duels
+
+    def advance(self, move: Move) -> Outcome:
+        phase = move.phase
+        terms = [t._replace(fn=partial(self.quicker, t.fn)) if t.mixed else t for t in phase.terms]
+        return self.inner.advance(move._replace(phase=phase._replace(terms=terms)))
+
+    def forget(self) -> None:
+        self.inner.forget()
+
+    def quicker(self, fn: Callable[[Batch, list[Duel]], Numbers], batch: Batch, duels: list[Duel]) -> Numbers:
+        """A term, with compiled networks. Raises UserError where they cannot be compiled."""
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
         try:
-            with warnings.catch_warnings():  # the compiler looks at what it may not
+            with warnings.catch_warnings(), self.exchanged(duels):  # the compiler looks at what it may not
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-                yield
+                return fn(batch, duels)
         except TorchDynamoException as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"compile=true: this model cannot be compiled here ({reason}); set compile=false"
             ) from error
+
+    @contextmanager
+    def exchanged(self, duels: list[Duel]) -> Iterator[None]:
+        """Give duels the compiled networks. Afterwards they have their own again."""
+        plain = [Networks(duel.generator, duel.critic.discriminator) for duel in duels]
+        for duel, own in zip(duels, plain, strict=True):
+            if duel.name not in self.networks:
+                compiled = (torch.compile(network, backend=self.backend) for network in own)
+                self.networks[duel.name] = Networks(*compiled)
+            duel.generator, duel.critic.discriminator = self.networks[duel.name]
+        try:
+            yield
         finally:
-            for network in networks:
-                del vars(network)["forward"]
-
-    def quicker(fn: Callable[[Batch, list[Duel]], Numbers]) -> Callable[[Batch, list[Duel]], Numbers]:
-        def inside(batch: Batch, duels: list[Duel]) -> Numbers:
-            with exchanged():
-                return fn(batch, duels)
-
-        return inside
-
-    for player in trainer.players.values():
-        player.phases = [
-            phase._replace(terms=[t._replace(fn=quicker(t.fn)) if t.mixed else t for t in phase.terms])
-            for phase in player.phases
-        ]
+            for duel, own in zip(duels, plain, strict=True):
+                duel.generator, duel.critic.discriminator = own
