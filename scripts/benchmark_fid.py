@@ -26,6 +26,7 @@ from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.device import label, memory
 from ganduel.evaluation.extractors import PUBLISHED, Features, find_features
 from ganduel.evaluation.fid import Summary, Sums, frechet, reference_from
+from ganduel.schema import FEATURES
 from ganduel.trainer import Trainer
 
 
@@ -91,7 +92,7 @@ def parts(trainer: Trainer, features: Features, batch: int, samples: int) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for gan-train")
-    parser.add_argument("--features", choices=["inception", "digits", "clip", "dinov2"], default="inception")
+    parser.add_argument("--features", choices=[*FEATURES], default="inception")
     parser.add_argument("--weights", help="a file of weights for the features")
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=64)

@@ -12,7 +12,7 @@ from ganduel import distributed
 from ganduel.device import choose
 from ganduel.errors import UserError
 from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.extractors import find_features, settled
 from ganduel.evaluation.fid import measure
 from ganduel.evaluation.folders import Folder
 from ganduel.sample import beside
@@ -39,8 +39,8 @@ def of_checkpoint(config: dict[str, Any], device: torch.device) -> dict[str, Any
     sampler = Sampler(config["ckpt"], ema=config["ema"], device=str(device), allow=config["allow"])
     trained, settings = sampler.config, config["metric"]
     images, cache = distributed.in_turn(lambda: trained_on(sampler, config["data"], config["workers"], config["allow"]))
-    kind = settings["features"] or trained["metric"]["features"]
     weights = settings["weights"] or trained["metric"]["weights"]
+    kind = settled(settings["features"] or trained["metric"]["features"], weights)
     features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
     sizes = counts(settings["samples"])
@@ -92,7 +92,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """What becomes of every value with the number of images, in Markdown: mean, and of several repeats the standard
     deviation and how large that is beside the mean."""
     repeated = rows[0]["repeats"] > 1
-    values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
+    values = [name for name in rows[0] if isinstance(rows[0][name], float) and "_std" not in name]
     kinds = ("mean", "std", "relative") if repeated else ("mean",)
     heads = ["images", *(f"{name}, {kind}" if repeated else name for name in values for kind in kinds)]
     lines = [heads, ["---:"] * len(heads)]
@@ -115,7 +115,7 @@ def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
     settings = config["metric"]
     if "ppl" in settings["which"]:
         raise UserError("metric.which: ppl is of walks through w, which folders have none of: leave it out")
-    kind = settings["features"] or "inception"
+    kind = settled(settings["features"] or "auto", settings["weights"])
     features = distributed.in_turn(lambda: find_features(kind, settings["weights"], None, Path()))
     values = measure(
         fake.images,
@@ -128,7 +128,7 @@ def of_folders(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
         batch=config["batch"],
     )
     row = {
-        **values,
+        **features.named(values),
         "generated": fake.images.count,
         "real": real.images.count,
         "features": features.identity,

@@ -21,7 +21,7 @@ from ganduel.logbook import Logbook
 from ganduel.run import RunFolder, differences
 from ganduel.sampling import judging
 from ganduel.sampling.grids import save_png, tile
-from ganduel.schema import METRICS
+from ganduel.schema import METRICS, deciding
 from ganduel.terminal import say
 from ganduel.trainer import Trainer
 
@@ -196,7 +196,7 @@ class Recorder:
         values = describe(row) if first else ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
         self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
-        name, sign = METRICS[self.config["metric"]["which"][0]]
+        name, sign = deciding(self.config["metric"]), METRICS[self.config["metric"]["which"][0]][1]
         # Written so that a best that is not a number, or of another metric, gives way.
         if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.worse += 1
@@ -282,8 +282,11 @@ class Recorder:
             ) from error
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
-        self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
-        self.worse = content.get("worse", 0)  # which older checkpoints do not have
+        self.metric, self.saved = content["metric"], content["step"]
+        if (
+            content["config"]["metric"]["features"] == self.config["metric"]["features"]
+        ):  # others have a best of their own
+            self.best, self.worse = content["best"], content.get("worse", 0)  # which older checkpoints do not have
         self.health.state |= content.get("health", {})
         return True
 

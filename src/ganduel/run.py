@@ -81,6 +81,12 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
 
+    def recorded(self) -> dict[str, Any]:
+        """What was composed when the run last began or resumed; {} where that is not there."""
+        path = self.path / "config.yaml"
+        config: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+        return config
+
     def newest(self) -> tuple[checkpoint.State | None, list[str]]:
         """The whole state to resume from, None in a new folder, and warnings of damaged files that were passed over."""
         warnings: list[str] = []

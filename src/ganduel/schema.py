@@ -240,16 +240,27 @@ RANGES = {
     "model.latent": (1, None),
     "model.channels": (1, None),
 }
+EFFICIENTNET_SIDE = 160  # pixels that an EfficientNet measures images at
+# Features, and what the names of their values end with. FID alone is Inception's or, of digits, their classifier's.
+# Other features give numbers on another scale, and so does another input size.
+FEATURES = {
+    "inception": "",
+    "digits": "",
+    "clip": "_clip",
+    "dinov2": "_dinov2",
+    "efficientnet": f"_efficientnet_{EFFICIENTNET_SIDE}",
+    "efficientnet_lite2": f"_efficientnet_lite2_{EFFICIENTNET_SIDE}",
+}
 CHOICES = {
     "direction": ("A2B", "B2A"),
     "device": ("auto", "cuda", "mps", "cpu"),
     "precision": (None, "fp32", "bf16", "fp16"),
     "data.channels": (1, 3),
     "data.resize": ("box", "bicubic", "lanczos", "pad"),
-    "metric.features": (None, "inception", "digits", "clip", "dinov2"),
+    "metric.features": (None, "auto", *FEATURES),
     "on_alarm": ("warn", "stop"),
     "data.on_device": ("auto", True, False),
-    "data.features": ("inception", "digits", "clip", "dinov2"),
+    "data.features": ("auto", *FEATURES),
 }
 # Metrics; which of a metric's values decides what is best, and whether less (1) or more (-1) is better.
 METRICS = {
@@ -261,3 +272,18 @@ METRICS = {
     "ppl": ("ppl", 1),
     "successive": ("successive_fid", -1),
 }
+
+
+def features_label(features: str) -> str:
+    """What features are called: their kind and, where the input size is a choice of ours, that size."""
+    return FEATURES[features].removeprefix("_") or features
+
+
+def value_name(name: str, features: str) -> str:
+    """What the value `name` of a metric is called when it is of these features. A path length has its own."""
+    return name if name == "ppl" else name + FEATURES[features]
+
+
+def deciding(metric: dict[str, Any]) -> str:
+    """The value that decides which networks are best, by the metric's settings; "" where nothing is measured."""
+    return value_name(METRICS[metric["which"][0]][0], metric["features"]) if metric["which"] else ""

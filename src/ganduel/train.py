@@ -13,11 +13,12 @@ import torch
 from ganduel import distributed, summary
 from ganduel.device import choose, label, out_of_memory
 from ganduel.errors import Interrupted, UserError
+from ganduel.evaluation.extractors import settled
 from ganduel.forecast import forecast, largest_micro_batch
 from ganduel.pace import Duration
 from ganduel.record import Recorder
 from ganduel.run import RunFolder, leaves
-from ganduel.schema import METRICS
+from ganduel.schema import deciding, features_label
 from ganduel.setup import assemble
 from ganduel.speed import Recorded
 from ganduel.terminal import say
@@ -31,7 +32,7 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     try:
         run = RunFolder(Path(config["runs_dir"]) / config["name"])
         with ExitStack() as held:
-            training = Training(config, overrides, run, device)
+            training = Training(with_features(config, run), overrides, run, device)
             if distributed.is_main():
                 if config["overwrite"] and (aside := run.move_aside()):  # once nothing more can be wrong with the rest
                     say(f"overwrite=true: the run that was there is now {aside}")
@@ -40,6 +41,19 @@ def main(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             return training.fit()
     finally:
         distributed.stop()
+
+
+def with_features(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """The configuration with what `metric.features=auto` stands for: what the run began with, else what there is here.
+
+    A file of Inception's weights that appears later changes nothing, unless the user names it.
+    """
+    metric = config["metric"]
+    if metric["features"] != "auto" or not metric["which"]:
+        return config
+    resumed = run.started() and not config["overwrite"] and metric["weights"] is None
+    began = run.recorded().get("metric", {}).get("features", "auto") if resumed else "auto"
+    return {**config, "metric": {**metric, "features": settled(began, metric["weights"])}}
 
 
 Handler = Callable[[int, Any], Any]
@@ -147,6 +161,8 @@ class Training:
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric['which'])} on {counts} images{fewer}" if metric["which"] else "none"
+        if metric["which"]:
+            measured += f", features {features_label(metric['features'])}"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
         parts = f" in parts of {trainer.micro_batch}" if divided else ""
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.dtype]
@@ -174,8 +190,7 @@ class Training:
             **recorder.metric,
             **({"ended": recorder.ended} if recorder.ended else {}),
         }
-        which = self.config["metric"]["which"]
-        if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
+        if (best := recorder.best.get(deciding(self.config["metric"]))) is not None:
             result["best"] = best  # what sweepers go by
         if not recorder.main:
             return result

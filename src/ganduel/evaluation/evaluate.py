@@ -16,6 +16,7 @@ from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.fid import FIDELITY_VERSION, Images, measure
 from ganduel.evaluation.paths import path_length
 from ganduel.game import Comparison
+from ganduel.schema import FEATURES
 
 # The values that are said, in this order; of several comparisons, with their names at the end.
 SHOWN = "fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"
@@ -46,15 +47,17 @@ def evaluate(
         images, identity = comparison.images, comparison.images.identity(comparison.real)
         values: dict[str, float] = {}
         if compared := [name for name in which if name != "ppl"]:
-            values = measure(
-                fake,
-                real,
-                features,
-                compared,
-                reference=identity,
-                cache=cache,
-                device=images.device,
-                batch=batch,
+            values = features.named(
+                measure(
+                    fake,
+                    real,
+                    features,
+                    compared,
+                    reference=identity,
+                    cache=cache,
+                    device=images.device,
+                    batch=batch,
+                )
             )
         if "ppl" in which:
             values["ppl"] = path_length(walk, fake.count, images.device, batch)
@@ -134,7 +137,8 @@ def describe(row: dict[str, Any]) -> str:
 def _values(row: dict[str, Any], name: str = "") -> str:
     """The values of a comparison, of several repeats with their standard deviation."""
     texts = []
-    for key in (f"{metric}{name}" for metric in SHOWN if f"{metric}{name}" in row):
+    named = (f"{metric}{suffix}{name}" for suffix in dict.fromkeys(FEATURES.values()) for metric in SHOWN)
+    for key in (key for key in named if key in row):
         deviation = row.get(f"{key}_repeats_std")
         texts.append(f"{key} {row[key]:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else ""))
     return ", ".join(texts)

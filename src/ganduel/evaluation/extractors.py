@@ -2,20 +2,25 @@
 
 import functools
 import os
+import shlex
 import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch_fidelity.utils import create_feature_extractor
 
-from ganduel import checkpoint
+from ganduel import checkpoint, distributed
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.errors import UserError
 from ganduel.evaluation.features import check_features, digit_weights, load_classifier
 from ganduel.files import file_hash
+from ganduel.models.efficientnet import VARIANTS, find_weights, pretrained
+from ganduel.schema import EFFICIENTNET_SIDE, features_label, value_name
+from ganduel.terminal import say
 
 
 class Published(NamedTuple):
@@ -63,7 +68,7 @@ DINO_CODE = "facebookresearch_dinov2_main"  # the folder that torch.hub keeps it
 class Features:
     """A feature extractor with its weights. `note` says what is to be known of them."""
 
-    kind: str  # inception, digits, clip, dinov2
+    kind: str  # one of FEATURES
     weights: Path
     note: str = ""
 
@@ -73,19 +78,30 @@ class Features:
         return file_hash(self.weights)
 
     @property
+    def label(self) -> str:
+        return features_label(self.kind)
+
+    @property
     def identity(self) -> str:
-        return f"{self.kind}-{self.digest[:8]}"
+        """The label and the beginning of the weights' hash."""
+        return f"{self.label}-{self.digest[:8]}"
+
+    def named(self, values: dict[str, float]) -> dict[str, float]:
+        """Values of metrics under the names that they have with these features."""
+        return {value_name(name, self.kind): value for name, value in values.items()}
 
     @property
     def classifies(self) -> bool:
         """Whether there are logits, which an inception score is of."""
-        return self.kind == "digits" or len(PUBLISHED[self.kind].layers) > 1
+        return self.kind not in PUBLISHED or len(PUBLISHED[self.kind].layers) > 1
 
     @functools.cached_property
     def extractor(self) -> nn.Module:
         """Images (N, 3, H, W), uint8, to their features (N, F) and, where it classifies, logits (N, K)."""
         if self.kind == "digits":
             return load_classifier(self.weights)
+        if self.kind in VARIANTS:
+            return Resized(pretrained(self.kind, str(self.weights)), EFFICIENTNET_SIDE)
         published = PUBLISHED[self.kind]
         network = create_feature_extractor(
             published.name,
@@ -97,15 +113,53 @@ class Features:
         return network.to(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU, with the same features
 
 
+class Resized(nn.Module):
+    """A network of images in [-1, 1], for images (N, 3, H, W), uint8, of any size."""
+
+    def __init__(self, network: nn.Module, side: int):
+        """The network sees squares of `side` pixels, bicubic and antialiased."""
+        super().__init__()
+        self.network, self.side = network, side
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.side, self.side
+        resized = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
+        return self.network((resized / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+
+
+def settled(kind: str, weights: str | None) -> str:
+    """The features that `auto` stands for: Inception, where its file of weights is named or there, else EfficientNet,
+    with a word on how to get Inception's."""
+    if kind != "auto":
+        return kind
+    inception = PUBLISHED["inception"]
+    if distributed.first_says(weights is not None or (hub() / "checkpoints" / inception.file).exists()):
+        return "inception"
+    if distributed.is_main():
+        folder, file = inception.url.rsplit("/", 1)
+        say(
+            f"Inception's weights ({inception.size}) are not here, so EfficientNet measures. Its values have\n"
+            "names of their own and do not compare with FID. For FID, in other runs:\n"
+            f"  dir={shlex.quote(str(hub() / 'checkpoints'))}\n"
+            f"  file={file}\n"
+            f"  url={folder}\n"
+            '  curl -L --create-dirs -o "$dir/$file" "$url/$file"'
+        )
+    return "efficientnet"
+
+
 def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
-    """The extractor of this name, with the given file of weights; without one, Inception's or CLIP's are downloaded and
-    a digit classifier is trained on the labels of `images` and kept in `folder`.
+    """The extractor of this name, with the given file of weights; without one, Inception's or CLIP's are downloaded,
+    EfficientNet's are those of its package, and a digit classifier is trained on the labels of `images` and kept in
+    `folder`.
 
     Raises UserError where that cannot be.
     """
     check_features(kind, weights, images)
     if kind == "dinov2":
         return Features(kind, dino_weights(weights))
+    if kind in VARIANTS:
+        return Features(kind, find_weights(kind, weights))
     if weights is not None:
         path = Path(weights)
         if kind == "inception":

@@ -145,7 +145,7 @@ def reference_of(
     A file is found by the beginnings of the hashes in its name, but used only if its own account of what it was made of
     agrees in full: the images, their number, the extractor, its weights, the code.
     """
-    key = f"{identity} {real.count} {features.kind} {features.digest} torch-fidelity {FIDELITY_VERSION}"
+    key = f"{identity} {real.count} {features.label} {features.digest} torch-fidelity {FIDELITY_VERSION}"
     paths: dict[str, Path] = {}
     if identity is not None and cache is not None and distributed.is_main():
         name = f"real-{identity}-{real.count}-{features.identity}"

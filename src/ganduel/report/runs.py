@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from ganduel.config import leaves
 from ganduel.errors import UserError
-from ganduel.schema import METRICS
+from ganduel.schema import FEATURES, METRICS
 
 Row = dict[str, Any]
 """Column -> value of one run."""
@@ -114,18 +114,27 @@ def settings(runs: list[Run]) -> list[Row]:
 RESULTS = "fid, best"  # the first column of results, behind the settings
 
 
-def results(run: Run) -> Row:
-    """Metrics; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for what
-    it does not have."""
+def compared(runs: Sequence[Run]) -> dict[str, int]:
+    """The values by which runs compare, and whether less (1) or more (-1) is better: those of every metric, and of
+    other features those that any run has."""
+    every = {name + suffix: sign for suffix in FEATURES.values() for name, sign in METRICS.values()}
+    bare = {name for name, _ in METRICS.values()}
+    found = {name for run in runs for measured in run.metrics for name in measured}
+    return {name: sign for name, sign in every.items() if name in bare | found}
+
+
+def results(run: Run, values: dict[str, int]) -> Row:
+    """These values; what held-out images made of D and G; how far it came, how fast and in how many seconds. None for
+    what it does not have."""
     row: Row = {}
-    for name, sign in METRICS.values():
-        values = [measured[name] for measured in run.metrics if name in measured]
+    for name, sign in values.items():
+        found = [measured[name] for measured in run.metrics if name in measured]
         best = min if sign > 0 else max
-        row |= {f"{name}, best": best(values, default=None), f"{name}, last": values[-1] if values else None}
+        row |= {f"{name}, best": best(found, default=None), f"{name}, last": found[-1] if found else None}
     for name, prefix, best in (("accuracy of D", "validation/accuracy/", max), ("loss of G", "validation/loss/G", min)):
-        values = held_out(run, prefix)
-        row |= {f"{name}, average": statistics.mean(values) if values else None}
-        row |= {f"{name}, best": best(values, default=None)}
+        found = held_out(run, prefix)
+        row |= {f"{name}, average": statistics.mean(found) if found else None}
+        row |= {f"{name}, best": best(found, default=None)}
     speeds = [line["speed/images_per_second"] for line in run.stats]
     seen = [0, *(line["images"] for line in run.stats)]
     return row | {
