@@ -138,12 +138,12 @@ def settled(kind: str, weights: str | None) -> str:
     if distributed.is_main():
         folder, file = inception.url.rsplit("/", 1)
         say(
-            f"Inception's weights ({inception.size}) are not here, so EfficientNet measures. Its values have\n"
-            "names of their own and do not compare with FID. For FID, in other runs:\n"
+            f"Inception's weights ({inception.size}) are not here, so EfficientNet measures. Its\n"
+            "values have names of their own and do not compare with FID. For FID, type\n"
             f"  dir={shlex.quote(str(hub() / 'checkpoints'))}\n"
             f"  file={file}\n"
             f"  url={folder}\n"
-            '  curl -L --create-dirs -o "$dir/$file" "$url/$file"'
+            '  curl -fL --create-dirs -o "$dir/$file" "$url/$file"'
         )
     return "efficientnet"
 
@@ -180,9 +180,15 @@ def hub() -> Path:
 
 
 def needed(path: Path, url: str, key: str, size: str, digest: str = "", otherwise: str = "") -> Path:
-    """A published file, downloaded where it is not there yet. Raises UserError where it cannot be had, with what to do
-    `otherwise`."""
-    if not path.exists():
+    """A published file, downloaded where it is not there yet. Raises UserError where it cannot be had or is damaged,
+    with what to do `otherwise`."""
+    if path.exists():
+        if not file_hash(path).startswith(digest):
+            raise UserError(
+                f"{key}: {path} is not the published file, whose SHA-256 begins with {digest}: delete it, to have it "
+                f"downloaded again{otherwise}"
+            )
+    else:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, os.fspath(path), hash_prefix=digest or None)
