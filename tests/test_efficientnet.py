@@ -95,7 +95,7 @@ def test_it_sees_what_is_in_a_photograph():
 
 def test_images_are_resized_without_aliases_or_overshoots():
     resized = Resized(torch.nn.Identity(), 160)
-    board = (255 * (torch.arange(640)[:, None] + torch.arange(640)) % 510).to(torch.uint8).expand(1, 3, -1, -1)
+    board = (255 * ((torch.arange(555)[:, None] + torch.arange(555)) % 2)).to(torch.uint8).expand(1, 3, -1, -1)
     assert sorted(board.unique().tolist()) == [0, 255] and float(resized(board).abs().max()) < 0.02  # grey all over
     edge = torch.cat([torch.zeros(1, 3, 8, 4), torch.full((1, 3, 8, 4), 255)], dim=3).to(torch.uint8)
     assert resized(edge).shape == (1, 3, 160, 160)
