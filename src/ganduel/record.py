@@ -283,9 +283,8 @@ class Recorder:
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
         self.metric, self.saved = content["metric"], content["step"]
-        if (
-            content["config"]["metric"]["features"] == self.config["metric"]["features"]
-        ):  # others have a best of their own
+        # What is best by other features is no rival.
+        if content["config"]["metric"]["features"] == self.config["metric"]["features"]:
             self.best, self.worse = content["best"], content.get("worse", 0)  # which older checkpoints do not have
         self.health.state |= content.get("health", {})
         return True
