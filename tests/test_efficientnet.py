@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image
 
 from ganduel import cli
 from ganduel.errors import UserError
-from ganduel.evaluation.extractors import PUBLISHED, Resized, find_features, settled
+from ganduel.evaluation.extractors import AT_ONCE, PUBLISHED, Resized, find_features, settled
 from ganduel.models import efficientnet
 from ganduel.models.efficientnet import VARIANTS, EfficientNetLite, find_weights, pretrained
 from ganduel.report import __main__ as report
@@ -94,12 +94,20 @@ def test_it_sees_what_is_in_a_photograph():
 
 
 def test_images_are_resized_without_aliases_or_overshoots():
-    resized = Resized(torch.nn.Identity(), 160)
+    resized = Resized(torch.nn.Identity(), 160).resized
     board = (255 * ((torch.arange(555)[:, None] + torch.arange(555)) % 2)).to(torch.uint8).expand(1, 3, -1, -1)
     assert sorted(board.unique().tolist()) == [0, 255] and float(resized(board).abs().max()) < 0.02  # grey all over
     edge = torch.cat([torch.zeros(1, 3, 8, 4), torch.full((1, 3, 8, 4), 255)], dim=3).to(torch.uint8)
     assert resized(edge).shape == (1, 3, 160, 160)
     assert (float(resized(edge).min()), float(resized(edge).max())) == (-1, 1)
+
+
+def test_images_in_parts_are_the_same():
+    """More than are looked at in one part, each beside itself alone."""
+    extractor = find_features("efficientnet", None, None, Path()).extractor
+    images = torch.randint(0, 256, (AT_ONCE + 3, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    for together, alone in zip(extractor(images), zip(*map(extractor, images.split(1)), strict=True), strict=True):
+        assert torch.allclose(together, torch.cat(alone), atol=1e-4) and float(together.std(dim=0).max()) > 0.1
 
 
 @pytest.fixture
