@@ -22,6 +22,7 @@ import torch
 from benchmark_step import assemble, kernel, seconds, spread
 from torch_fidelity import feature_extractor_inceptionv3
 
+from ganduel.config.schema import FEATURES
 from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.evaluation.extractors import PUBLISHED, Features, find_features
 from ganduel.evaluation.measure import Summary, Sums, frechet, reference_from
@@ -94,7 +95,7 @@ def parts(trainer: Trainer, features: Features, batch: int, samples: int) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for gan-train")
-    parser.add_argument("--features", choices=["inception", "digits", "clip", "dinov2"], default="inception")
+    parser.add_argument("--features", choices=[*FEATURES], default="inception")
     parser.add_argument("--weights", help="a file of weights for the features")
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=64)

@@ -11,7 +11,7 @@ import torch
 from ganduel.commands.sample import beside
 from ganduel.config.schema import Fid
 from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.extractors import find_features, resolved
 from ganduel.evaluation.folders import Folder
 from ganduel.evaluation.measure import measure
 from ganduel.sampling.sampler import Sampler
@@ -41,8 +41,8 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
     sampler = Sampler(config.ckpt, ema=config.ema, device=str(device), allow=config.allow)
     trained, settings = sampler.config, config.metric
     images, cache = distributed.in_turn(lambda: trained_on(sampler, config.data, config.workers, config.allow))
-    kind = settings.features or trained["metric"]["features"]
     weights = settings.weights or trained["metric"]["weights"]
+    kind = resolved(settings.features or trained["metric"]["features"], weights)
     features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
     sizes = counts(settings.samples)
@@ -96,7 +96,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     It shows the mean of every value and, with repeats, the standard deviation, also as a share of the mean.
     """
     repeated = rows[0]["repeats"] > 1
-    values = [name for name in rows[0] if isinstance(rows[0][name], float) and not name.endswith("_std")]
+    values = [name for name in rows[0] if isinstance(rows[0][name], float) and "_std" not in name]
     kinds = ("mean", "std", "relative") if repeated else ("mean",)
     heads = ["images", *(f"{name}, {kind}" if repeated else name for name in values for kind in kinds)]
     lines = [heads, ["---:"] * len(heads)]
@@ -122,7 +122,7 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
         raise UserError(
             "metric.which: ppl measures paths in the latent space w, which folders of images do not have; leave it out"
         )
-    kind = settings.features or "inception"
+    kind = resolved(settings.features or "auto", settings.weights)
     features = distributed.in_turn(lambda: find_features(kind, settings.weights, None, Path()))
     values = measure(
         fake.images,
@@ -135,7 +135,7 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
         batch=config.batch,
     )
     row = {
-        **values,
+        **features.named(values),
         "generated": fake.images.count,
         "real": real.images.count,
         "features": features.identity,

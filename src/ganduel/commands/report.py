@@ -6,7 +6,7 @@ from typing import Any
 
 from ganduel.config.schema import Report
 from ganduel.report.page import page
-from ganduel.report.runs import find, markdown, read, results, settings
+from ganduel.report.runs import compared, find, markdown, read, results, settings
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
 from ganduel.system.terminal import say
@@ -16,7 +16,8 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     """Write the page. Returns its path, one row for each run, and the rows as a Markdown table."""
     folders = [Path(folder) for folder in config.runs]
     runs = [read(path) for path in find(folders)]
-    rows = [{"run": str(run.path), **set_to, **results(run)} for run, set_to in zip(runs, settings(runs), strict=True)]
+    values, typed = compared(runs), settings(runs)
+    rows = [{"run": str(run.path), **own, **results(run, values)} for run, own in zip(runs, typed, strict=True)]
     out = Path(config.out) if config.out else Path(os.path.commonpath(folders)) / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"out={out}: the report is a page; give a name that ends in .html")

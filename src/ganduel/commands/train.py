@@ -5,6 +5,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ import torch
 
 from ganduel import batches
 from ganduel.checks import has_batch_norm
-from ganduel.config.schema import METRICS, Train, plain
+from ganduel.config.schema import Train, deciding, features_label, plain
+from ganduel.evaluation.extractors import resolved
 from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
@@ -34,7 +36,7 @@ def main(config: Train, overrides: list[str]) -> dict[str, Any]:
     try:
         run = RunFolder(Path(config.runs_dir) / config.name)
         with ExitStack() as held:
-            training = Training(config, overrides, run, device)
+            training = Training(with_features(config, run), overrides, run, device)
             if distributed.is_main():
                 if config.overwrite and (aside := run.move_aside()):  # only after all other checks
                     say(f"overwrite=true: the run that was there is now {aside}")
@@ -43,6 +45,20 @@ def main(config: Train, overrides: list[str]) -> dict[str, Any]:
             return training.fit()
     finally:
         distributed.stop()
+
+
+def with_features(config: Train, run: RunFolder) -> Train:
+    """The configuration with a feature extractor in place of `metric.features=auto`.
+
+    A resumed run keeps the extractor that it began with, even if Inception's weights have been downloaded since then.
+    But if `metric.weights` names a file, the extractor is Inception.
+    """
+    metric = config.metric
+    if metric.features != "auto" or not metric.which:
+        return config
+    resumed = run.started() and not config.overwrite and metric.weights is None
+    began = run.stored_config().get("metric", {}).get("features", "auto") if resumed else "auto"
+    return replace(config, metric=replace(metric, features=resolved(began, metric.weights)))
 
 
 Handler = Callable[[int, Any], Any]
@@ -166,6 +182,8 @@ class Training:
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric.which)} on {counts} images{fewer}" if metric.which else "none"
+        if metric.which:
+            measured += f", features {features_label(metric.features)}"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
         apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""
         parts = f" in parts of {trainer.micro_batch}{apart}" if divided else ""
@@ -194,8 +212,7 @@ class Training:
             **recorder.metric,
             **({"ended": recorder.ended} if recorder.ended else {}),
         }
-        which = self.config.metric.which
-        if which and (best := recorder.best.get(METRICS[which[0]][0])) is not None:
+        if (best := recorder.best.get(deciding(self.config.metric))) is not None:
             result["best"] = best  # the value that Hydra's sweepers optimise
         if not recorder.main:
             return result

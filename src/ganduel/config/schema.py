@@ -24,7 +24,17 @@ METRICS = {
     "successive": ("successive_fid", -1),
 }
 DEVICES = "auto", "cuda", "mps", "cpu"
-FEATURES = "inception", "digits", "clip", "dinov2"
+EFFICIENTNET_SIDE = 160  # width and height in pixels of EfficientNet's input when it measures images
+# feature extractor -> the end of its values' names. Only Inception, and the classifier for digits, give plain FID.
+# Other extractors, and another input size, give numbers on other scales.
+FEATURES = {
+    "inception": "",
+    "digits": "",
+    "clip": "_clip",
+    "dinov2": "_dinov2",
+    "efficientnet": f"_efficientnet_{EFFICIENTNET_SIDE}",
+    "efficientnet_lite2": f"_efficientnet_lite2_{EFFICIENTNET_SIDE}",
+}
 
 # The value is a path. It may contain characters that have a meaning in Hydra's grammar (= , ( [ ~ # ').
 PATH: Rules = {"path": True}
@@ -62,7 +72,7 @@ class Every:
 class Metric:
     which: list[str] = field(metadata=one_of(*METRICS))
     samples: int | None = field(metadata=limited(2))
-    features: str = field(metadata=one_of(*FEATURES))
+    features: str = field(metadata=one_of("auto", *FEATURES))
     weights: str | None = field(metadata=PATH)
     batch: int = field(metadata=limited(1))
     patience: int | None = field(metadata=limited(1))
@@ -107,7 +117,7 @@ class Data:
     on_device: Any = field(metadata=one_of("auto", True, False) | FREE)  # auto, true, false
     stream: str | None = field(metadata=PATH | ASIDE)
     cache_gb: float = field(metadata=limited(0) | ASIDE)
-    features: str = field(metadata=one_of(*FEATURES) | FREE)
+    features: str = field(metadata=one_of("auto", *FEATURES) | FREE)
 
 
 @dataclass
@@ -197,7 +207,7 @@ class Sample:
 class FidMetric:
     which: list[str] = field(metadata=one_of(*METRICS))
     samples: Any = field(metadata=limited(2))  # a number, or a list of them
-    features: str | None = field(metadata=one_of(None, *FEATURES))
+    features: str | None = field(metadata=one_of(None, "auto", *FEATURES))
     weights: str | None = field(metadata=PATH)
 
 
@@ -282,6 +292,24 @@ def marked(mark: str, *schemas: type) -> tuple[str, ...]:
 
 
 PATHS = marked("path", *SCHEMAS.values())
+
+
+def features_label(features: str) -> str:
+    """The name of a feature extractor in texts and file names, with its input size if that is our own choice."""
+    return FEATURES[features].removeprefix("_") or features
+
+
+def value_name(name: str, features: str) -> str:
+    """The full name of a metric's value, such as "fid_efficientnet_160" for "fid".
+
+    "ppl" keeps its name: path lengths always use the same network.
+    """
+    return name if name == "ppl" else name + FEATURES[features]
+
+
+def deciding(metric: Metric) -> str:
+    """The full name of the value that decides which networks are best; "" if nothing is measured."""
+    return value_name(METRICS[metric.which[0]][0], metric.features) if metric.which else ""
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganduel import checkpoint
 from ganduel.data.loading import ImageSet, Pair
+from ganduel.models.efficientnet import VARIANTS, find_weights
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
 
@@ -52,10 +53,12 @@ def check_features(kind: str, weights: str | None, images: ImageSet | Pair | Non
     """Raise UserError for missing weights or labels, before anything is downloaded or trained."""
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"metric.weights={weights}: there is no such file")
+    if kind in VARIANTS:
+        find_weights(kind, weights)
     if kind == "digits" and weights is None and (images is None or images.labels is None or images.labels.ndim != 1):
         raise UserError(
             f"metric.features=digits needs a labelled set, and {images.about['name'] if images else 'a folder'} has no "
-            "labels: set metric.features=inception, or metric.weights to a classifier trained on another set"
+            "labels: set metric.features=auto, or metric.weights to a classifier trained on another set"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import __version__
+from ganduel.config.schema import FEATURES
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
@@ -46,15 +47,17 @@ def evaluate(
         images, identity = comparison.images, comparison.images.identity(comparison.real)
         values: dict[str, float] = {}
         if compared := [name for name in which if name != "ppl"]:
-            values = measure(
-                fake,
-                real,
-                features,
-                compared,
-                reference=identity,
-                cache=cache,
-                device=images.device,
-                batch=batch,
+            values = features.named(
+                measure(
+                    fake,
+                    real,
+                    features,
+                    compared,
+                    reference=identity,
+                    cache=cache,
+                    device=images.device,
+                    batch=batch,
+                )
             )
         if "ppl" in which:
             values["ppl"] = path_length(walk, fake.count, images.device, batch)
@@ -135,14 +138,15 @@ def describe(row: dict[str, Any]) -> str:
 def _equal(row: dict[str, Any], name: str) -> str:
     """The number of images that density and coverage use, if that is not all of them."""
     counts = row[f"generated{name}"], row[f"real{name}"]
-    unequal = f"coverage{name}" in row and counts[0] != counts[1]
+    unequal = any(f"coverage{suffix}{name}" in row for suffix in FEATURES.values()) and counts[0] != counts[1]
     return f" (density and coverage use {min(counts):,} of each)" if unequal else ""
 
 
 def _values(row: dict[str, Any], name: str = "") -> str:
     """The metrics of a comparison, with their standard deviations if there were repeats."""
     texts = []
-    for key in (f"{metric}{name}" for metric in SHOWN if f"{metric}{name}" in row):
+    named = (f"{metric}{suffix}{name}" for suffix in dict.fromkeys(FEATURES.values()) for metric in SHOWN)
+    for key in (key for key in named if key in row):
         deviation = row.get(f"{key}_repeats_std")
         texts.append(f"{key} {row[key]:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else ""))
     return ", ".join(texts)

@@ -2,20 +2,26 @@
 
 import functools
 import os
+import shlex
 import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch_fidelity.utils import create_feature_extractor
 
 from ganduel import checkpoint
+from ganduel.config.schema import EFFICIENTNET_SIDE, features_label, value_name
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.evaluation.digit_classifier import check_features, digit_weights, load_classifier
+from ganduel.models.efficientnet import VARIANTS, find_weights, pretrained
+from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash
+from ganduel.system.terminal import say
 
 
 class Published(NamedTuple):
@@ -56,6 +62,7 @@ PUBLISHED = {
         "1.2 GB",
     ),
 }
+AT_ONCE = 8  # images that EfficientNet takes at once on a CPU; the feature maps of more do not fit the CPU's caches
 DINO_CODE = "facebookresearch_dinov2_main"  # torch.hub's folder for DINOv2's code
 
 
@@ -63,7 +70,7 @@ DINO_CODE = "facebookresearch_dinov2_main"  # torch.hub's folder for DINOv2's co
 class Features:
     """A feature extractor with its weights. `note` is a remark on them for the reader of a metric."""
 
-    kind: str  # inception, digits, clip, dinov2
+    kind: str  # a key of FEATURES
     weights: Path
     note: str = ""
 
@@ -73,19 +80,31 @@ class Features:
         return file_hash(self.weights)
 
     @property
+    def label(self) -> str:
+        """The extractor's name, with its input size if that is our own choice."""
+        return features_label(self.kind)
+
+    @property
     def identity(self) -> str:
-        return f"{self.kind}-{self.digest[:8]}"
+        """The label and the first digits of the weights' hash."""
+        return f"{self.label}-{self.digest[:8]}"
+
+    def named(self, values: dict[str, float]) -> dict[str, float]:
+        """Metrics' values under their full names, which say the extractor unless it is Inception or "digits"."""
+        return {value_name(name, self.kind): value for name, value in values.items()}
 
     @property
     def classifies(self) -> bool:
         """Whether the extractor also gives logits. The inception score needs them."""
-        return self.kind == "digits" or len(PUBLISHED[self.kind].layers) > 1
+        return self.kind not in PUBLISHED or len(PUBLISHED[self.kind].layers) > 1
 
     @functools.cached_property
     def extractor(self) -> nn.Module:
         """A network from images (N, 3, H, W), uint8, to features (N, F) and, if it classifies, logits (N, K)."""
         if self.kind == "digits":
             return load_classifier(self.weights)
+        if self.kind in VARIANTS:
+            return Resized(pretrained(self.kind, str(self.weights)), EFFICIENTNET_SIDE)
         published = PUBLISHED[self.kind]
         network = create_feature_extractor(
             published.name,
@@ -97,15 +116,65 @@ class Features:
         return network.to(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU, with the same features
 
 
-def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
-    """The feature extractor `kind`: "inception", "digits", "clip" or "dinov2".
+class Resized(nn.Module):
+    """Resizes images (N, 3, H, W), uint8, to squares in [-1, 1] and passes them to a network.
 
-    `weights` is its weight file. If it is None, the weights of Inception or CLIP are downloaded, and a digit classifier
-    is trained on the labels of `images` and saved in `folder`. Raises UserError if the weights are not available.
+    The network returns features (N, F) and logits (N, K), and so does this.
+    """
+
+    def __init__(self, network: nn.Module, side: int):
+        """`side` is the width and height of the squares in pixels."""
+        super().__init__()
+        self.network, self.side = network, side
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        parts = images.split(AT_ONCE if images.device.type == "cpu" else len(images))
+        features, logits = zip(*(self.network(self.resized(part)) for part in parts), strict=True)
+        return torch.cat(features), torch.cat(logits)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """The input (N, 3, side, side) of the network. The interpolation is bicubic and antialiased."""
+        size = self.side, self.side
+        resized = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
+        return (resized / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def resolved(kind: str, weights: str | None) -> str:
+    """`kind` itself or, if it is "auto", the extractor to use.
+
+    "auto" means Inception if its weights are on this machine or `weights` names them, and EfficientNet if not. In that
+    case, this prints how to download Inception's weights.
+    """
+    if kind != "auto":
+        return kind
+    inception = PUBLISHED["inception"]
+    if distributed.first_says(weights is not None or (hub() / "checkpoints" / inception.file).exists()):
+        return "inception"
+    if distributed.is_main():
+        folder, file = inception.url.rsplit("/", 1)
+        say(
+            f"Inception's weights ({inception.size}) are not here, so EfficientNet measures. Its\n"
+            "values have other names and are not comparable with FID. For FID, type\n"
+            f"  dir={shlex.quote(str(hub() / 'checkpoints'))}\n"
+            f"  file={file}\n"
+            f"  url={folder}\n"
+            '  curl -fL --create-dirs -o "$dir/$file" "$url/$file"'
+        )
+    return "efficientnet"
+
+
+def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:
+    """The feature extractor `kind`, a key of FEATURES.
+
+    `weights` is its weight file. If it is None, the weights of Inception or CLIP are downloaded, those of EfficientNet
+    come from its Python package, and a digit classifier is trained on the labels of `images` and saved in `folder`.
+    Raises UserError if the weights are not available.
     """
     check_features(kind, weights, images)
     if kind == "dinov2":
         return Features(kind, dino_weights(weights))
+    if kind in VARIANTS:
+        return Features(kind, find_weights(kind, weights))
     if weights is not None:
         path = Path(weights)
         if kind == "inception":
@@ -129,9 +198,15 @@ def needed(path: Path, url: str, key: str, size: str, digest: str = "", otherwis
     """Download a published file unless it exists, and return its path.
 
     `key` names the setting that needs the file. Raises UserError with instructions, which end with `otherwise`, if the
-    download fails.
+    download fails or the file that exists is damaged.
     """
-    if not path.exists():
+    if path.exists():
+        if not file_hash(path).startswith(digest):
+            raise UserError(
+                f"{key}: {path} is not the published file, whose SHA-256 begins with {digest}: delete it, and it will "
+                f"be downloaded again{otherwise}"
+            )
+    else:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, os.fspath(path), hash_prefix=digest or None)

@@ -158,7 +158,7 @@ def reference_of(
     The file itself holds a full record of the images, their number, the extractor, its weights and the version of
     torch-fidelity. The file is used only if this record matches completely.
     """
-    key = f"{identity} {real.count} {features.kind} {features.digest} torch-fidelity {FIDELITY_VERSION}"
+    key = f"{identity} {real.count} {features.label} {features.digest} torch-fidelity {FIDELITY_VERSION}"
     paths: dict[str, Path] = {}
     if identity is not None and cache is not None and distributed.is_main():
         name = f"real-{identity}-{real.count}-{features.identity}"

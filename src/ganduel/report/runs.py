@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel.config.keys import leaves
-from ganduel.config.schema import METRICS, Train, marked
+from ganduel.config.schema import FEATURES, METRICS, Train, marked
 from ganduel.system.errors import UserError
 
 Row = dict[str, Any]
@@ -102,20 +102,32 @@ def settings(runs: list[Run]) -> list[Row]:
 RESULTS = "fid, best"  # the first column of results, after the settings
 
 
-def results(run: Run) -> Row:
-    """The results of a run: its metrics, D's accuracy and G's loss on held-out images, its speed and its alarms.
+def compared(runs: Sequence[Run]) -> dict[str, int]:
+    """The names of the metrics' values to compare runs by; 1 if less is better, -1 if more is better.
 
-    "time" is the training time in seconds. None means that the run does not have the value.
+    Values with plain names are always among them. Values of other feature extractors are if any run has them.
+    """
+    every = {name + suffix: sign for suffix in FEATURES.values() for name, sign in METRICS.values()}
+    always = {name for name, _ in METRICS.values()}
+    found = {name for run in runs for measured in run.metrics for name in measured}
+    return {name: sign for name, sign in every.items() if name in always | found}
+
+
+def results(run: Run, values: dict[str, int]) -> Row:
+    """The results of a run: metrics, D's accuracy and G's loss on held-out images, its speed and its alarms.
+
+    `compared` returns `values`, the names of the metrics. "time" is the training time in seconds. None means that the
+    run does not have the value.
     """
     row: Row = {}
-    for name, sign in METRICS.values():
-        values = [measured[name] for measured in run.metrics if name in measured]
+    for name, sign in values.items():
+        found = [measured[name] for measured in run.metrics if name in measured]
         best = min if sign > 0 else max
-        row |= {f"{name}, best": best(values, default=None), f"{name}, last": values[-1] if values else None}
+        row |= {f"{name}, best": best(found, default=None), f"{name}, last": found[-1] if found else None}
     for name, prefix, best in (("accuracy of D", "validation/accuracy/", max), ("loss of G", "validation/loss/G", min)):
-        values = held_out(run, prefix)
-        row |= {f"{name}, average": statistics.mean(values) if values else None}
-        row |= {f"{name}, best": best(values, default=None)}
+        found = held_out(run, prefix)
+        row |= {f"{name}, average": statistics.mean(found) if found else None}
+        row |= {f"{name}, best": best(found, default=None)}
     speeds = [line["speed/images_per_second"] for line in run.stats]
     seen = [0, *(line["images"] for line in run.stats)]
     return row | {

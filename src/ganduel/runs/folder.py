@@ -54,6 +54,12 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
 
+    def stored_config(self) -> dict[str, Any]:
+        """The configuration of the latest start or resumption, as config.yaml stores it; {} if the file is missing."""
+        path = self.path / "config.yaml"
+        config: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+        return config
+
     def newest(self) -> tuple[checkpoint.State | None, list[str]]:
         """The whole state to resume from (None in a new folder), and a warning for each damaged file before it.
 

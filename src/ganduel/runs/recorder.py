@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint
-from ganduel.config.schema import METRICS, Train, plain
+from ganduel.config.schema import METRICS, Train, deciding, plain
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
 from ganduel.evaluation.extractors import find_features
@@ -222,7 +222,7 @@ class Recorder:
         values = describe(row) if first else ", ".join(f"{name} {value:.4g}" for name, value in self.metric.items())
         share = "" if began else f", measuring takes {self.measuring_share:.1%} of the time"
         self.log.say(f"step {self.step:,}: {values} ({seconds:.1f} s{share})")
-        name, sign = METRICS[self.config.metric.which[0]]
+        name, sign = deciding(self.config.metric), METRICS[self.config.metric.which[0]][1]
         # The comparison is false if the best is NaN or belongs to another metric. Then the new value replaces it.
         if sign * self.best.get(name, math.nan) <= sign * self.metric[name]:
             self.worse += 1
@@ -317,8 +317,10 @@ class Recorder:
             ) from error
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
-        self.best, self.metric, self.saved = content["best"], content["metric"], content["step"]
-        self.worse = content.get("worse", 0)  # older checkpoints lack it
+        self.metric, self.saved = content["metric"], content["step"]
+        # Values of other feature extractors are on another scale, even if they have the same name (digits, Inception).
+        if content["config"]["metric"]["features"] == self.config.metric.features:
+            self.best, self.worse = content["best"], content.get("worse", 0)  # older checkpoints lack "worse"
         self.validation = content.get("validation", {})
         self.health.state |= content.get("health", {})
         return True
