@@ -202,7 +202,12 @@ def test_the_frozen_network_is_in_no_optimizer_and_no_checkpoint(trainer: Callab
     made = trainer(model="projected")
     d = made.game.discriminators["D"]
     frozen = {buffer.data_ptr() for buffer in [*d.features.buffers(), *d.mixing.buffers()]}
-    held = {p.data_ptr() for player in made.players.values() for group in player.optimizer.param_groups for p in group["params"]}
+    held = {
+        p.data_ptr()
+        for player in made.players.values()
+        for group in player.optimizer.param_groups
+        for p in group["params"]
+    }
     assert len(frozen) > 100 and not frozen & held
     assert [name for name in d.state_dict() if name.startswith("features")] == ["features.digest"]
     before = [buffer.clone() for buffer in d.features.buffers()]
@@ -263,7 +268,7 @@ def test_sizes_that_cannot_be(settings: dict[str, int], text: str) -> None:
 
 
 def test_generators_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="resolution=48 is not allowed; it takes 16, 32, .*set data.resolution=64"):
+    with pytest.raises(ValueError, match=r"resolution=48 is not allowed; it takes 16, 32, .*set data.resolution=64"):
         fastgan(48)
     with pytest.raises(ValueError, match="excitation=3 is not allowed"):
         fastgan(excitation=3)
@@ -277,4 +282,4 @@ def test_a_resumed_run_is_that_without_a_break(packed: str, tmp_path: Any, monke
     assert cli.command("train", [*arguments, "name=whole"]) == 0
     assert cli.command("train", [*arguments, "name=parts", "duration=2 steps"]) == 0
     assert cli.command("train", [*arguments, "name=parts"]) == 0
-    assert_equal(state("whole")["state"], state("parts")["state"])
+    assert_equal(state("runs/whole")["state"], state("runs/parts")["state"])

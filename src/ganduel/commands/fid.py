@@ -11,7 +11,7 @@ import torch
 from ganduel.commands.sample import beside
 from ganduel.config.schema import Fid
 from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.extractors import find_features, resolved
+from ganduel.evaluation.extractors import find_features, resolved, seen_by_discriminator
 from ganduel.evaluation.folders import Folder
 from ganduel.evaluation.measure import measure
 from ganduel.sampling.sampler import Sampler
@@ -19,6 +19,7 @@ from ganduel.sampling.trained import trained_on
 from ganduel.system import distributed
 from ganduel.system.device import choose
 from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 
 def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
@@ -42,7 +43,10 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
     trained, settings = sampler.config, config.metric
     images, cache = distributed.in_turn(lambda: trained_on(sampler, config.data, config.workers, config.allow))
     weights = settings.weights or trained["metric"]["weights"]
-    kind = resolved(settings.features or trained["metric"]["features"], weights)
+    seen = seen_by_discriminator(trained["model"])
+    kind = resolved(settings.features or trained["metric"]["features"], weights, seen)
+    if kind == seen and distributed.is_main():
+        say(f"warning: metric.features={kind}: D saw images through this network, so the distances are too small")
     features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
     sizes = counts(settings.samples)

@@ -14,7 +14,7 @@ import torch
 from ganduel import batches
 from ganduel.checks import has_batch_norm
 from ganduel.config.schema import Train, deciding, features_label, plain
-from ganduel.evaluation.extractors import resolved
+from ganduel.evaluation.extractors import resolved, seen_by_discriminator
 from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
@@ -51,14 +51,20 @@ def with_features(config: Train, run: RunFolder) -> Train:
     """The configuration with a feature extractor in place of `metric.features=auto`.
 
     A resumed run keeps the extractor that it began with, even if Inception's weights have been downloaded since then.
-    But if `metric.weights` names a file, the extractor is Inception.
+    But if `metric.weights` names a file, the extractor is Inception. Raises UserError if D sees images through the
+    extractor.
     """
-    metric = config.metric
+    metric, seen = config.metric, seen_by_discriminator(config.model)
+    if metric.which and seen and metric.features == seen:
+        raise UserError(
+            f"metric.features={seen}: D sees images through this network, so the distance would be too small: set "
+            "metric.features=auto, for another network"
+        )
     if metric.features != "auto" or not metric.which:
         return config
     resumed = run.started() and not config.overwrite and metric.weights is None
     began = run.stored_config().get("metric", {}).get("features", "auto") if resumed else "auto"
-    return replace(config, metric=replace(metric, features=resolved(began, metric.weights)))
+    return replace(config, metric=replace(metric, features=resolved(began, metric.weights, seen)))
 
 
 Handler = Callable[[int, Any], Any]

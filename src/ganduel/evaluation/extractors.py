@@ -4,9 +4,10 @@ import functools
 import os
 import shlex
 import urllib.error
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -139,11 +140,18 @@ class Resized(nn.Module):
         return (resized / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def resolved(kind: str, weights: str | None) -> str:
+def seen_by_discriminator(model: Mapping[str, Any]) -> str:
+    """The frozen network through which the discriminator of this configuration sees images; "" if there is none."""
+    parts = model.get("discriminator") or {}
+    return str((parts.get("network") or {}).get("name", ""))
+
+
+def resolved(kind: str, weights: str | None, seen: str = "") -> str:
     """`kind` itself or, if it is "auto", the extractor to use.
 
     "auto" means Inception if its weights are on this machine or `weights` names them, and EfficientNet if not. In that
-    case, this prints how to download Inception's weights.
+    case, this prints how to download Inception's weights. A discriminator may have `seen` images through an
+    EfficientNet. Then "auto" takes another one, because the generator was trained to satisfy the one that D has.
     """
     if kind != "auto":
         return kind
@@ -160,7 +168,7 @@ def resolved(kind: str, weights: str | None) -> str:
             f"  url={folder}\n"
             '  curl -fL --create-dirs -o "$dir/$file" "$url/$file"'
         )
-    return "efficientnet"
+    return "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
 
 
 def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from ganduel import game, randomness
 from ganduel.models.layers import initialise_normal, normalise, normalise_spectrally
 
-SHARES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}  # of `channels`, by size in pixels
+SHARES = {
+    4: 16,
+    8: 8,
+    16: 4,
+    32: 2,
+    64: 2,
+    128: 1,
+    256: 0.5,
+    512: 0.25,
+    1024: 0.125,
+}  # of `channels`, by size in pixels
 
 
 def widths(resolution: int, channels: int) -> dict[int, int]:

@@ -1,6 +1,7 @@
 """Networks that training uses and never changes."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Pretrained(nn.Module):
     Loading a state raises UserError if it was trained with other weights.
     """
 
+    network: Any  # with levels(images)
     digest: Tensor  # SHA-256 of all tensors, 32 bytes
 
     def __init__(self, network: nn.Module):
