@@ -44,6 +44,16 @@ FAMILIES = {
         ["model=stylegan2_ada"],
         ["model=stylegan2_ada", "model.channel_base=64", "model.channel_max=8", "model.generator.width=8", *TOY],
     ),
+    "projected": (
+        ["model=projected"],
+        [
+            "model=projected",
+            "model.generator.channels=4",
+            "model.discriminator.input=64",
+            "model.discriminator.channel_max=8",
+            *TOY,
+        ],
+    ),
     "cyclegan": (
         ["model=cyclegan", "data.resolution=256"],
         ["model=cyclegan", "model.channels=2", "model.generator.blocks=1", "data.resolution=24", "batch_size=2"],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import game, randomness
+from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import initialise_normal, normalise, normalise_spectrally
 
 SHARES = {
@@ -67,7 +68,7 @@ class Layer(nn.Module):
 
     def __init__(self, before: int, after: int, stream: str | None):
         super().__init__()
-        self.convolution = nn.Conv2d(before, 2 * after, 3, padding=1, bias=False)
+        self.convolution = Conv2d(before, 2 * after, 3, padding=1, bias=False)
         self.noise = Noise(stream) if stream else None
         self.rest = nn.Sequential(nn.BatchNorm2d(2 * after), nn.GLU(dim=1))
 
