@@ -1,6 +1,6 @@
 """A duel that is small enough for paper: as the trainer sees it, and by hand, in NumPy and float64.
 
-The critic is D(x) = w.x + b + q/2 |x|^2 = theta . phi(x), with theta = (w, b, q) and phi(x) = (x, 1, |x|^2 / 2). So its
+D is D(x) = w.x + b + q/2 |x|^2 = theta . phi(x), with theta = (w, b, q) and phi(x) = (x, 1, |x|^2 / 2). So its
 derivative by theta is phi(x), and its slope, the gradient at an image, is w + q x. The generator is G(z) = A (z, 1).
 Images are (N, 1, 2, 2) for the trainer and (N, 4) by hand. The optimizer is plain gradient descent.
 By hand, all derivatives are written out.
@@ -37,7 +37,7 @@ RATE_D, RATE_G = 0.1, 0.3
 # The duel as the trainer sees it.
 
 
-class QuadraticCritic(nn.Module):
+class QuadraticDiscriminator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.tensor([-1.2, 0.8, 1.1, -1.0, 0.3, -0.5]))
@@ -81,7 +81,7 @@ def duel(
     **pace: Any,
 ) -> Trainer:
     """By default Wasserstein's loss, and one turn each, D's first; `ema` is the averages' half-life and ramp."""
-    game = game or NoiseGame(LinearGenerator(), QuadraticCritic(), Chain())
+    game = game or NoiseGame(LinearGenerator(), QuadraticDiscriminator(), Chain())
     penalties = penalties or {}
 
     def moved(player: str, networks: nn.Module, rate: float) -> torch.optim.Optimizer:

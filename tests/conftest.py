@@ -179,13 +179,18 @@ def data_folder(tmp_path: Path) -> Path:
 
 
 def assert_penalty_has_the_right_derivative(
-    critic: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, weight: torch.Tensor
+    discriminator: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, weight: torch.Tensor
 ) -> None:
     """The derivative of R1 along a random direction of a weight, by two passes backward, is the slope that small steps
     find. All in float64."""
     direction, step = torch.randn_like(weight), 1e-8  # so small that no ReLU changes sides
     duel = Duel(
-        "", critic, real=images, latent=images, generator=lambda latent, *_: latent, seed=torch.arange(len(images))
+        "",
+        discriminator,
+        real=images,
+        latent=images,
+        generator=lambda latent, *_: latent,
+        seed=torch.arange(len(images)),
     )
     (gradient,) = torch.autograd.grad(r1(duel), weight)
     ends = []

@@ -81,19 +81,19 @@ def test_validation_judges_the_held_out_images_by_labels_as_they_are():
     )
 
 
-def test_r1_makes_a_linear_critic_flatter():
+def test_r1_makes_a_linear_discriminator_flatter():
     """The slope of w.x + b is w at every image, so R1 is |w|^2, whose gradient is 2 w. In every 16th turn it is 16
     times as heavy: with a learning rate of 0.1 and a weight of 0.1, w loses 0.1 * 16 * 0.1 * 2 = 0.32 of itself."""
-    critic = nn.Linear(4, 1)
-    nn.init.ones_(critic.weight)
-    game = NoiseGame(LinearGenerator(), nn.Sequential(nn.Flatten(), critic), Chain())
+    judge = nn.Linear(4, 1)
+    nn.init.ones_(judge.weight)
+    game = NoiseGame(LinearGenerator(), nn.Sequential(nn.Flatten(), judge), Chain())
     one = duel(penalties={"r1": Regularizer(regularizers.r1, "D", 0.1, every=16)}, game=game)
-    w, b, A = np.ones(4), critic.bias.item(), numpy(game.generators["G"].A)
+    w, b, A = np.ones(4), judge.bias.item(), numpy(game.generators["G"].A)
     one.step()
     w += 0.1 * (reals(one, 0).mean(0) - G(A, latents("D")).mean(0))
     assert one.stats.means()["loss/r1"] == close(0.1 * w @ w)
     w *= 0.68
-    assert numpy(critic.weight)[0] == close(w) and critic.bias.item() == close(b)
+    assert numpy(judge.weight)[0] == close(w) and judge.bias.item() == close(b)
 
 
 @pytest.mark.parametrize("micro_batch", [4, 2])
@@ -384,21 +384,21 @@ def test_cyclegan(replay, micro_batch):
 
     gradients, numbers, n = {name: np.zeros(2) for name in line}, {}, real["A"].size
     for domain, other, maker, back in (("A", "B", "B2A", "A2B"), ("B", "A", "A2B", "B2A")):
-        x, critic = real[domain], f"D_{domain}"
+        x, judge = real[domain], f"D_{domain}"
         fake, there = through(maker, real[other]), through(back, x)
         again, same = through(maker, there), through(maker, x)
-        r, f = through(critic, x), through(critic, fake)
+        r, f = through(judge, x), through(judge, fake)
         numbers |= {
             f"loss/G_{domain}": ((f - 1) ** 2).mean(),
             f"loss/cycle_{domain}": 10 * abs(again - x).mean(),
             f"loss/identity_{domain}": 5 * abs(same - x).mean(),
             f"loss/D_{domain}": 0.5 * ((r - 1) ** 2).mean() + 0.5 * (f**2).mean(),
         }
-        gradients[maker] += by_line(2 * (f - 1) / n * line[critic][0], real[other])
+        gradients[maker] += by_line(2 * (f - 1) / n * line[judge][0], real[other])
         gradients[maker] += by_line(10 * np.sign(again - x) / n, there)
         gradients[back] += by_line(10 * np.sign(again - x) / n * line[maker][0], x)
         gradients[maker] += by_line(5 * np.sign(same - x) / n, x)
-        gradients[critic] += by_line((r - 1) / n, x) + by_line(f / n, fake)
+        gradients[judge] += by_line((r - 1) / n, x) + by_line(f / n, fake)
     of_G = [value for name, value in numbers.items() if "/D" not in name]
     means, networks = one.stats.means(), {**game.generators, **game.discriminators}
     assert {name: means[name] for name in (*numbers, "total/G")} == close({**numbers, "total/G": sum(of_G)})

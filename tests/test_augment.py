@@ -72,7 +72,7 @@ def test_images_are_changed_one_by_one(names, channels):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_penalties_go_through_it(name, channels):
-    """Differentiable twice: the derivative of R1 of a critic behind the transform is right."""
+    """Differentiable twice: the derivative of R1 of a discriminator behind the transform is right."""
     weight = torch.randn(channels * 64, dtype=torch.float64, requires_grad=True)
     transform = chain(name)
     assert_penalty_has_the_right_derivative(

@@ -502,7 +502,7 @@ def test_every_knob_trains_under_a_gradient_penalty(compose, knob, precision):
         assert not [n for n, p in player.networks.named_parameters() if p.grad is None]
 
 
-CRITICS = {
+DISCRIMINATORS = {
     "plain": ("dcgan", {"norm": "none"}),
     "batch": ("dcgan", {}),
     "layer": ("dcgan", {"norm": "layer"}),
@@ -515,12 +515,12 @@ CRITICS = {
 }
 
 
-@pytest.mark.parametrize("critic", CRITICS)
-def test_penalties_have_the_right_derivatives(critic):
-    model, changes = CRITICS[critic]
+@pytest.mark.parametrize("kind", DISCRIMINATORS)
+def test_penalties_have_the_right_derivatives(kind):
+    model, changes = DISCRIMINATORS[kind]
     discriminator = network(model, "discriminator", resolution=16, **changes).double()
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64)
-    for _ in range(200 if "spectral" in critic else 0):  # only converged singular vectors do not depend on the weights
+    for _ in range(200 if "spectral" in kind else 0):  # only converged singular vectors do not depend on the weights
         discriminator(images)
     discriminator.eval()
     for m in discriminator.modules():

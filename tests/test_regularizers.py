@@ -9,9 +9,9 @@ from ganduel import randomness, regularizers
 from ganduel.game import Duel
 
 
-def duel(critic, real: torch.Tensor, fake: torch.Tensor) -> Duel:
+def duel(discriminator, real: torch.Tensor, fake: torch.Tensor) -> Duel:
     seed = randomness.seeds(0, first=0, count=len(real))
-    return Duel("", critic, real=real, latent=fake, generator=lambda latent, *_: latent, seed=seed)
+    return Duel("", discriminator, real=real, latent=fake, generator=lambda latent, *_: latent, seed=seed)
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def quadratic(scale: torch.Tensor):
 
 
 @pytest.mark.parametrize("penalty", [regularizers.r1, regularizers.r2])
-def test_of_a_linear_critic_it_is_the_squared_weight_norm(penalty, images):
+def test_of_a_linear_discriminator_it_is_the_squared_weight_norm(penalty, images):
     weight = torch.randn(3 * 4 * 4)
     linear = duel(lambda x: x.flatten(1) @ weight, *images)
     assert penalty(linear).item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("penalty", "which"), [(regularizers.r1, 0), (regularizers.r2, 1)])
-def test_of_a_quadratic_critic(penalty, which, images):
+def test_of_a_quadratic_discriminator(penalty, which, images):
     """One value an image, averaged; its own gradient is right too."""
     scale = torch.tensor(1.5, requires_grad=True)
     value = penalty(duel(quadratic(scale), *images))
@@ -46,7 +46,7 @@ def test_of_a_quadratic_critic(penalty, which, images):
 @pytest.mark.parametrize(
     ("norm", "one_sided", "expected"), [(3.0, False, 4.0), (3.0, True, 4.0), (0.25, False, 0.5625)]
 )
-def test_gradient_penalty_of_a_linear_critic(norm, one_sided, expected, images):
+def test_gradient_penalty_of_a_linear_discriminator(norm, one_sided, expected, images):
     weight = torch.full((48,), norm / 48**0.5)
     value = regularizers.gradient_penalty(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, one_sided)
     assert value.item() == pytest.approx(expected, rel=1e-5)
@@ -60,12 +60,12 @@ def test_one_sided_lets_small_gradients_be(images):
 def test_gradient_penalty_looks_between_real_and_fake(images):
     seen = []
 
-    def critic(x: torch.Tensor) -> torch.Tensor:
+    def discriminator(x: torch.Tensor) -> torch.Tensor:
         seen.append(x.detach())
         return x.square().sum((1, 2, 3))
 
     real, fake = images
-    value = regularizers.gradient_penalty(duel(critic, real, fake), 1.0, False)
+    value = regularizers.gradient_penalty(duel(discriminator, real, fake), 1.0, False)
     shares = ((seen[0] - real) / (fake - real)).flatten(1)
     assert torch.allclose(shares, shares[:, :1].expand_as(shares), atol=1e-3)  # one share an image
     assert shares.min() > 0 and shares.max() < 1 and shares[:, 0].std() > 0.1
@@ -86,22 +86,22 @@ def test_an_interval_below_one_is_refused():
     regularizers.Regularizer(regularizers.r1, "D", 1.0, 1)
 
 
-def test_dragan_of_a_linear_critic(images):
+def test_dragan_of_a_linear_discriminator(images):
     weight = torch.full((48,), 3 / 48**0.5)
     value = regularizers.dragan(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, 0.5)
     assert value.item() == pytest.approx(4.0, rel=1e-5)
 
 
 def test_dragan_looks_around_real_images(images):
-    """Normal noise, wider for images of more contrast; of a quadratic critic the value is known there."""
+    """Normal noise, wider for images of more contrast; of a quadratic discriminator the value is known there."""
     seen = []
 
-    def critic(x: torch.Tensor) -> torch.Tensor:
+    def discriminator(x: torch.Tensor) -> torch.Tensor:
         seen.append(x.detach())
         return x.square().sum((1, 2, 3))
 
     real = torch.randn(8, 3, 32, 32) * torch.arange(8).view(8, 1, 1, 1)  # the first is blank
-    value = regularizers.dragan(duel(critic, real, real), 1.0, 0.5)
+    value = regularizers.dragan(duel(discriminator, real, real), 1.0, 0.5)
     noise = (seen[0] - real).flatten(1)
     assert torch.allclose(noise.std(1), 0.5 * real.flatten(1).std(1), rtol=0.1)
     assert (noise[1:].mean(1).abs() < 0.1 * noise[1:].std(1)).all()
@@ -129,11 +129,11 @@ def test_dragan_is_finite_where_the_gradient_is_zero(images):
 )
 def test_penalties_are_means_over_images(penalty, images):
     """So the mean over micro batches is that over the batch."""
-    critic = quadratic(torch.tensor(0.3))
-    whole = duel(critic, *images)
+    discriminator = quadratic(torch.tensor(0.3))
+    whole = duel(discriminator, *images)
     real, fake = images
     apart = [
-        penalty(Duel("", critic, real[i : i + 1], fake[i : i + 1], lambda x, *_: x, whole.seed[i : i + 1]))
+        penalty(Duel("", discriminator, real[i : i + 1], fake[i : i + 1], lambda x, *_: x, whole.seed[i : i + 1]))
         for i in range(5)
     ]
     assert penalty(whole).item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)

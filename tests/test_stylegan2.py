@@ -13,7 +13,7 @@ from test_scripts import script
 
 from ganduel import build, randomness
 from ganduel.config.compose import compose
-from ganduel.game import Critic, Generator, NoiseGame
+from ganduel.game import AugmentedDiscriminator, Generator, NoiseGame
 from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
@@ -460,17 +460,17 @@ def test_path_lengths_that_cannot_be(trainer, model, overrides, message):
 @pytest.mark.parametrize("group", [0, 2, 4, 3])
 def test_reals_and_fakes_in_one_pass_are_judged_as_in_two(group):
     """Groups of minibatch deviation stay among themselves, with their labels; 3 does not divide the batch."""
-    critics = []
+    pairs = []
     for together in (None, 0):
         made = game("model.classes=3", f"model.discriminator.stddev_group={group}")
         discriminator = made.discriminators["D"]
         calls: list[int] = []
         discriminator.register_forward_hook(lambda module, inputs, output, calls=calls: calls.append(len(output)))
         discriminator.group_size = discriminator.group_size if together is None else together
-        critic = Critic(discriminator, made.chains[""], seeds(8), torch.arange(8) % 3)
-        critics.append((critic, calls))
+        augmented = AugmentedDiscriminator(discriminator, made.chains[""], seeds(8), torch.arange(8) % 3)
+        pairs.append((augmented, calls))
     real, fake = (torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    (joint, once), (separate, twice) = critics
+    (joint, once), (separate, twice) = pairs
     for a, b in zip(joint.both(real, fake), separate.both(real, fake), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     assert once == ([8, 8] if group == 3 else [16]) and twice == [8, 8]

@@ -10,7 +10,7 @@ from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
-from ganduel.game import Critic, Duel, Generator, NoiseGame
+from ganduel.game import AugmentedDiscriminator, Duel, Generator, NoiseGame
 from ganduel.pace import Gate, Turn
 from ganduel.phases import phases
 from ganduel.regularizers import Regularizer, r1, r2
@@ -72,11 +72,11 @@ def test_bf16_is_close_to_fp32(trainer):
     assert means[0]["loss/D"] == pytest.approx(means[1]["loss/D"], rel=0.02)
 
 
-def test_penalties_and_critics_are_float32_under_mixed_precision(trainer):
+def test_penalties_and_discriminators_are_float32_under_mixed_precision(trainer):
     seen = []
 
     def spy(duel: Duel) -> torch.Tensor:
-        seen.append((duel.critic(duel.real).dtype, torch.is_autocast_enabled("cpu"), duel.real.dtype))
+        seen.append((duel.discriminator(duel.real).dtype, torch.is_autocast_enabled("cpu"), duel.real.dtype))
         return r1(duel)
 
     one = trainer("precision=bf16")
@@ -234,14 +234,14 @@ class Pairs(torch.nn.Module):
 def test_real_and_fake_images_in_one_pass_are_compared_with_their_own_kind(count, seen):
     """As many as make no pairs go through D apart, where this D then fails."""
     judge = Pairs()
-    critic = Critic(judge, Chain(), torch.arange(count))
+    augmented = AugmentedDiscriminator(judge, Chain(), torch.arange(count))
     real, fake = (start + torch.arange(float(count)).reshape(-1, 1, 1, 1) for start in (0, 10))
     if count == 4:
-        of_real, of_fake = critic.both(real, fake)
+        of_real, of_fake = augmented.both(real, fake)
         assert of_real.tolist() == [1, 2, 1, 2] and of_fake.tolist() == [11, 12, 11, 12]
     else:
         with pytest.raises(RuntimeError):
-            critic.both(real, fake)
+            augmented.both(real, fake)
         seen = seen[:1]
     assert judge.seen == seen
 
@@ -331,7 +331,7 @@ def test_penalties_meet_float32_fakes(trainer, monkeypatch):
             duel.fake,
         )
         assert r2(exact).item() == pytest.approx(by_hand.item(), rel=1e-6)
-        return 0 * duel.critic(duel.real).mean()
+        return 0 * duel.discriminator(duel.real).mean()
 
     with_penalty(monkeypatch, "spy", spy)
     one = trainer("precision=bf16")
@@ -604,7 +604,7 @@ class Following(torch.nn.Module):
         self.register_buffer("total", torch.zeros(()))
 
     def forward(self, duel: Duel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits = duel.critic(duel.real)
+        logits = duel.discriminator(duel.real)
         return 0 * logits.mean(), {"mean": logits.mean()}
 
     def adapt(self, means: dict[str, torch.Tensor]) -> None:

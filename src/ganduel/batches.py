@@ -25,7 +25,7 @@ def first(count: int, share: float) -> int:
 
 
 def group_size(discriminator: nn.Module) -> int:
-    """Number of images that a discriminator compares with each other; see `Critic.both`."""
+    """Number of images that a discriminator compares with each other; see `AugmentedDiscriminator.both`."""
     return max(1, getattr(discriminator, "group_size", 1))
 
 

@@ -1,7 +1,7 @@
 """A game: which networks exist, how discriminators meet images, and what else generators owe.
 
-A `Duel` is one critic facing one batch of real and one of fake images. Losses and penalties only ever see duels; the
-trainer only ever sees games. Images are (N, C, H, W) in [-1, 1].
+In a `Duel`, one discriminator meets one batch of real and one batch of fake images. Losses and penalties see only
+duels. The trainer sees only games. Images are (N, C, H, W) in [-1, 1].
 """
 
 import copy
@@ -60,17 +60,15 @@ class Generator(nn.Module, ABC):
         raise UserError(f"noise={noise} needs a model with noise in its layers: stylegan2_ada")
 
 
-class Critic:
-    """A discriminator as losses and penalties see it: behind the augmentation, float32 in, float32 logits out."""
+class AugmentedDiscriminator:
+    """A discriminator with its augmentation, as losses and penalties see it. Takes float32, returns float32 logits."""
 
-    def __init__(
-        self, discriminator: Callable[..., Tensor], augment: nn.Module, seed: Tensor, label: Tensor | None = None
-    ):
-        self.discriminator, self.augment, self.seed = discriminator, augment, seed
+    def __init__(self, network: Callable[..., Tensor], augment: nn.Module, seed: Tensor, label: Tensor | None = None):
+        self.network, self.augment, self.seed = network, augment, seed
         self.condition = () if label is None else (label,)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.discriminator(self._augmented(images), *self.condition).float()
+        return self.network(self._augmented(images), *self.condition).float()
 
     def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of as many real and fake images, in one pass where that changes nothing but the time.
@@ -78,12 +76,12 @@ class Critic:
         A discriminator that judges images apart, or in groups of k images i, i + N / k, i + 2 N / k, ..., says so by
         an attribute `group_size` = k.
         """
-        group = getattr(self.discriminator, "group_size", 0)
+        group = getattr(self.network, "group_size", 0)
         if not group or len(real) % group:
             return self(real), self(fake)
         images = _joined([self._augmented(real), self._augmented(fake)], group)
         condition = [_joined([label, label], group) for label in self.condition]
-        logits = self.discriminator(images, *condition).float().unflatten(0, (group, -1))
+        logits = self.network(images, *condition).float().unflatten(0, (group, -1))
         of_real, of_fake = logits.chunk(2, dim=1)
         return of_real.flatten(0, 1), of_fake.flatten(0, 1)
 
@@ -101,10 +99,10 @@ def _joined(batches: list[Tensor], group: int) -> Tensor:
 
 @dataclass
 class Duel:
-    """One critic, one batch of real images and what fake ones are made from."""
+    """One discriminator, one batch of real images, and the source of as many fake images."""
 
     name: str  # "" where there is only one; names the losses
-    critic: Critic
+    discriminator: AugmentedDiscriminator
     real: Tensor
     latent: Tensor
     generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # latent, seed, label -> fake
@@ -207,7 +205,7 @@ class NoiseGame(Game):
         return [
             Duel(
                 name="",
-                critic=Critic(self.discriminators["D"], self.augment["D"], seed, label),
+                discriminator=AugmentedDiscriminator(self.discriminators["D"], self.augment["D"], seed, label),
                 real=batch["real"],
                 latent=self.latent(seed),
                 generator=generators["G"],

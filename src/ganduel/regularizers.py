@@ -167,11 +167,11 @@ def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:
 
 
 def squared_gradient(duel: Duel, images: Tensor) -> Tensor:
-    """Squared norm of the critic's gradient at each image: (N,).
+    """Squared norm of D's gradient at each image: (N,).
 
     Uses `torch.func.vjp`: `autograd.grad` with `create_graph` would also compute the gradients of the weights, and
     drop them.
     """
-    logits, pull_back = torch.func.vjp(duel.critic, images)[:2]
+    logits, pull_back = torch.func.vjp(duel.discriminator, images)[:2]
     (gradient,) = pull_back(torch.ones_like(logits))
     return gradient.square().sum(dim=(1, 2, 3))

@@ -283,7 +283,7 @@ class Trainer:
         accuracies: list[Tensor] = []
         fakes = [duel.fake.detach() for duel in duels]  # all of them first, as in G's turn: so dropout is the same
         for duel, made in zip(duels, fakes, strict=True):
-            real, fake = duel.critic.both(duel.real, made)
+            real, fake = duel.discriminator.both(duel.real, made)
             # Like dropout, what disturbs labels is for training alone.
             seed = duel.seed if self.game.discriminators.training else None
             losses[f"D{duel.name}"] = self.loss.discriminator(real, fake, seed)
@@ -298,8 +298,8 @@ class Trainer:
         losses = {}
         fakes = [duel.fake for duel in duels]
         for duel, fake in zip(duels, fakes, strict=True):
-            real = duel.critic(duel.real) if self.loss.relativistic else None
-            losses[f"G{duel.name}"] = self.loss.generator(duel.critic(fake), real)
+            real = duel.discriminator(duel.real) if self.loss.relativistic else None
+            losses[f"G{duel.name}"] = self.loss.generator(duel.discriminator(fake), real)
         losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)

@@ -15,7 +15,7 @@ from torch.nn.functional import batch_norm, conv2d, pad
 from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair, normalise
-from ganduel.game import Batch, Comparison, Critic, Duel, Game
+from ganduel.game import AugmentedDiscriminator, Batch, Comparison, Duel, Game
 from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d
 from ganduel.system import distributed
@@ -74,7 +74,9 @@ class CycleGame(Game):
         name = f"_{domain}"
         return Duel(
             name=name,
-            critic=Critic(self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]),
+            discriminator=AugmentedDiscriminator(
+                self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]
+            ),
             real=batch[domain],
             latent=batch[other],
             generator=lambda images, seed, label: maker(images),

@@ -30,7 +30,7 @@ def describe(trainer: Trainer) -> str:
     seed = randomness.seeds(0, first=0, count=2, device=trainer.device)
     with no_trace(trainer, evaluated=trainer.game):
         for duel in sharing.duels(trainer.game, {**trainer.images.batch(0, 2), "seed": seed}):
-            duel.critic(duel.fake)
+            duel.discriminator(duel.fake)
     for hook in hooks:
         hook.remove()
     return "\n\n".join(table(name, layers(network, shapes[name])) for name, network in networks.items())

@@ -54,10 +54,10 @@ def faces(game: Game, batch: Batch, size: int, generators: nn.ModuleDict | None 
 @torch.no_grad()
 def _face(duel: Duel, batch: Batch, count: int) -> Face:
     """Of the first `count` images; D sees all."""
-    critic = duel.critic
-    condition = (batch["fake_label"],) if "fake_label" in batch else critic.condition
-    of_real = critic.discriminator(duel.real.float(), *critic.condition)
-    of_fake = critic.discriminator(duel.fake.float(), *condition)
+    discriminator = duel.discriminator
+    condition = (batch["fake_label"],) if "fake_label" in batch else discriminator.condition
+    of_real = discriminator.network(duel.real.float(), *discriminator.condition)
+    of_fake = discriminator.network(duel.fake.float(), *condition)
     real, fake, of_real, of_fake = (t[:count].float().cpu() for t in (duel.real, duel.fake, of_real, of_fake))
     return Face(duel.name, real, fake, of_real.flatten(), of_fake.flatten())
 

@@ -58,14 +58,14 @@ class Compiled(Executor):
     @contextmanager
     def exchanged(self, duels: list[Duel]) -> Iterator[None]:
         """Give duels the compiled networks. Afterwards they have their own again."""
-        plain = [Networks(duel.generator, duel.critic.discriminator) for duel in duels]
+        plain = [Networks(duel.generator, duel.discriminator.network) for duel in duels]
         for duel, own in zip(duels, plain, strict=True):
             if duel.name not in self.networks:
                 compiled = (torch.compile(network, backend=self.backend) for network in own)
                 self.networks[duel.name] = Networks(*compiled)
-            duel.generator, duel.critic.discriminator = self.networks[duel.name]
+            duel.generator, duel.discriminator.network = self.networks[duel.name]
         try:
             yield
         finally:
             for duel, own in zip(duels, plain, strict=True):
-                duel.generator, duel.critic.discriminator = own
+                duel.generator, duel.discriminator.network = own
