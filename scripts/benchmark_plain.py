@@ -216,7 +216,7 @@ TEXTBOOK: dict[str, Callable[..., Loop]] = {"dcgan": dcgan, "wgan_gp": wgan_gp, 
 def ours(trainer: Trainer) -> Loop:
     """The parts of our iteration, with the names of the textbook loop."""
     if trainer.pace.n_critic == 1:
-        return {"iteration": trainer.step}
+        return {"iteration": trainer.iterate}
     turns = {turn.player: turn for turn in reversed(trainer.pace.turns)}
     return {
         "critic turn": partial(trainer.take_turn, turns["D"], {}),

@@ -161,7 +161,7 @@ def gradients(trainer: Any) -> dict[str, Any]:
             return met, stats
 
     trainer.executor = Keeping(trainer)
-    trainer.step()
+    trainer.iterate()
     return found
 
 
@@ -171,13 +171,13 @@ def waiting(bench: Bench) -> None:
     def check(family: str) -> None:
         trainer = bench.trainer(family)
         for _ in range(trainer.executor.warm_up + 1):
-            trainer.step()
+            trainer.iterate()
         if bench.device != "cuda":
             bench.tell(family, note="this check needs CUDA")
             return
         torch.cuda.set_sync_debug_mode("error")
         try:
-            trainer.step()
+            trainer.iterate()
         finally:
             torch.cuda.set_sync_debug_mode("default")
         bench.tell(family, ok=True, note="the host never waited")
@@ -199,11 +199,11 @@ def train(bench: Bench) -> None:
         expected = forecast(trainer)
         before = [p.detach().clone() for p in trainer.game.parameters()]
         for _ in range(trainer.executor.warm_up):
-            trainer.step()
+            trainer.iterate()
         synchronise(trainer.device)
         iterations, begun = 0, time.monotonic()
         while iterations < 3 or time.monotonic() - start < seconds:
-            trainer.step()
+            trainer.iterate()
             iterations += 1
             if iterations % 10 == 0:
                 synchronise(trainer.device)  # else the host would queue steps far beyond the time limit
@@ -270,7 +270,7 @@ def begun(bench: Bench, family: str, overrides: list[str]) -> tuple[Any, dict[st
     trainer = bench.trainer(family, *overrides)
     flags(overrides)()
     for _ in range(6):
-        trainer.step()
+        trainer.iterate()
     return trainer, {name: float(total / count) for name, (total, count) in trainer.stats.losses.items()}
 
 
@@ -281,7 +281,7 @@ def against(bench: Bench, default: tuple[Any, dict[str, float]], family: str, se
     other, others = begun(bench, family, setting.split())
     note = f"losses apart by at most {max(abs(losses[n] - others[n]) for n in losses):.3g} after 6 iterations"
     use = flags([]), flags(setting.split())
-    ratio(bench, setting, trainer.step, other.step, trainer, max(end - time.monotonic(), 0.0), before=use, note=note)
+    ratio(bench, setting, trainer.iterate, other.iterate, trainer, max(end - time.monotonic(), 0.0), before=use, note=note)
 
 
 def as_it_comes() -> None:

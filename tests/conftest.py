@@ -188,7 +188,7 @@ def assert_penalty_has_the_right_derivative(
         "",
         discriminator,
         real=images,
-        latent=images,
+        source=images,
         generator=lambda latent, *_: latent,
         seed=torch.arange(len(images)),
     )

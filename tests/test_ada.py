@@ -286,7 +286,7 @@ def test_the_trainer_tells_it_about_reals(adapting):
     for logit, expected in ((5.0, 0.58), (-5.0, 0.42)):
         one = adapting()
         one.game.discriminators["D"].register_forward_hook(lambda module, images, y, to=logit: 0 * y + to)
-        one.step()
+        one.iterate()
         assert one.readings() == {"ada/p": pytest.approx(expected), "ada/r": pytest.approx(math.copysign(1, logit))}
 
 
@@ -295,7 +295,7 @@ def test_p_is_the_same_over_micro_batches(adapting):
     for micro in (8, 4, 2):
         one = adapting(f"micro_batch={micro}", *NO_BATCH_NORM)
         for _ in range(3):
-            one.step()
+            one.iterate()
         ends.append(one.game.augment.state_dict())
     assert ends[0]["D.transforms.0.p"].item() != 0.5
     assert largest_difference(ends[0], ends[1]) == largest_difference(ends[0], ends[2]) == 0

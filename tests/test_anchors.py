@@ -50,7 +50,7 @@ def test_a_turn_of_each(name, micro_batch):
     by = LOSSES[name]
     one = duel(by.loss, micro_batch=micro_batch)
     (theta, A), real = weights(one), reals(one, 0)
-    one.step()
+    one.iterate()
     fake = G(A, latents("D"))
     r, f = D(theta, real), D(theta, fake)
     loss_D, theta = turn_of_D(by, theta, real, fake)
@@ -89,7 +89,7 @@ def test_r1_makes_a_linear_discriminator_flatter():
     game = NoiseGame(LinearGenerator(), nn.Sequential(nn.Flatten(), judge), Chain())
     one = duel(penalties={"r1": Regularizer(regularizers.r1, "D", 0.1, every=16)}, game=game)
     w, b, A = np.ones(4), judge.bias.item(), numpy(game.generators["G"].A)
-    one.step()
+    one.iterate()
     w += 0.1 * (reals(one, 0).mean(0) - G(A, latents("D")).mean(0))
     assert one.stats.means()["loss/r1"] == close(0.1 * w @ w)
     w *= 0.68
@@ -101,7 +101,7 @@ def test_r1_makes_a_linear_discriminator_flatter():
 def test_a_penalty_of_every_turn_joins_the_loss(name, micro_batch):
     one = duel(penalties={name: Regularizer(PENALTIES[name].fn, "D", WEIGHT, every=1)}, micro_batch=micro_batch)
     (theta, A), real = weights(one), reals(one, 0)
-    one.step()
+    one.iterate()
     fake = G(A, latents("D"))
     value, gradient = penalty(name, theta, real, fake, seeds("D"))
     theta -= RATE_D * (gradient_of_D(real, fake) + WEIGHT * gradient)
@@ -117,7 +117,7 @@ def test_a_lazy_penalty_takes_its_own_steps_as_heavy_as_they_are_rare(name):
     theta, A = weights(one)
     values = []
     for iteration in range(3):
-        one.step()
+        one.iterate()
         for nth in range(2):
             real, fake = reals(one, 8 * iteration + 4 * nth), G(A, latents("D", nth, iteration))
             theta -= RATE_D * gradient_of_D(real, fake)
@@ -139,7 +139,7 @@ def test_path_length(every, micro_batch):
     one = duel(penalties={"path": path}, micro_batch=micro_batch, n_generator=2)
     (theta, A), a, values = weights(one), 0.0, []
     for iteration in range(2):
-        one.step()
+        one.iterate()
         theta -= RATE_D * gradient_of_D(reals(one, 4 * iteration), G(A, latents("D", 0, iteration)))
         for nth in range(2):
             main = gradient_of_G(theta, A, latents("G", nth, iteration))
@@ -162,7 +162,7 @@ def test_weights_of_the_player_are_clipped_after_each_of_its_steps():
     clip = Projection(regularizers.clip(0.7), "D")
     one = duel(penalties={"r1": Regularizer(regularizers.r1, "D", WEIGHT, every=2), "clip": clip})
     (theta, A), real = weights(one), reals(one, 0)
-    one.step()
+    one.iterate()
     theta = np.clip(theta - RATE_D * gradient_of_D(real, G(A, latents("D"))), -0.7, 0.7)
     assert abs(theta).max() == 0.7
     theta = np.clip(theta - RATE_D * 2 * WEIGHT * penalty("r1", theta, real, real, seeds("D"))[1], -0.7, 0.7)
@@ -197,7 +197,7 @@ def test_three_steps_in_two_turns(name):
     )
     step, (theta, A) = optimizer(**corrected(2 / 3)), weights(one)
     for iteration in range(2):
-        one.step()
+        one.iterate()
         real = reals(one, 4 * iteration)
         theta = step(theta, gradient_of_D(real, G(A, latents("D", 0, iteration))))
         if iteration == 0:
@@ -219,7 +219,7 @@ def test_the_schedule_follows_the_images_seen(schedule, factors):
     one = duel(schedule=schedule, n_critic=2)
     theta, A = weights(one)
     for iteration, factor in enumerate(factors):
-        one.step()
+        one.iterate()
         for nth in range(2):
             fake = G(A, latents("D", nth, iteration))
             theta -= factor * RATE_D * gradient_of_D(reals(one, 8 * iteration + 4 * nth), fake)
@@ -257,7 +257,7 @@ def test_turns_meet_what_they_should(pace, turns, micro_batch):
     seen = 0
     for iteration in range(2):
         one.stats.reset()
-        one.step()
+        one.iterate()
         made, values = {}, {"D": [], "G": []}
         for player, begin, drawn in turns:
             real, z = reals(one, seen + begin), latents(*drawn, iteration)
@@ -287,7 +287,7 @@ def test_a_gate_opens_by_the_whole_batch(limit, closed, micro_batch):
     value = {"loss_floor": loss + (0.001 if closed else -0.001), "accuracy_ceiling": accuracy - 0.001 * closed}[limit]
     lazy = Regularizer(regularizers.r1, "D", WEIGHT, every=2)
     one = duel(by.loss, {"r1": lazy}, micro_batch=micro_batch, **{limit: value})
-    one.step()
+    one.iterate()
     if not closed:
         theta = stepped
         theta -= RATE_D * 2 * WEIGHT * penalty("r1", theta, real, real, seeds("D"))[1]
@@ -310,7 +310,7 @@ def test_averaged_losses(micro_batch):
 
     for iteration, half_life in enumerate((4, 8, 12)):
         one.stats.reset()
-        one.step()
+        one.iterate()
         for nth in range(2):
             real, fake = reals(one, 8 * iteration + 4 * nth), G(A, latents("D", nth, iteration))
             average("loss_ema/D", D(theta, fake).mean() - D(theta, real).mean(), kept=0.5 ** (4 / half_life))
@@ -337,7 +337,7 @@ def test_averaged_weights(ramp, kept):
     one = duel(ema=(16, ramp), n_critic=2)
     average = weights(one)[1]
     for share in kept:
-        one.step()
+        one.iterate()
         average = share * average + (1 - share) * weights(one)[1]
         assert numpy(one.ema.generators["G"].A) == close(average)
 
@@ -372,7 +372,7 @@ def test_cyclegan(replay, micro_batch):
     images = Pair(image_set(0), image_set(1))
     one = duel(squares, game=game, images=images, first="G", share=True, micro_batch=micro_batch)
     real = {domain: numpy(x).ravel() for domain, x in images.batch(0, N).items()}
-    one.step()
+    one.iterate()
 
     def through(name: str, x: Array) -> Array:
         gain, bias = line[name]
@@ -416,7 +416,7 @@ def test_a_gate_asks_for_the_mean_of_both_discriminators(closed):
     game = CycleGame(*networks, **settings, augment=Chain())
     squares = losses.least_squares(a=0.0, b=1.0, c=1.0, discriminator=0.5, generator=1.0, flip=0.0, noise=0.0)
     one = duel(squares, game=game, images=Pair(image_set(0), image_set(1)), loss_floor=0.316 if closed else 0.314)
-    one.step()
+    one.iterate()
     means = one.stats.means()
     assert (means["loss/D_A"], means["loss/D_B"], means["gate/closed"]) == close((0.34, 0.29, float(closed)))
     assert (networks[2].line[0].item() == 0.0) == closed

@@ -103,7 +103,7 @@ def test_the_whole_chain_trains_under_a_penalty_in_any_split(compose):
     for micro in (8, 4):
         overrides = (f"augment=[{','.join(ALL)}]", f"micro_batch={micro}", *NO_BATCH_NORM)
         trainer, _ = assemble(compose(*overrides, model="wgan_gp"), torch.device("cpu"))
-        trainer.step()
+        trainer.iterate()
         assert trainer.not_finite() == []
         ends.append(trainer.game.state_dict())
     assert largest_difference(*ends) < 1e-5
@@ -155,12 +155,12 @@ def test_the_trainer_tells_the_time(compose):
     trainer, _ = assemble(compose(*overrides), torch.device("cpu"))
     deviations = []
     for _ in range(5):
-        trainer.step()
+        trainer.iterate()
         deviations.append(float(trainer.game.augment["D"].transforms[0].std_now))
     assert deviations == pytest.approx([0.1, 0.075, 0.05, 0.025, 0])
     resumed, _ = assemble(compose(*overrides), torch.device("cpu"))
     resumed.load_state_dict(trainer.state_dict())
-    resumed.step()
+    resumed.iterate()
     assert resumed.game.augment["D"].transforms[0].std_now == 0
 
 
@@ -318,7 +318,7 @@ def test_training_images_themselves_are_augmented(train, compose, capsys, monkey
     noise = one.images.augment.transforms[1]
     assert float(noise.std_now) == pytest.approx(0.1)
     for _ in range(2):
-        one.step()
+        one.iterate()
     assert float(noise.std_now) == pytest.approx(0.05)  # after 8 images of 16: the time of the last step
     assert not torch.allclose(one.images.batch(0, 8)["real"], plain.images.batch(0, 8)["real"])
     capsys.readouterr()

@@ -68,7 +68,7 @@ def test_parts_that_are_allowed_train_as_the_whole_batch_and_others_do_not(train
         one = trainer("augment=[]", "regularizer=[]", "optimizer=sgd", "optimizer.D.lr=0.1", model="stylegan2_ada")
         assert allowed(one) == [4, 8]
         one.micro_batch = size
-        one.step()
+        one.iterate()
         ends.append(one.game.discriminators.state_dict())
     differences = [largest_difference(ends[0], end) for end in ends[1:]]
     assert differences[0] < 1e-6 and min(differences[1:]) > 1e-4
@@ -103,7 +103,7 @@ def test_path_lengths_are_those_of_the_whole_batch_in_parts_that_are_allowed(tra
         one = trainer(*NO_BATCH_NORM, "regularizer=[path_length]", *few, "optimizer=sgd", "optimizer.G.lr=0.01")
         assert allowed(one) == [3, 6, 12]
         one.micro_batch = size
-        one.step()
+        one.iterate()
         ends.append(one.game.generators.state_dict())
         lengths.append(one.regularizers["path_length"].mean.item())
     assert max(largest_difference(ends[0], end) for end in ends[1:3]) < 1e-6 < largest_difference(ends[0], ends[3])
@@ -186,7 +186,7 @@ def test_a_group_of_one_is_refused(trainer):
 def test_auto_tries_only_what_is_allowed(trainer, monkeypatch, model, overrides, sizes):
     one = trainer("micro_batch=auto", *overrides, model=model)
     tried = []
-    monkeypatch.setattr(Trainer, "step", lambda self: tried.append(self.micro_batch))
+    monkeypatch.setattr(Trainer, "iterate", lambda self: tried.append(self.micro_batch))
     monkeypatch.setattr(forecast, "available", lambda device: 1e9)
     assert forecast.largest_micro_batch(one) == sizes[-1]
     assert tried == sizes

@@ -184,7 +184,7 @@ def test_one_iteration_by_hand(trainer, variant):
         terms[f"D_{name}"].backward()
     movers["D"].step()
 
-    one.step()
+    one.iterate()
     means = one.stats.means()
     losses = {name: value for name, value in means.items() if name.startswith("loss/")}
     assert losses == pytest.approx({f"loss/{name}": value.item() for name, value in terms.items()}, abs=1e-6)
@@ -203,7 +203,7 @@ def test_terms_of_weight_0_cost_nothing(trainer):
         made = []
         for generator in one.game.generators.values():
             generator.register_forward_hook(lambda *_, made=made: made.append(1))
-        one.step()
+        one.iterate()
         calls.append(len(made))
     assert calls == [4, 4, 2]  # cycle and identity in one pass; D's turn makes none of its own
 
@@ -241,7 +241,7 @@ def test_older_fakes_meet_d_alone(trainer):
     judge = one.game.discriminators["D_A"]
     judge.register_forward_hook(lambda _, inputs, __: met.append(inputs[0].clone()))
     for _ in range(4):
-        one.step()
+        one.iterate()
     assert [len(images) for images in met] == [4, 8] * 4  # G on fakes; D on reals and fakes
     assert torch.equal(met[0], met[1][4:])
     later = [(met[i], met[i + 1][4:]) for i in (2, 4, 6)]
@@ -255,10 +255,10 @@ def test_older_fakes_meet_d_alone(trainer):
 def test_a_resumed_run_meets_the_same_fakes(trainer):
     one, other = (trainer("batch_size=4", model="cyclegan") for _ in range(2))
     for _ in range(4):
-        one.step()
+        one.iterate()
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for trained in (one, other):
-        trained.step()
+        trained.iterate()
     assert_equal(one.state_dict(), other.state_dict())
     assert int(one.game.pools["_A"].count) == 10
 
@@ -268,7 +268,7 @@ def test_micro_batches_equal_the_whole_batch(trainer):
     whole, parts = (trainer(*chosen, f"micro_batch={micro}", model="cyclegan") for micro in (8, 2))
     for one in (whole, parts):
         for _ in range(3):
-            one.step()
+            one.iterate()
     assert int(whole.game.pools["_B"].count) == 10
     assert largest_difference(whole.game.state_dict(), parts.game.state_dict()) < 1e-5
     assert largest_difference(whole.ema.generators.state_dict(), parts.ema.generators.state_dict()) < 1e-5

@@ -23,14 +23,14 @@ def test_a_forecast_leaves_no_trace(trainer, model):
     for steps in (0, 3):
         for each in (one, other):
             for _ in range(steps):
-                each.step()
+                each.iterate()
         drawn = torch.get_rng_state()
         assert forecast.forecast(one).seconds > 0
         assert torch.equal(torch.get_rng_state(), drawn)
         assert one.iteration == steps and type(one.executor) is Executor and "run" not in vars(one)
         assert_equal(one.state_dict(), other.state_dict())
     for each in (one, other):
-        each.step()
+        each.iterate()
     assert_equal(one.state_dict(), other.state_dict())
 
 
@@ -76,14 +76,14 @@ def test_as_many_images_at_once_as_fit(trainer, monkeypatch):
     for room, fits in ((0.1, 2), (1.0, 4), (3.9, 8), (4.0, 16)):
         monkeypatch.setattr(forecast, "available", lambda device, room=room: room)
         assert forecast.largest_micro_batch(one) == fits
-    step = one.step
+    iterate = one.iterate
 
     def limited():
-        step()
+        iterate()
         if one.micro_batch > 4:
             raise RuntimeError("can't allocate memory")
 
-    one.step = limited
+    one.iterate = limited
     assert forecast.largest_micro_batch(one) == 4 and one.micro_batch == 16
     assert_equal(one.state_dict(), other.state_dict())
 
@@ -124,7 +124,7 @@ def test_not_even_the_fewest_fit(trainer, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     one = trainer(model="stylegan2_ada")
-    monkeypatch.setattr(forecast.Trainer, "step", fail)
+    monkeypatch.setattr(forecast.Trainer, "iterate", fail)
     with pytest.raises(UserError, match="micro_batch=auto: there is no memory for 4 images at once; train a smaller"):
         forecast.largest_micro_batch(one)
     assert one.micro_batch == 8

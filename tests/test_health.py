@@ -29,7 +29,7 @@ def collapsed(trainer: train.Trainer) -> None:
 def test_a_collapsed_generator_is_seen_within_two_checks(trainer):
     """All its images are one; an untrained one's are not."""
     one, checks = trainer("batch_size=16"), doctor()
-    one.step()
+    one.iterate()
     numbers, alarms = checks.check(one, {})
     assert numbers["health/spread"] > 0.5 and alarms == {}
     collapsed(one)
@@ -140,7 +140,7 @@ def test_growth_of_gradients():
 
 def test_gradients_are_those_of_the_last_step(trainer):
     one = trainer("optimizer.G.lr=0", "optimizer.D.lr=0")
-    one.step()
+    one.iterate()
     numbers, _ = doctor().check(one, {})
     for name, networks in (("D", one.game.discriminators), ("G", one.game.generators)):
         squares = [
@@ -163,13 +163,13 @@ def test_every_game_is_looked_at_without_a_trace(trainer, model, packed, tmp_pat
     more = (f"data.root={pair(tmp_path / 'pair')}", "batch_size=1") if model == "cyclegan" else ()
     one, other = trainer(*more, model=model), trainer(*more, model=model)
     for each in (one, other):
-        each.step()
+        each.iterate()
     numbers, _ = doctor().check(one, one.stats.means() | one.readings())
     names = ("_A", "_B") if model == "cyclegan" else ("",)
     for name in names:
         assert 0.1 < numbers[f"health/spread{name}"] < 10
     for each in (one, other):
-        each.step()
+        each.iterate()
     assert_equal(one.state_dict(), other.state_dict())
 
 

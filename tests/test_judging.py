@@ -175,7 +175,7 @@ def test_training_shows_them_and_is_not_disturbed(trainer, trained):
     made: Trainer = trainer(
         "model.discriminator.dropout=0.5", "model.discriminator.spectral_norm=true", "micro_batch=4"
     )
-    made.step()
+    made.iterate()
     before = {name: value.clone() for name, value in made.game.state_dict().items()}
     batch = {**made.images.batch(8, 8), "seed": torch.arange(8)}
     (face,) = judging.in_training(made, batch)

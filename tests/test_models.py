@@ -496,7 +496,7 @@ def test_every_knob_trains_under_a_gradient_penalty(compose, knob, precision):
     overrides = ("loss=wasserstein", "regularizer=[gradient_penalty]", f"precision={precision}", *KNOBS[knob])
     trainer, _ = assemble(compose(*overrides), torch.device("cpu"))
     for _ in range(2):  # attention's other weights have no gradient before gamma has moved
-        trainer.step()
+        trainer.iterate()
     assert trainer.not_finite() == []
     for player in trainer.players.values():
         assert not [n for n, p in player.networks.named_parameters() if p.grad is None]

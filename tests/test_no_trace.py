@@ -26,7 +26,7 @@ def kept(one):
 def test_a_look_leaves_no_trace(trainer, raised):
     """Random numbers, buffers, modes and the last step's gradients; also where something goes wrong inside."""
     one = trainer(model="vanilla")
-    one.step()
+    one.iterate()
     one.game.generators["G"].layers[0].eval()  # a mode of its own is kept
     before = kept(one)
     try:
@@ -46,13 +46,13 @@ def test_a_look_leaves_no_trace(trainer, raised):
 def test_steps_leave_no_trace(trainer, raised):
     """The whole state and the learning rates; gradients are gone."""
     one = trainer("scheduler=linear_decay", "duration=8 steps", model="vanilla")
-    one.step()
+    one.iterate()
     rates = [player.optimizer.param_groups[0]["lr"] for player in one.players.values()]
     *before, _ = kept(one)
     try:
         with no_trace(one, steps=True):
             for _ in range(6):
-                one.step()
+                one.iterate()
             assert rates != [player.optimizer.param_groups[0]["lr"] for player in one.players.values()]
             disturb(one)
             if raised:

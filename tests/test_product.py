@@ -127,7 +127,7 @@ def check(cell: Cell, trainer) -> None:
     one = trainer(*arguments(cell), model=cell["model"])
     before = {name: {k: v.clone() for k, v in p.networks.state_dict().items()} for name, p in one.players.items()}
     for _ in range(3):
-        one.step()
+        one.iterate()
     assert one.not_finite() == []
     for name, player in one.players.items():
         assert largest_difference(before[name], player.networks.state_dict()) > 0, name

@@ -11,7 +11,7 @@ from ganduel.game import Duel
 
 def duel(discriminator, real: torch.Tensor, fake: torch.Tensor) -> Duel:
     seed = randomness.seeds(0, first=0, count=len(real))
-    return Duel("", discriminator, real=real, latent=fake, generator=lambda latent, *_: latent, seed=seed)
+    return Duel("", discriminator, real=real, source=fake, generator=lambda latent, *_: latent, seed=seed)
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_out_of_memory_says_what_to_do(train, capsys, monkeypatch):
     def fail(self) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    monkeypatch.setattr(Trainer, "step", fail)
+    monkeypatch.setattr(Trainer, "iterate", fail)
     assert train("micro_batch=4") == 1
     error = capsys.readouterr().err
     assert "out of memory with micro_batch=4: set micro_batch=2" in error
@@ -435,14 +435,14 @@ def test_step_0_is_done_once(train):
 def test_the_most_urgent_signal_wins(train, monkeypatch, numbers):
     from ganduel.trainer import Trainer
 
-    step = Trainer.step
+    iterate = Trainer.iterate
 
     def interrupted(self) -> None:
-        step(self)
+        iterate(self)
         for number in numbers:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(Trainer, "iterate", interrupted)
     expected = signal.SIGTERM if signal.SIGTERM in numbers else signal.SIGINT
     assert train("every.checkpoint=4 steps") == 128 + expected
     assert state(RUN)["step"] == 1
@@ -453,17 +453,17 @@ def test_who_handled_a_signal_before_is_asked_after_saving(train, monkeypatch, n
     """As submitit, which queues a Slurm job again and ends the process."""
     from ganduel.trainer import Trainer
 
-    step, saved = Trainer.step, []
+    iterate, saved = Trainer.iterate, []
 
     def interrupted(self) -> None:
-        step(self)
+        iterate(self)
         os.kill(os.getpid(), number)
 
     def again(*_: object) -> None:
         saved.append(state(RUN)["step"])
         sys.exit(255)
 
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(Trainer, "iterate", interrupted)
     before = signal.signal(number, again)
     try:
         with pytest.raises(SystemExit):

@@ -62,7 +62,7 @@ def test_captured_phases_train_the_same(trainer, case):
     captured = let_capture(one)
     for i in range(8):
         for each in (one, other):
-            each.step()
+            each.iterate()
             if i == 4:
                 each.stats.reset()  # as for a line of the logs
     assert any(graph.runs > graphs.WARM_UP + 2 for graph in captured.graphs.values())
@@ -84,7 +84,7 @@ def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
             if captured:
                 let_capture(one)
             for _ in range(12):
-                one.step()
+                one.iterate()
             counts = {int(b) for name, b in one.game.generators.named_buffers() if name.endswith("num_batches_tracked")}
             assert counts == {moved}, (overrides, captured)
 
@@ -94,7 +94,7 @@ def test_dropout_in_micro_batches_is_not_captured(trainer):
     one = trainer("model.discriminator.dropout=0.5", "micro_batch=4")
     let_capture(one)
     with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout draws anew for every micro batch"):
-        one.step()
+        one.iterate()
 
 
 def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
@@ -134,7 +134,7 @@ def test_a_capture_that_fails_says_so(trainer):
     one.executor = graphs.Captured(one.executor, refusing, required=True)
     with pytest.raises(UserError, match=r"cuda_graphs=true: a phase cannot be captured .*; set cuda_graphs=false"):
         for _ in range(4):
-            one.step()
+            one.iterate()
 
 
 def test_lack_of_memory_is_no_reason_to_capture_nothing(trainer):
@@ -147,7 +147,7 @@ def test_lack_of_memory_is_no_reason_to_capture_nothing(trainer):
     one.executor = captured = graphs.Captured(one.executor, too_large, required=False)
     with pytest.raises(torch.OutOfMemoryError):
         for _ in range(4):
-            one.step()
+            one.iterate()
     assert not captured.given_up
 
 
@@ -155,7 +155,7 @@ def test_what_was_given_up_is_tried_again_once_a_state_is_loaded(trainer):
     one = trainer()
     one.executor = captured = graphs.Captured(one.executor, refusing, required=False)
     for _ in range(4):
-        one.step()
+        one.iterate()
     assert captured.given_up
     one.load_state_dict(one.state_dict())
     assert not captured.given_up
@@ -169,8 +169,8 @@ def test_a_capture_that_fails_is_done_without(trainer, capsys):
     one, other = trainer(*NO_BATCH_NORM), trainer(*NO_BATCH_NORM)
     one.executor = graphs.Captured(one.executor, refusing, required=False)
     for _ in range(6):
-        one.step()
-        other.step()
+        one.iterate()
+        other.iterate()
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     said = capsys.readouterr().err
     assert said.count("note: cuda_graphs: a phase cannot be captured (operation not permitted") == 1
@@ -181,7 +181,7 @@ def test_every_capture_leaves_its_own_gradients(trainer):
     one = trainer(*LAZY)
     one.executor = captured = graphs.Captured(one.executor, lambda do: (lambda: None, do()), required=True)
     for _ in range(2 * graphs.WARM_UP + 4):
-        one.step()
+        one.iterate()
     player, batch = one.players["D"], one.draw(one.pace.turns[0])
     for phase in (*player.phases, *player.phases):
         move = Move(phase, player, batch, new=phase is player.phases[0])
@@ -197,7 +197,7 @@ def test_a_state_that_is_loaded_ends_captures(trainer):
     forecast(one)  # long enough for the captures that it is about
     assert one.iteration == 0 and not captured.graphs
     for _ in range(graphs.WARM_UP + 1):
-        one.step()
+        one.iterate()
     assert all(graph.runs == graphs.WARM_UP + 1 for graph in captured.graphs.values())
     one.load_state_dict(one.state_dict())
     assert not captured.graphs
@@ -216,8 +216,8 @@ def test_compiled_networks_train_the_same(trainer, model):
     torch._dynamo.reset()
     one.executor = Compiled(one.executor, backend)
     for _ in range(2):
-        one.step()
-        other.step()
+        one.iterate()
+        other.iterate()
     assert seen and one.__dict__.keys() == other.__dict__.keys()
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
 
@@ -230,18 +230,18 @@ def test_what_cannot_be_compiled_says_so(trainer):
     torch._dynamo.reset()
     one.executor = Compiled(one.executor, backend)
     with pytest.raises(UserError, match=r"compile=true: .*no compiler here.*set compile=false"):
-        one.step()
+        one.iterate()
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_step_waits_for_the_device(trainer, model):
     """No number is read on the host, but for what lies there: the order of the images, and on CPUs Adam's count."""
     one = trainer("augment=[ada]" if model == "dcgan" else "seed=0", model=model)
-    one.step()
+    one.iterate()
     batch = one.images.batch(0, 8)
     one.images.batch = lambda *where, **how: batch
     with torch.profiler.profile() as profile:
-        one.step()
+        one.iterate()
     events = profile.events()
     reads = [
         e for e in events if e.name in ("aten::item", "aten::nonzero") and e.cpu_parent.name != "aten::_fused_adam_"
@@ -254,9 +254,9 @@ def test_no_step_waits_for_the_device(trainer, model):
 def test_no_step_waits_for_cuda(compose, model):
     one = setup.assemble(compose("data.on_device=true", model=model), torch.device("cuda"))[0]
     for _ in range(one.executor.warm_up):
-        one.step()
+        one.iterate()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        one.step()
+        one.iterate()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -252,7 +252,7 @@ def test_truncation_and_the_average_style():
 
 def test_the_average_style_follows_training(trainer):
     one = trainer(*PLAIN, model="stylegan2_ada")
-    one.step()
+    one.iterate()
     average = one.game.generators["G"].mapping.w_avg
     assert average.abs().max() > 0
     assert one.ema.generators["G"].mapping.w_avg.abs().max() > 0
@@ -363,7 +363,7 @@ def test_frozen_layers_stay(trainer):
     network = one.game.discriminators["D"]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(2):
-        one.step()
+        one.iterate()
     still = {name for name, value in network.state_dict().items() if torch.equal(value, before[name])}
     layers = {name.rpartition(".")[0] for name in still}
     assert layers == {"b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0"}
@@ -375,7 +375,7 @@ def test_micro_batches_equal_the_whole_batch(trainer):
     whole, parts = (trainer(*PLAIN, *lazy, f"micro_batch={n}", model="stylegan2_ada") for n in (8, 4))
     for one in (whole, parts):
         for _ in range(3):
-            one.step()
+            one.iterate()
     assert largest_difference(whole.game.state_dict(), parts.game.state_dict()) < 1e-5
     assert largest_difference(whole.regularizers.state_dict(), parts.regularizers.state_dict()) < 1e-6
     assert whole.regularizers["path_length"].mean > 0
@@ -387,11 +387,11 @@ def test_a_resumed_run_is_the_same_bit_for_bit(trainer):
     ada = ("augment.ada.p=0.5", "augment.ada.speed=1", "augment.ada.interval=2")
     one, other = (trainer(*lazy, *ada, model="stylegan2_ada") for _ in range(2))
     for _ in range(3):
-        one.step()
+        one.iterate()
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for _ in range(4):
-        one.step()
-        other.step()
+        one.iterate()
+        other.iterate()
     assert_equal(one.state_dict(), other.state_dict())
     assert one.readings()["ada/p"] not in (0, 0.5) and one.regularizers["path_length"].mean > 0
 

@@ -35,7 +35,7 @@ def test_micro_batches_equal_the_whole_batch(trainer):
     whole, parts = (trainer(*chosen, f"micro_batch={micro}") for micro in (8, 2))
     for one in (whole, parts):
         for _ in range(3):
-            one.step()
+            one.iterate()
     assert largest_difference(whole.game.state_dict(), parts.game.state_dict()) < 1e-5
     assert largest_difference(whole.ema.generators.state_dict(), parts.ema.generators.state_dict()) < 1e-5
     for name, value in whole.stats.means().items():
@@ -56,7 +56,7 @@ def test_only_the_mover_moves(trainer, model):
 def test_a_state_without_a_scale_is_loaded_by_one_with(trainer):
     """A run goes on in fp16 that began without: its gradient scale starts anew."""
     one, other = trainer(), trainer()
-    one.step()
+    one.iterate()
     other.players["G"].scaler = torch.amp.GradScaler("cpu", enabled=True)
     other.load_state_dict(one.state_dict())
     assert other.iteration == 1 and other.players["G"].scaler.get_scale() > 1
@@ -66,7 +66,7 @@ def test_bf16_is_close_to_fp32(trainer):
     means = []
     for precision in PRECISIONS:
         one = trainer(f"precision={precision}", *NO_BATCH_NORM)
-        one.step()
+        one.iterate()
         means.append(one.stats.means())
     assert means[0]["loss/D"] != means[1]["loss/D"]  # it is on
     assert means[0]["loss/D"] == pytest.approx(means[1]["loss/D"], rel=0.02)
@@ -81,7 +81,7 @@ def test_penalties_and_discriminators_are_float32_under_mixed_precision(trainer)
 
     one = trainer("precision=bf16")
     one.players["D"].phases = phases(one.players["D"].phases[0], {"spy": Regularizer(spy, "D", 1.0, 1)})
-    one.step()
+    one.iterate()
     assert seen == [(torch.float32, False, torch.float32)]
 
 
@@ -98,7 +98,7 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
     run = one.run
     one.run = lambda move: (ran.append(move.phase.every), run(move))[1]
     for _ in range(5):
-        one.step()
+        one.iterate()
     assert ran == [1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1]  # D, its penalty, G, D, G, ...
 
 
@@ -110,7 +110,7 @@ def test_turns_see_the_images_they_should(trainer):
     assert torch.equal(batches[1]["real"], one.images.batch(8, 8)["real"])
     assert torch.equal(batches[2]["real"], batches[1]["real"])
     assert len(torch.cat([b["seed"] for b in batches]).unique()) == 24
-    one.step()
+    one.iterate()
     assert one.images_seen == 16
     assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8)["real"])
 
@@ -136,7 +136,7 @@ def test_time_goes_on_when_the_batch_changes(trainer):
 
     one = spied(32, "96 steps")
     for _ in range(32):
-        one.step()
+        one.iterate()
     state = one.state_dict()
     assert (state["steps"], state["images_seen"]) == (32, 1024)
     for length, progress in (("96 steps", 47 / 96), ("2.56 kimg", 1264 / 2560)):
@@ -144,7 +144,7 @@ def test_time_goes_on_when_the_batch_changes(trainer):
         other = spied(16, length)
         other.load_state_dict(copy.deepcopy(state))
         for _ in range(16):
-            other.step()
+            other.iterate()
         assert (other.iteration, other.clock.steps, other.images_seen) == (48, 48, 1280)
         assert sorted(drawn) == sorted(2 * [*range(1280)])  # D's turn and G's
         for player in other.players.values():  # of the last step, which began after 47 steps and 1,264 images
@@ -160,17 +160,17 @@ def test_time_goes_on_when_the_pace_changes(trainer):
     """Three iterations of a turn each are 3 steps and 24 images, two of two turns of D and three of G 6 and 32."""
     one, other = trainer(), trainer("pace.n_critic=2", "pace.n_generator=3")
     for _ in range(3):
-        one.step()
+        one.iterate()
     other.load_state_dict(one.state_dict())
     assert torch.equal(other.draw(other.pace.turns[1])["real"], one.images.batch(24 + 8, 8)["real"])
     for _ in range(2):
-        other.step()
+        other.iterate()
     assert (other.iteration, other.clock.steps, other.images_seen) == (5, 3 + 6, 24 + 32)
 
 
 def test_validation_changes_nothing(trainer):
     one = trainer(model="vanilla")  # it has dropout and BatchNorm
-    one.step()
+    one.iterate()
     before = copy.deepcopy(one.state_dict())
     numbers = validate(one)
     assert_equal(before, one.state_dict())
@@ -190,7 +190,7 @@ def test_dropout_is_a_function_of_seed_and_step(trainer):
         one = trainer(model="vanilla")
         for _ in range(2):
             torch.rand(disturbance)  # whatever else draws numbers
-            one.step()
+            one.iterate()
         runs.append(one.state_dict())
     assert_equal(*runs)
 
@@ -206,7 +206,7 @@ def test_accuracy_counts_from_the_boundary(trainer):
 def test_a_state_holds_what_optimizers_and_statistics_have_seen(trainer):
     one, two = trainer(), trainer()
     for _ in range(2):
-        one.step()
+        one.iterate()
     kept = copy.deepcopy(one.state_dict())
     two.load_state_dict(kept)
     assert_equal(two.state_dict(), kept)
@@ -294,7 +294,7 @@ def test_a_gate_does_not_ask_penalties(trainer, monkeypatch):
     """Whatever they are called: D's loss, far above the floor, decides alone."""
     with_penalty(monkeypatch, "Drift", lambda duel: 0 * r1(duel) - 1e6)
     one = trainer("pace=gated", *NO_BATCH_NORM)
-    one.step()
+    one.iterate()
     assert one.stats.means()["gate/closed"] == 0 and one.stats.means()["loss/Drift"] == -1e6
 
 
@@ -308,7 +308,7 @@ def test_statistics_of_penalties_have_their_own_names(trainer, monkeypatch):
     """One that calls its statistic as D's accuracy is called changes no accuracy."""
     with_penalty(monkeypatch, "odd", lambda duel: (r1(duel), {"accuracy/real": torch.tensor(7.0)}))
     one = trainer(*NO_BATCH_NORM)
-    one.step()
+    one.iterate()
     assert one.stats.means()["regularizer/odd/accuracy/real"] == 7 and one.stats.means()["accuracy/real"] <= 1
 
 
@@ -324,7 +324,7 @@ def test_penalties_meet_float32_fakes(trainer, monkeypatch):
             "",
             lambda x: x.square().flatten(1).sum(1) / 2,
             duel.real,
-            duel.latent,
+            duel.source,
             duel.generator,
             duel.seed,
             None,
@@ -335,7 +335,7 @@ def test_penalties_meet_float32_fakes(trainer, monkeypatch):
 
     with_penalty(monkeypatch, "spy", spy)
     one = trainer("precision=bf16")
-    one.step()
+    one.iterate()
     assert [fake.dtype for fake in seen] == [torch.float32]
 
 
@@ -343,7 +343,7 @@ def test_a_step_that_the_gradient_scale_leaves_out_does_not_end_the_run(trainer)
     """fp16: where a loss overflows once, weights stay, the scale is halved, and no statistic remembers it."""
     one = trainer()
     one.players["D"].scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=1024.0)
-    one.step()
+    one.iterate()
     plain, before, averaged = one.loss, weights(one, "D"), one.stats.means()["loss_ema/D"]
     one.loss = plain._replace(discriminator=lambda *logits: math.inf * plain.discriminator(*logits))
     one.stats.reset()
@@ -352,7 +352,7 @@ def test_a_step_that_the_gradient_scale_leaves_out_does_not_end_the_run(trainer)
     assert one.players["D"].scaler.get_scale() == 512
     assert one.stats.means()["loss_ema/D"] == averaged
     one.loss = plain
-    one.step()
+    one.iterate()
     assert one.not_finite() == []
     assert largest_difference(before, weights(one, "D")) > 0
     assert math.isfinite(one.stats.means()["loss/D"]) and math.isfinite(one.stats.means()["loss_ema/D"])
@@ -372,12 +372,12 @@ def test_statistics_of_before_are_read(trainer):
 
 def test_what_is_not_finite_is_named(trainer):
     one = trainer()
-    one.step()
+    one.iterate()
     assert one.not_finite() == []
     with torch.no_grad():
         one.game.generators["G"].input[0].weight[0] = math.inf
     assert one.not_finite() == ["generators.G.input.0.weight"]
-    one.step()
+    one.iterate()
     assert "loss/G" in one.not_finite()
     assert not any("loss_ema" in name for name in one.not_finite())  # said already
 
@@ -386,7 +386,7 @@ def test_the_schedule_sets_the_learning_rate(trainer):
     one = trainer()
     one.players["G"].schedule = lambda clock, rate: rate / 2 if clock.images_seen else rate
     for expected in (2e-4, 1e-4):
-        one.step()
+        one.iterate()
         assert one.players["G"].optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
@@ -407,7 +407,7 @@ def test_augmentation_sees_reals_and_fakes_and_equals_over_micro_batches(trainer
     for micro in (8, 4):
         one = trainer(f"micro_batch={micro}")
         one.game.augment["D"].transforms.append(Noise())
-        one.step()
+        one.iterate()
         drawn.append(one.game.augment["D"].transforms[0].calls)
     whole, parts = drawn
     assert len(whole) == 3 and len(parts) == 6  # D on reals and fakes, G on fakes
@@ -425,13 +425,13 @@ def set_gate(trainer: Trainer, *, floor: float) -> None:
 def test_a_closed_gate_holds_d_alone(trainer):
     """Not even its optimizer or its lazy penalties move; the batch counts, the loss is noted, G goes on."""
     one = trainer("pace=gated", "regularizer=[r1,weight_clip]", "regularizer.r1.every=2")
-    one.step()
+    one.iterate()
     set_gate(one, floor=math.inf)
     one.stats.reset()
     before, state = (weights(one, "D"), weights(one, "G")), copy.deepcopy(one.players["D"].optimizer.state_dict())
     seen = one.images_seen
     for _ in range(2):  # r1 is due in one of them
-        one.step()
+        one.iterate()
     assert largest_difference(before[0], weights(one, "D")) == 0
     assert_equal(state, one.players["D"].optimizer.state_dict())
     assert largest_difference(before[1], weights(one, "G")) > 0
@@ -439,10 +439,10 @@ def test_a_closed_gate_holds_d_alone(trainer):
     means = one.stats.means()
     assert means["gate/closed"] == 1 and means["loss/D"] > 0 and "loss/r1" not in means
     set_gate(one, floor=-math.inf)
-    one.step()
+    one.iterate()
     assert largest_difference(before[0], weights(one, "D")) > 0
     assert one.stats.means()["gate/closed"] == pytest.approx(2 / 3) and "loss/r1" not in one.stats.means()
-    one.step()
+    one.iterate()
     assert "loss/r1" in one.stats.means()
 
 
@@ -450,7 +450,7 @@ def test_an_open_gate_changes_nothing(trainer):
     gated, plain = trainer("pace=gated", "pace.loss_floor=-1"), trainer("pace=alternating")
     for one in (gated, plain):
         for _ in range(2):
-            one.step()
+            one.iterate()
     assert_equal(gated.game.state_dict(), plain.game.state_dict())
     assert gated.stats.means().keys() - plain.stats.means().keys() == {"gate/closed"}
 
@@ -473,7 +473,7 @@ def test_the_gate_opens_alike_in_any_split(trainer):
         closed = []
         for _ in range(8):
             one.stats.reset()
-            one.step()
+            one.iterate()
             closed.append(one.stats.means()["gate/closed"])
         seen.append((closed, one.game.state_dict()))
     assert seen[0][0] == seen[1][0] and set(closed) == {0, 1}
@@ -487,7 +487,7 @@ def test_the_gate_under_a_gradient_scale(trainer):
     for floor in (math.inf, -math.inf, math.inf, -math.inf):
         set_gate(one, floor=floor)
         before = weights(one, "D")
-        one.step()
+        one.iterate()
         assert (largest_difference(before, weights(one, "D")) > 0) == (floor < 0)
 
 
@@ -496,7 +496,7 @@ def test_weights_are_clipped_after_each_step(trainer):
     one = trainer("regularizer=[weight_clip]", "regularizer.weight_clip.fn.limit=0.03", "optimizer=rmsprop")
     assert max(float(p.abs().max()) for p in weights(one, "D").values()) > 0.5  # the gains of BatchNorm
     for _ in range(2):
-        one.step()
+        one.iterate()
         assert max(float(p.abs().max()) for p in weights(one, "D").values()) == pytest.approx(0.03)
     assert max(float(p.abs().max()) for p in weights(one, "G").values()) > 0.5
 
@@ -559,7 +559,7 @@ def test_averaged_losses(trainer):
     averages: dict[str, float] = {}
     for _ in range(4):
         one.stats.reset()  # of the means, not of the averages
-        one.step()
+        one.iterate()
         means, kept = one.stats.means(), 0.5 ** (16 / (0.5 * one.images_seen))
         assert {n for n in means if n.startswith("loss_ema/")} == {"loss_ema/D", "loss_ema/G", "loss_ema/r1"}
         for name in ("loss/G", "loss/r1"):
@@ -572,7 +572,7 @@ def test_averages_count_images_not_turns(trainer):
     one = trainer("loss_ema=0.5", "pace.n_critic=3")
     one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + one.iteration)
     for _ in range(2):
-        one.step()
+        one.iterate()
     # The last 24 of 48 images in three turns, at a half-life of 24: half of the past remains, and it was 0.
     assert one.stats.means()["loss_ema/D"] == pytest.approx(0.5)
 
@@ -630,7 +630,7 @@ def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
             )
             one = trainer(f"micro_batch={micro}", "pace.n_critic=2", *NO_BATCH_NORM)
         for _ in range(2):
-            one.step()
+            one.iterate()
         (adapting,) = one.game.chains[""].parts
         accuracy = one.stats.means()["accuracy/real"]
         assert [images for _, images in adapting.told] == [8] * 4
@@ -665,7 +665,7 @@ def test_shared_fakes_are_made_once(trainer):
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
         one.game.from_pool = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
         for _ in range(2):
-            one.step()
+            one.iterate()
         assert len(made) == len(met) * 8 // micro == 2 * 8 // micro
         assert torch.equal(met[0][0][""][:: 8 // micro], made[0]) and not met[0][0][""].requires_grad
         assert met[0][1].shape == (8,)
@@ -673,7 +673,7 @@ def test_shared_fakes_are_made_once(trainer):
     assert largest_difference(*ends) < 1e-5
     alone = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=false")
     for _ in range(2):
-        alone.step()
+        alone.iterate()
     assert largest_difference(ends[0], alone.game.state_dict()) > 0
 
 
@@ -685,14 +685,14 @@ def test_g_goes_on_from_the_fakes_that_d_met(trainer):
         made = []
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
         for _ in range(2):
-            one.step()
+            one.iterate()
         forwards.append(len(made))
         ends.append(one.game.state_dict())
     assert forwards == [2, 2 * 2 * 4]
     assert largest_difference(*ends) < 1e-5
     alone = trainer(*NO_BATCH_NORM, "pace=alternating", "regularizer=[r2,path_length]")
     for _ in range(2):
-        alone.step()
+        alone.iterate()
     assert largest_difference(ends[0], alone.game.state_dict()) > 1e-4
 
 
@@ -736,7 +736,7 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     (duel,) = game.duels(batch, game.generators)
     assert torch.equal(duel.fake[:, 0, 0, 0], batch["label"] / 10)  # of the classes of the reals
     for _ in range(2):
-        one.step()
+        one.iterate()
     seeds = torch.arange(2000)
     assert game.label(seeds).bincount(minlength=10).min() > 150
     assert len(game.generators["G"].settled) == 2

@@ -126,7 +126,7 @@ def test_validation_leaves_no_trace(trainer):
     """Nor does anything else leave one in it, dropout in G included: it follows from the seed and the iteration."""
     one = trainer("data.validation=21", model="vanilla")  # with BatchNorm in both, dropout in D
     one.game.generators["G"].register_forward_hook(lambda module, _, images: nn.functional.dropout(images, 0.5))
-    one.step()
+    one.iterate()
     before, drawn = copy.deepcopy(one.state_dict()), torch.get_rng_state()
     first = validate(one)
     assert_equal(one.state_dict(), before)
@@ -163,15 +163,15 @@ def test_validation_has_a_time_of_its_own(train, monkeypatch, capsys):
     expected = [None, None, told[6], told[6], told[6], told[12], told[14]]
     assert known == expected
     known.clear()
-    step = Trainer.step
+    iterate = Trainer.iterate
 
     def interrupted(self: Trainer) -> None:
-        step(self)
+        iterate(self)
         if self.iteration == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+        patch.setattr(Trainer, "iterate", interrupted)
         assert train(*often, "duration=14 steps") == 143
     assert train(*often, "duration=14 steps") == 0
     assert known == expected and rows(RUN) == whole

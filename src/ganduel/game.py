@@ -104,8 +104,8 @@ class Duel:
     name: str  # "" where there is only one; names the losses
     discriminator: AugmentedDiscriminator
     real: Tensor
-    latent: Tensor
-    generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # latent, seed, label -> fake
+    source: Tensor  # what the generator makes fakes from: latents, or the other domain's images
+    generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # source, seed, label -> fake
     seed: Tensor  # one an image, (N,): what is random about the duel is hashed from it
     label: Tensor | None = None
     given: Tensor | None = None  # fakes that are there already
@@ -114,7 +114,7 @@ class Duel:
     def fake(self) -> Tensor:
         """Float32, whatever the precision of the generator: penalties differentiate by it. Made on first use, so that
         a penalty on real images costs no generator."""
-        return self.generator(self.latent, self.seed, self.label).float() if self.given is None else self.given
+        return self.generator(self.source, self.seed, self.label).float() if self.given is None else self.given
 
 
 class Comparison(NamedTuple):
@@ -207,7 +207,7 @@ class NoiseGame(Game):
                 name="",
                 discriminator=AugmentedDiscriminator(self.discriminators["D"], self.augment["D"], seed, label),
                 real=batch["real"],
-                latent=self.latent(seed),
+                source=self.latent(seed),
                 generator=generators["G"],
                 seed=seed,
                 label=label,

@@ -108,10 +108,10 @@ class PathLength(nn.Module):
         assert isinstance(generator, Generator)  # `setup` refuses games with other generators
         # Micro batches are strided, so their first images together are the first images of the batch. `batches`
         # refuses sizes at which rounding up would take more.
-        part = slice(batches.first(len(duel.latent), self.share))
+        part = slice(batches.first(len(duel.source), self.share))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
         with still(generator):
-            style = generator.style(duel.latent[part], seed, label)
+            style = generator.style(duel.source[part], seed, label)
             lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
         return (lengths - self.mean).square().mean(), {"length": lengths.detach().mean()}
 

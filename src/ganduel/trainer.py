@@ -1,4 +1,4 @@
-"""The loop. `Trainer.step` is one iteration of any game, `Trainer.run` one optimizer step of any phase.
+"""The loop. `Trainer.iterate` is one iteration of any game, `Trainer.run` one optimizer step of any phase.
 
 Only this module calls backward, step, zero_grad, autocast and the averaging over processes, so gradient accumulation,
 mixed precision, EMA and many processes work for every model.
@@ -167,7 +167,7 @@ class Trainer:
     def images_seen(self) -> int:
         return self.clock.images_seen
 
-    def step(self) -> None:
+    def iterate(self) -> None:
         """One iteration: everyone's turns, then the averages."""
         for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.clock)

@@ -131,7 +131,7 @@ class Training:
                         do()
                         self.heed(signals, owners)
                 while trainer.iteration < self.total and not recorder.ended:
-                    trainer.step()
+                    trainer.iterate()
                     if recorder.main:
                         recorder.log.bar.update(trainer.pace.n_generator)
                     for task in tasks:

@@ -78,7 +78,7 @@ class CycleGame(Game):
                 self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]
             ),
             real=batch[domain],
-            latent=batch[other],
+            source=batch[other],
             generator=lambda images, seed, label: maker(images),
             seed=batch["seed"],
         )

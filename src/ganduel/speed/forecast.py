@@ -107,7 +107,7 @@ def _step(trainer: Trainer) -> None:
     trainer.iteration -= iteration % math.lcm(*every)
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
-    trainer.step()
+    trainer.iterate()
     trainer.iteration = iteration
 
 
