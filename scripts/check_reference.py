@@ -39,13 +39,13 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     """Yield each key of the reference's outputs and gradients with our value for it."""
     generator, discriminator = networks(reference)
     z, images = reference["in/z"], reference["in/img"]
-    style = generator.style(z)
-    yield "out/ws", style
-    yield "out/ws_trunc0.7", generator.truncate(style, 0.7)
-    yield "out/ws_trunc0.5_cutoff2", generator.truncate(style, 0.5, 2)
+    w = generator.map_latent(z)
+    yield "out/ws", w
+    yield "out/ws_trunc0.7", generator.truncate(w, 0.7)
+    yield "out/ws_trunc0.5_cutoff2", generator.truncate(w, 0.5, 2)
     for noise in ("none", "constant"):
         generator.set_noise(noise)
-        yield f"out/img_noise_{noise[:5]}", generator.synthesis(style)
+        yield f"out/img_noise_{noise[:5]}", generator.synthesis(w)
     yield "out/logits", discriminator(images)[:, None]
 
     seed = torch.arange(len(z))
@@ -58,7 +58,7 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
 
     loss: AdversarialLoss = build.part(compose("train", ["loss=nonsaturating"]).loss, "loss", [])
-    value = loss.generator(discriminator(generator.synthesis(style)), None)
+    value = loss.generator(discriminator(generator.synthesis(w)), None)
     yield "out/loss_g", value
     yield from gradients("g", value, generator, reference)
 

@@ -281,7 +281,9 @@ def against(bench: Bench, default: tuple[Any, dict[str, float]], family: str, se
     other, others = begun(bench, family, setting.split())
     note = f"losses apart by at most {max(abs(losses[n] - others[n]) for n in losses):.3g} after 6 iterations"
     use = flags([]), flags(setting.split())
-    ratio(bench, setting, trainer.iterate, other.iterate, trainer, max(end - time.monotonic(), 0.0), before=use, note=note)
+    ratio(
+        bench, setting, trainer.iterate, other.iterate, trainer, max(end - time.monotonic(), 0.0), before=use, note=note
+    )
 
 
 def as_it_comes() -> None:

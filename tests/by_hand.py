@@ -55,8 +55,8 @@ class LinearGenerator(Generator):
         rows = [[-0.7, 0.1, 0.1], [-0.3, 0.4, -0.4], [-0.4, -0.8, 0.1], [-0.4, -0.2, -0.6]]
         self.A = nn.Parameter(torch.tensor(rows))
 
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        return (torch.cat([style, torch.ones(len(style), 1)], 1) @ self.A.T).view(-1, 1, 2, 2)
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        return (torch.cat([w, torch.ones(len(w), 1)], 1) @ self.A.T).view(-1, 1, 2, 2)
 
 
 def image_set(seed: int, count: int = HELD_OUT) -> ImageSet:

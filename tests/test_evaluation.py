@@ -101,15 +101,15 @@ class Perfect(Generator):
         labels = images.labels[images.train.long()]
         self.numbers = [images.train[labels == label] for label in range(10)]
 
-    def style(self, latent, seed=None, label=None):
+    def map_latent(self, latent, seed=None, label=None):
         self.asked = torch.cat([self.asked, label])
         shares = randomness.uniform(seed, (), "which image").tolist()
         known = [self.numbers[label] for label in label.tolist()]
         numbers = [some[int(share * len(some))] for some, share in zip(known, shares, strict=True)]
         return normalise(self.images.gather(torch.stack(numbers)))
 
-    def synthesis(self, style, seed=None):
-        return style
+    def synthesis(self, w, seed=None):
+        return w
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_code_of_the_card_runs(trained, tmp_path, monkeypatch):
     [
         (["format=onx"], "unknown format 'onx'"),
         (["format=onnx", "format.noise=random"], "draws no random numbers"),
-        (["format=onnx", "format.truncation=0.5"], "needs a model that knows the average of its styles"),
+        (["format=onnx", "format.truncation=0.5"], "needs a model that keeps an average of w"),
         (["truncation=0.5"], "unknown option 'truncation'"),
     ],
 )

@@ -365,9 +365,9 @@ def test_sigmoid_output_is_the_sigmoid_of_the_linear_one(model):
 
 def test_adaptive_norm_gives_the_statistics_of_the_style():
     layer = Adaptive(nn.Identity(), nn.Conv2d(3, 4, 3, padding=1), 6)
-    style = torch.randn(2, 6)
-    y = layer(5 * torch.randn(2, 3, 32, 32) + 1, style).detach()
-    scale, shift = layer.style(style).detach().chunk(2, dim=1)
+    w = torch.randn(2, 6)
+    y = layer(5 * torch.randn(2, 3, 32, 32) + 1, w).detach()
+    scale, shift = layer.style(w).detach().chunk(2, dim=1)
     assert torch.allclose(y.mean((2, 3)), shift, atol=1e-4)
     assert torch.allclose(y.std((2, 3), unbiased=False), (1 + scale).abs(), atol=1e-3)
 
@@ -375,7 +375,7 @@ def test_adaptive_norm_gives_the_statistics_of_the_style():
 @pytest.mark.parametrize("kind", ["transposed", "nearest", "keep"])
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_demodulated_weights_give_unit_variance(kind, kernel):
-    """Whatever the style; where every output meets all its weights, of independent inputs of unit variance."""
+    """Whatever the w; where every output meets all its weights, of independent inputs of unit variance."""
     resize, conv = upconvolution(kind, 32, 16, kernel, 1 if kind == "keep" else 2, False)
     nn.init.normal_(conv.weight, 0, 3.0)
     layer = Demodulated(nn.Identity(), conv, 6)
@@ -388,9 +388,9 @@ def test_demodulated_weights_give_unit_variance(kind, kernel):
 def test_demodulation_equals_weights_of_its_own_for_every_image(kind):
     resize, conv = upconvolution(kind, 3, 4, 4, 2, False)
     layer = Demodulated(resize, conv, 6)
-    x, style = torch.randn(2, 3, 5, 5), torch.randn(2, 6)
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(2, 6)
     for i in range(2):
-        scale = 1 + layer.style(style[i])
+        scale = 1 + layer.style(w[i])
         outputs, inputs = (1, 0) if kind == "transposed" else (0, 1)
         weight = conv.weight * scale.view(-1, 1, 1, 1).transpose(0, inputs)
         variance = weight.square().sum((inputs, 2, 3), keepdim=True) / (4 if kind == "transposed" else 1)
@@ -402,7 +402,7 @@ def test_demodulation_equals_weights_of_its_own_for_every_image(kind):
             if kind == "transposed"
             else nn.functional.conv2d(y, weight, padding=1)
         )
-        assert torch.allclose(layer(x, style)[i : i + 1], y, atol=1e-4)
+        assert torch.allclose(layer(x, w)[i : i + 1], y, atol=1e-4)
 
 
 @pytest.mark.parametrize("layers", [1, 4, 8])
@@ -455,9 +455,9 @@ def test_the_style_reaches_every_stage(norm):
         nn.GroupNorm if norm != "batch" else nn.BatchNorm2d
     )  # demodulation alone would keep it as small as it starts
     assert isinstance(generator.input[1], first)
-    style = () if norm == "batch" else (generator.mapping(z),)
+    w = () if norm == "batch" else (generator.mapping(z),)
     assert len(given) == 2
-    assert all(len(one) == len(style) and all(map(torch.equal, one, style)) for one in given)
+    assert all(len(one) == len(w) and all(map(torch.equal, one, w)) for one in given)
 
 
 # Training

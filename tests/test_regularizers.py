@@ -163,17 +163,17 @@ def test_how_much_of_the_average_a_step_may_replace(settings):
 @pytest.mark.parametrize("count", [1, 3])
 def test_path_lengths_of_one_style_and_of_a_style_for_each_layer(count):
     """Of pixel i = a_i w_i, the length is |a y|; of layers with factors 3 and 4, the root of the mean of 9 and 16."""
-    style, noise = torch.randn(count, 8), torch.randn(count, 2, 2, 2)
+    points, noise = torch.randn(count, 8), torch.randn(count, 2, 2, 2)
     factors = torch.arange(1.0, 9)
     expected = (factors * noise.flatten(1)).norm(dim=1)
-    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), style, noise)
+    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), points, noise)
     assert torch.allclose(found, expected)
     layers = torch.tensor([3.0, 4.0])[:, None]
     found = regularizers.path_lengths(
-        lambda w: (factors * layers * w).sum(1).reshape(count, 2, 2, 2), style[:, None].expand(-1, 2, -1), noise
+        lambda w: (factors * layers * w).sum(1).reshape(count, 2, 2, 2), points[:, None].expand(-1, 2, -1), noise
     )
     assert torch.allclose(found, expected * math.sqrt(12.5))
     seeds = torch.arange(count)
     drawn = randomness.normal(seeds, (2, 2, 2), "path length") / 2
-    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), style, seeds)
+    found = regularizers.path_lengths(lambda w: (factors * w).reshape(count, 2, 2, 2), points, seeds)
     assert torch.allclose(found, (factors * drawn.flatten(1)).norm(dim=1))

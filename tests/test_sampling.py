@@ -279,9 +279,9 @@ def test_a_film_needs_its_package(run, monkeypatch, capsys):
         (["mode=interpolate", "mode.video=mp4", "out=x.gif"], "give a name that ends in .mp4"),
         (["mode=interpolate", "mode.scale=0"], "mode.scale=0 must be 1 or more"),
         (["mode=interpolate", "mode.steps=5000"], "make a picture of over 65535 pixels a side"),
-        (["mode=mix"], "mode=mix needs a model with a style for each layer"),
+        (["mode=mix"], "mode=mix needs a model with a w for each layer"),
         (["mode=mix", "mode.columns=x"], "mode.columns=x is not allowed; it takes a range"),
-        (["truncation=0.7"], "truncation=0.7 needs a model that knows the average of its styles"),
+        (["truncation=0.7"], "truncation=0.7 needs a model that keeps an average of w"),
         (["noise=constant"], "noise=constant needs a model with noise in its layers"),
         (["label=3"], "label=3 is not allowed; this model knows no classes: leave label=null"),
     ],
@@ -293,7 +293,7 @@ def test_what_a_model_cannot_show(run, capsys, arguments, words):
 
 @pytest.fixture
 def styled(packed, tmp_path, monkeypatch, capsys) -> Path:
-    """A run of a generator with styles, noise and classes."""
+    """A run of a generator with a mapping network, noise and classes."""
     monkeypatch.chdir(tmp_path)
     assert cli.command("train", [*TINY, packed, *MODELS["stylegan2_ada"], "model.classes=10"]) == 0
     capsys.readouterr()
@@ -335,7 +335,7 @@ def test_styles_are_mixed(styled):
     assert torch.equal(shown[0, 1:], sampler.bytes([2, 5, 8])[:, 0])
     assert torch.equal(shown[1:, 0], sampler.bytes([1, 2])[:, 0])
     assert torch.equal(shown[2, 1], sampler.bytes([2])[0, 0])  # with itself
-    coarse, fine = sampler.styles(sampler.latents([1]), [1]), sampler.styles(sampler.latents([5]), [5])
+    coarse, fine = sampler.map_latents(sampler.latents([1]), [1]), sampler.map_latents(sampler.latents([5]), [5])
     mixed = torch.cat([coarse[:, :3], fine[:, 3:]], dim=1)  # of six layers
     assert torch.equal(shown[1, 2], to_bytes(sampler.paint(mixed, [1]))[0, 0])
 

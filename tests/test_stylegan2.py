@@ -126,7 +126,7 @@ def test_every_kind(architecture, classes, channels):
         assert (made.generators["G"](latent, seed, label) - made.generators["G"](latent, seed, other)).abs().min() > 0
         assert (made.discriminators["D"](images, label) - made.discriminators["D"](images, other)).abs().min() > 0
         with pytest.raises(ValueError, match="needs the images' labels"):
-            made.generators["G"].style(latent)
+            made.generators["G"].map_latent(latent)
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256, 512, 1024])
@@ -188,19 +188,19 @@ def test_one_seed_is_one_image_whatever_the_batch():
 def test_kinds_of_noise():
     made = generator().eval()
     seed = seeds(2)
-    style = made.style(torch.ones(2, made.latent))
+    w = made.map_latent(torch.ones(2, made.latent))
 
     def images(noise: Any) -> torch.Tensor:
         made.set_noise(noise)
-        return made.synthesis(style, seed)
+        return made.synthesis(w, seed)
 
     random, constant, none = (images(kind) for kind in ("random", "constant", "none"))
-    assert (random[0] - random[1]).abs().max() > 1e-2  # one style, two seeds
+    assert (random[0] - random[1]).abs().max() > 1e-2  # one w, two seeds
     for same in (constant, none):
         assert torch.equal(same[0], same[1])
     assert (constant - none).abs().max() > 1e-2
     made.set_noise("random")
-    assert torch.equal(made.synthesis(style), constant)  # without seeds
+    assert torch.equal(made.synthesis(w), constant)  # without seeds
     mixed = images(["none"] * 4 + ["random"])
     assert 1e-3 < (mixed[0] - mixed[1]).abs().max() < (random[0] - random[1]).abs().max()
     for wrong in ("loud", ["none"], ["loud"] * 5):
@@ -219,35 +219,35 @@ def test_style_mixing():
     made = generator("model.generator.mixing=0.5")
     count, seed = 2000, seeds(2000)
     latent = randomness.normal(seed, (made.latent,), "latent")
-    pure = made.eval().style(latent, seed)
+    pure = made.eval().map_latent(latent, seed)
     assert torch.equal(pure, pure[:, :1].expand_as(pure))
-    mixed = made.train().style(latent, seed)
+    mixed = made.train().map_latent(latent, seed)
     same = (mixed == pure).all(dim=2)  # (N, layers)
     assert same[:, 0].all()
     assert not (~same[:, :-1] & same[:, 1:]).any()  # from one layer on to the last
-    own = same.sum(dim=1)  # layers with the first latent's style: all 6, or 1 to 5 of them
+    own = same.sum(dim=1)  # layers with the first latent's w: all 6, or 1 to 5 of them
     shares = torch.bincount(own, minlength=7) / count
     assert shares[6].item() == pytest.approx(0.5, abs=0.04)
     assert all(shares[i].item() == pytest.approx(0.1, abs=0.03) for i in range(1, 6))
-    assert torch.equal(made.style(latent), pure)  # not without seeds
-    assert torch.equal(generator("model.generator.mixing=0").train().style(latent, seed), pure)
+    assert torch.equal(made.map_latent(latent), pure)  # not without seeds
+    assert torch.equal(generator("model.generator.mixing=0").train().map_latent(latent, seed), pure)
 
 
 def test_truncation_and_the_average_style():
     made = generator().eval()
     latent = torch.randn(4096, made.latent)
-    style = made.style(latent)
+    w = made.map_latent(latent)
     for _ in range(1500):
         made.update_w_average(latent, None)
-    assert (made.mapping.w_avg - style[:, 0].mean(dim=0)).abs().max() < 1e-2
+    assert (made.mapping.w_avg - w[:, 0].mean(dim=0)).abs().max() < 1e-2
     before = made.mapping.w_avg.clone()
     made.update_w_average(latent + 1, None)
-    wanted = before + 0.005 * (made.style(latent + 1)[:, 0].mean(dim=0) - before)
+    wanted = before + 0.005 * (made.map_latent(latent + 1)[:, 0].mean(dim=0) - before)
     assert torch.allclose(made.mapping.w_avg, wanted, atol=1e-6)
-    near = made.truncate(style, 0.5, 2)
-    assert torch.equal(near[:, 2:], style[:, 2:])
-    assert torch.allclose(near[:, :2], (style[:, :2] + made.mapping.w_avg) / 2, atol=1e-6)
-    assert torch.allclose(made.truncate(style, 0.0), made.mapping.w_avg.expand_as(style))
+    near = made.truncate(w, 0.5, 2)
+    assert torch.equal(near[:, 2:], w[:, 2:])
+    assert torch.allclose(near[:, :2], (w[:, :2] + made.mapping.w_avg) / 2, atol=1e-6)
+    assert torch.allclose(made.truncate(w, 0.0), made.mapping.w_avg.expand_as(w))
 
 
 def test_the_average_style_follows_training(trainer):
@@ -324,7 +324,7 @@ def test_two_precisions(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_nothing_overflows_in_half_precision(dtype):
-    """Weights, styles and images a thousand times too large: still finite, and feature maps within the clamp."""
+    """Weights, w and images a thousand times too large: still finite, and feature maps within the clamp."""
     made = game("data.channels=3", "model.channel_base=1024", "model.channel_max=64")
     largest: list[float] = []
     with torch.no_grad():
@@ -397,7 +397,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(trainer):
 
 
 class Linear(Generator):
-    """Images are a matrix times the style."""
+    """Images are a matrix times w."""
 
     latent = 3
 
@@ -405,8 +405,8 @@ class Linear(Generator):
         super().__init__()
         self.matrix = torch.nn.Parameter(torch.randn(2 * 5 * 5, 3))
 
-    def synthesis(self, style: torch.Tensor, seed: torch.Tensor | None = None) -> torch.Tensor:
-        return (style @ self.matrix.T).view(-1, 2, 5, 5)
+    def synthesis(self, w: torch.Tensor, seed: torch.Tensor | None = None) -> torch.Tensor:
+        return (w @ self.matrix.T).view(-1, 2, 5, 5)
 
 
 def test_path_length_of_a_linear_generator():

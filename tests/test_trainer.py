@@ -706,10 +706,10 @@ class ByClass(Generator):
         self.shade = torch.nn.Parameter(torch.arange(10.0) / 10)
         self.settled: list[torch.Tensor] = []
 
-    def synthesis(self, style: torch.Tensor, seed: torch.Tensor | None = None) -> torch.Tensor:
-        return style[:, None, None, None].expand(-1, 1, 8, 8)
+    def synthesis(self, w: torch.Tensor, seed: torch.Tensor | None = None) -> torch.Tensor:
+        return w[:, None, None, None].expand(-1, 1, 8, 8)
 
-    def style(self, latent, seed=None, label=None):
+    def map_latent(self, latent, seed=None, label=None):
         return self.shade[label]
 
     def update_w_average(self, latent: torch.Tensor, label: torch.Tensor | None) -> None:

@@ -28,32 +28,35 @@ about it comes; where the images have classes, a "label", int64 (N,); where the 
 
 
 class Generator(nn.Module, ABC):
-    """Noise (N, latent) to images (N, C, H, W) in [-1, 1], in two halves: what the latent means, and the image of that.
+    """Makes images (N, C, H, W) in [-1, 1] from noise (N, latent), in two halves: `map_latent` and `synthesis`.
 
-    `seed` (N,) is hashed to whatever else is random about an image; without it, nothing is. `label` (N,) is its class,
-    for generators that know `classes`.
+    All other randomness of an image is hashed from its `seed` (N,). Without seeds nothing else is random. `label` (N,)
+    holds the classes, if the generator has `classes`.
     """
 
     latent: int  # numbers of noise
     classes: int = 0
 
-    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        """What the image is made from: the output of a mapping network, where there is one."""
+    def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """The mapped latent w, (N, width) or (N, layers, width). Without a mapping network, w is the latent itself."""
         return latent
 
     @abstractmethod
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        """The images of styles."""
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        """The images (N, C, H, W) of mapped latents w."""
 
     def forward(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        return self.synthesis(self.style(latent, seed, label), seed)
+        return self.synthesis(self.map_latent(latent, seed, label), seed)
 
     def update_w_average(self, latent: Tensor, label: Tensor | None) -> None:
-        """Once an iteration: move what follows the weights without being trained, given a batch of latents."""
+        """Update the moving average of w with a batch of latents. The trainer calls this once per iteration."""
 
-    def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """Styles drawn towards their average, all the way at `psi` = 0, in the first `cutoff` layers or all."""
-        raise UserError(f"truncation={psi} needs a model that knows the average of its styles: stylegan2_ada")
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Move w towards its average, in the first `cutoff` layers or in all. At `psi` = 0 it is the average.
+
+        Raises UserError if the model has no average of w.
+        """
+        raise UserError(f"truncation={psi} needs a model that keeps an average of w: stylegan2_ada")
 
     def set_noise(self, noise: str | list[str]) -> None:
         """The kind of noise in all layers, or in each: random, constant or none."""
@@ -250,14 +253,14 @@ class NoiseGame(Game):
         def walk(numbers: range, seed: int, share: float) -> tuple[Tensor, Tensor]:
             begin, end = seeds(numbers, seed, "metric"), seeds(numbers, seed, "far end of a walk")
             label = self.label(begin, classes)
-            start, goal = (generator.style(self.latent(some), some, label) for some in (begin, end))
+            start, goal = (generator.map_latent(self.latent(some), some, label) for some in (begin, end))
             near, far = (generator.synthesis(w, begin).float() for w in (start, torch.lerp(start, goal, share)))
             return near, far
 
         with torch.no_grad():
             one = seeds(range(1), 0, "metric")
             latent = self.latent(one)
-            mapped = generator.style(latent, one, self.label(one)) is not latent
+            mapped = generator.map_latent(latent, one, self.label(one)) is not latent
         return [Comparison("", make, None, images, images.train, walk if mapped else None)]
 
     def latent(self, seed: Tensor) -> Tensor:

@@ -111,8 +111,8 @@ class PathLength(nn.Module):
         part = slice(batches.first(len(duel.source), self.share))
         seed, label = duel.seed[part], None if duel.label is None else duel.label[part]
         with still(generator):
-            style = generator.style(duel.source[part], seed, label)
-            lengths = path_lengths(lambda style: generator.synthesis(style, seed), style, seed)
+            w = generator.map_latent(duel.source[part], seed, label)
+            lengths = path_lengths(lambda w: generator.synthesis(w, seed), w, seed)
         return (lengths - self.mean).square().mean(), {"length": lengths.detach().mean()}
 
     def adapt(self, means: dict[str, Tensor]) -> None:
@@ -132,13 +132,13 @@ def still(network: nn.Module) -> Iterator[None]:
             layer.track_running_stats = True
 
 
-def path_lengths(synthesis: Callable[[Tensor], Tensor], style: Tensor, noise: Tensor) -> Tensor:
-    """|J' y| per image, (N,). `style` is (N, width), or (N, layers, width) with squares averaged over the layers.
+def path_lengths(synthesis: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor) -> Tensor:
+    """|J' y| per image, (N,). `w` is (N, width), or (N, layers, width) with squares averaged over the layers.
 
     y is `noise`, in the shape of the images. If `noise` is seeds (N,), y is drawn from them with mean square
     1 / pixels, so that lengths do not grow with the resolution.
     """
-    images, pull_back = torch.func.vjp(synthesis, style)[:2]
+    images, pull_back = torch.func.vjp(synthesis, w)[:2]
     if noise.ndim == 1:
         noise = randomness.normal(noise, tuple(images.shape[1:]), "path length") / math.sqrt(images[0, 0].numel())
     (gradient,) = pull_back(noise)

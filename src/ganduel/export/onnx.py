@@ -83,10 +83,10 @@ class FromNoise(nn.Module):
         self.generator, self.truncation, self.cutoff = generator, truncation, cutoff
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
-        style = self.generator.style(latent, None, label)
+        w = self.generator.map_latent(latent, None, label)
         if self.truncation != 1:
-            style = self.generator.truncate(style, self.truncation, self.cutoff)
-        return self.generator.synthesis(style)
+            w = self.generator.truncate(w, self.truncation, self.cutoff)
+        return self.generator.synthesis(w)
 
 
 class PlainInstanceNorm(nn.Module):

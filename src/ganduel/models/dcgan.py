@@ -85,14 +85,14 @@ def upconvolution(
 
 
 class Stage(nn.Module):
-    """`layer`, then `rest`, with an optional `shortcut` around both (He et al. 2016). Only `layer` gets the style."""
+    """`layer`, then `rest`, with an optional `shortcut` around both (He et al. 2016). Only `layer` gets w."""
 
     def __init__(self, layer: nn.Module, rest: nn.Module, shortcut: nn.Module | None):
         super().__init__()
         self.layer, self.rest, self.shortcut = layer, rest, shortcut
 
-    def forward(self, x: Tensor, *style: Tensor) -> Tensor:
-        y = self.rest(self.layer(x, *style))
+    def forward(self, x: Tensor, *w: Tensor) -> Tensor:
+        y = self.rest(self.layer(x, *w))
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
@@ -185,14 +185,14 @@ class Generator(game.Generator):
             if spectral_norm:
                 normalise_spectrally(part)
 
-    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+    def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         return self.mapping(latent)
 
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        styles = (style,) if self.styled else ()
-        x = self.input(style[:, :, None, None])
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        given = (w,) if self.styled else ()
+        x = self.input(w[:, :, None, None])
         for stage in self.stages:
-            x = stage(x, *styles)
+            x = stage(x, *given)
         images = self.output(x)
         margin = (images.shape[-1] - self.resolution) // 2
         return images[..., margin : margin + self.resolution, margin : margin + self.resolution]

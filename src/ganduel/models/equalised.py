@@ -57,9 +57,9 @@ class Dense(nn.Module):
 
 
 class Mapping(nn.Module):
-    """Latents (N, latent), labels (N,) or both to styles (N, width); labels by an embedding of their own."""
+    """Latents (N, latent), labels (N,) or both to w (N, width); labels have an embedding of their own."""
 
-    w_avg: Tensor  # the generator's average style
+    w_avg: Tensor  # the generator's moving average of w
 
     def __init__(self, latent: int, classes: int, width: int, layers: int, rate: float):
         super().__init__()

@@ -147,12 +147,12 @@ class Generator(game.Generator):
         if classes:
             self.embedding = nn.Embedding(classes, latent)
 
-    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+    def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The latent; with classes, the latent and the embedding of the label, (N, 2 latent)."""
         return latent if label is None else torch.cat([latent, normalise(self.embedding(label))], dim=1)
 
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        x = self.input(normalise(style)[:, :, None, None])
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        x = self.input(normalise(w)[:, :, None, None])
         found = {4: x}
         for name, block in self.blocks.items():
             size = int(name)

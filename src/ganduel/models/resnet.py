@@ -89,8 +89,8 @@ class Generator(game.Generator):
         )
         initialise(self)
 
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        return self.layers(style)
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        return self.layers(w)
 
 
 class Discriminator(nn.Module):

@@ -1,6 +1,7 @@
-"""How a generator takes its latent as a style: the mapping network, and convolutions that the style modulates.
+"""The mapping network from z to w, and convolutions that w modulates.
 
-A styled convolution is a module `(x, style) -> y`, with x (N, C, H, W), resized first, and the style (N, width).
+A styled convolution is a module `(x, w) -> y`, with x (N, C, H, W) and w (N, width). It resizes x first. Its dense layer
+`style` turns w into the style: one or two numbers per feature map.
 """
 
 import torch
@@ -14,8 +15,12 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class SlowLinear(nn.Linear):
-    """A dense layer whose parameters are stored 1 / `rate` times as large, so that Adam, whose steps have one size,
-    moves them `rate` times as far (Karras et al. 2019, "A Style-Based Generator Architecture", appendix C)."""
+    """A dense layer that learns `rate` times as fast as others (Karras et al. 2019, "A Style-Based Generator
+    Architecture", appendix C).
+
+    It stores its parameters divided by `rate`, and multiplies them in the forward pass. The size of Adam's steps does
+    not depend on the gradient's size, so a step then changes the layer `rate` times as much.
+    """
 
     def __init__(self, inputs: int, outputs: int, rate: float):
         super().__init__(inputs, outputs)
@@ -30,11 +35,11 @@ class SlowLinear(nn.Linear):
 
 
 class Mapping(nn.Module):
-    """Latent z (N, width) to style w (N, width): z at unit mean square, then dense layers with leaky ReLU between
-    (Karras et al. 2019, section 2).
+    """The mapping network: latents z (N, width) to w (N, width) (Karras et al. 2019, section 2).
 
-    It starts with mean 0 and variance 1 over all w: what all images have in common, a generator learns first, and with
-    much of it DCGAN draws a single picture (measured on digits; so it does if `rate` lets the mean return).
+    It scales z to mean square 1. Dense layers follow, with leaky ReLU between them. At the start, w has mean 0 and
+    variance 1. A generator first learns what all its inputs share. If w has a large mean, DCGAN draws only one picture
+    (measured on digits). The same happens if a large `rate` lets the mean come back.
     """
 
     def __init__(self, width: int, layers: int, rate: float):
@@ -53,21 +58,21 @@ class Mapping(nn.Module):
 
 
 class Adaptive(nn.Module):
-    """A convolution whose feature maps get the mean and the deviation that the style says: adaptive instance
-    normalisation (Huang and Belongie 2017, equation 8)."""
+    """A convolution with adaptive instance normalisation: the style sets the mean and the standard deviation of each
+    feature map (Huang and Belongie 2017, equation 8)."""
 
     def __init__(self, resize: nn.Module, convolution: Convolution, width: int):
         super().__init__()
         self.resize, self.convolution = resize, convolution
         self.style = nn.Linear(width, 2 * convolution.out_channels)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
         return instance_norm(self.convolution(self.resize(x))) * (1 + scale) + shift
 
 
 class Demodulated(nn.Module):
-    """Any convolution, modulated by the style as StyleGAN2's are."""
+    """A convolution that the style modulates as in StyleGAN2. It may be transposed."""
 
     def __init__(self, resize: nn.Module, convolution: Convolution, width: int):
         super().__init__()
@@ -75,8 +80,8 @@ class Demodulated(nn.Module):
         self.style = nn.Linear(width, convolution.in_channels)
         self.bias = nn.Parameter(torch.zeros(convolution.out_channels))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
         squares = self.convolution.weight.square().sum(dim=(2, 3))  # (out, in)
-        if isinstance(self.convolution, nn.ConvTranspose2d):  # (in, out); an output meets one weight in stride^2
+        if isinstance(self.convolution, nn.ConvTranspose2d):  # (in, out); an output gets one weight in stride^2
             squares = squares.T / self.convolution.stride[0] ** 2
-        return modulated(x, lambda x: self.convolution(self.resize(x)), squares, 1 + self.style(style), self.bias)
+        return modulated(x, lambda x: self.convolution(self.resize(x)), squares, 1 + self.style(w), self.bias)

@@ -22,8 +22,11 @@ NOISES = get_args(Noise)
 
 
 class StyledConvolution(nn.Module):
-    """A 3x3 convolution that an image's style modulates; then noise, bias and leaky ReLU. Doubles the size where
-    `up`."""
+    """A modulated 3x3 convolution, then noise, bias and leaky ReLU. `up` doubles the size.
+
+    The layer A (`affine`) turns w (N, width) into the style (N, inputs), which scales the input channels (Karras et al.
+    2020, section 2.2).
+    """
 
     noise_const: Tensor
 
@@ -41,15 +44,15 @@ class StyledConvolution(nn.Module):
         if up:
             self.resample = Resample(padding=(1, 1), gain=4.0)
 
-    def forward(self, x: Tensor, style: Tensor, seed: Tensor | None) -> Tensor:
-        scale: Tensor = self.affine(style)
+    def forward(self, x: Tensor, w: Tensor, seed: Tensor | None) -> Tensor:
+        style: Tensor = self.affine(w)
         weight: Tensor = self.weight
         epsilon: Tensor | float = 1e-8
         if x.dtype == torch.float16:
-            # No product may leave its narrow range. Demodulation cancels what is taken from the factors here.
-            largest = scale.detach().abs().amax(dim=1, keepdim=True)
+            # No product may leave the narrow range of float16. Demodulation undoes the division of both factors.
+            largest = style.detach().abs().amax(dim=1, keepdim=True)
             norm = weight.detach().abs().amax(dim=(1, 2, 3)) * math.sqrt(weight[0].numel())
-            scale, weight = scale / largest, weight / norm[:, None, None, None]
+            style, weight = style / largest, weight / norm[:, None, None, None]
             epsilon = epsilon / (largest * norm).square()
         weight, squares = with_squares(weight, x.dtype)
 
@@ -59,14 +62,16 @@ class StyledConvolution(nn.Module):
             turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
             return self.resample(convolve_transposed(x, turned, stride=2))
 
-        x = modulated(x, convolution, squares, scale, ROOT * self.bias, gain=ROOT, epsilon=epsilon)
+        x = modulated(x, convolution, squares, style, ROOT * self.bias, gain=ROOT, epsilon=epsilon)
         if (noise := self.draw(seed)) is not None:
             x += (ROOT * self.noise_strength * noise).to(x.dtype)
         return activate(x, self.clamp)
 
     def draw(self, seed: Tensor | None) -> Tensor | None:
-        """Noise for each pixel, (N, 1, size, size) hashed from the images' seeds or (size, size) for all; random noise
-        without seeds is the constant one."""
+        """Noise per pixel: (N, 1, size, size) from the images' seeds, the constant noise (size, size), or None.
+
+        Without seeds, random noise becomes the constant noise.
+        """
         if self.noise == "none":
             return None
         if self.noise == "constant" or seed is None:
@@ -75,7 +80,7 @@ class StyledConvolution(nn.Module):
 
 
 class ToImage(nn.Module):
-    """Feature maps to colours, by a 1x1 convolution that the style scales; no demodulation."""
+    """Feature maps to colours, by a modulated 1x1 convolution without demodulation."""
 
     def __init__(self, inputs: int, image_channels: int, width: int, *, clamp: float | None):
         super().__init__()
@@ -84,8 +89,8 @@ class ToImage(nn.Module):
         self.weight = nn.Parameter(torch.randn(image_channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(image_channels))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        weight = self.affine(style)[:, None, :] * self.weight.flatten(1)  # (N, image_channels, inputs)
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        weight = self.affine(w)[:, None, :] * self.weight.flatten(1)  # (N, image_channels, inputs)
         y = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype).mT + self.bias.to(x.dtype)
         if self.clamp is not None:
             y = y.clamp(-self.clamp, self.clamp)
@@ -119,23 +124,24 @@ class GeneratorBlock(nn.Module):
         self.convolutions = 1 if inputs is None else 2
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, styles: list[Tensor], seed: Tensor | None, dtype: torch.dtype
+        self, x: Tensor | None, image: Tensor | None, ws: list[Tensor], seed: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """`styles` are those of the convolutions and of the colours, (N, width) each."""
+        """`ws` holds one w (N, width) for each convolution and one for the colours."""
         if x is None:
-            x = self.const.expand(len(styles[0]), *self.const.shape).contiguous(memory_format=torch.channels_last)
+            x = self.const.expand(len(ws[0]), *self.const.shape).contiguous(memory_format=torch.channels_last)
         else:
-            x = self.conv0(x.to(dtype), styles[0], seed)
-        x = self.conv1(x.to(dtype), styles[-2], seed)
-        y = self.torgb(x, styles[-1])
+            x = self.conv0(x.to(dtype), ws[0], seed)
+        x = self.conv1(x.to(dtype), ws[-2], seed)
+        y = self.torgb(x, ws[-1])
         return x, y if image is None else y + self.resample(image)
 
 
 class Generator(Base):
-    """Latents (N, latent) by way of styles (N, layers, width), one a layer, to images (N, image_channels, resolution,
-    resolution), about in [-1, 1]: the sum of what every resolution adds ("skip").
+    """StyleGAN2's generator (Karras et al. 2020): latents (N, latent) to images, about in [-1, 1].
 
-    In training, a share `mixing` of the images takes the styles of a second latent from a random layer on.
+    `map_latent` gives w (N, layers, width), one per layer. The images (N, image_channels, resolution, resolution) are
+    sums over all resolutions, because every block adds its colours ("skip"). In training, a share `mixing` of the
+    images uses the w of a second latent from a random layer on.
     """
 
     def __init__(
@@ -178,28 +184,28 @@ class Generator(Base):
                 for size in maps
             }
         )
-        self.layers = 2 * len(maps)  # every convolution, and the last colours; others share the next layer's style
+        self.layers = 2 * len(maps)  # all convolutions and the last colours; other colours share the next layer's w
 
-    def style(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+    def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         with own_precision(latent.device):
             w = self.mapping(latent, label)[:, None].expand(-1, self.layers, -1)
             if not self.training or seed is None or self.mixing == 0:
                 return w
             other = self.mapping(randomness.normal(seed, (self.latent,), "mixed latent"), label)
             draw = randomness.uniform(seed, (2,), "mixing")
-            first = 1 + (draw[:, 1] * (self.layers - 1)).floor()  # layer with the other style, from the second on
+            first = 1 + (draw[:, 1] * (self.layers - 1)).floor()  # the first layer with the other w, from the second on
             first = torch.where(draw[:, 0] < self.mixing, first, self.layers)
             mixed = torch.arange(self.layers, device=w.device) >= first[:, None]
             return torch.where(mixed[:, :, None], other[:, None], w)
 
-    def synthesis(self, style: Tensor, seed: Tensor | None = None) -> Tensor:
-        with own_precision(style.device) as half:
+    def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
+        with own_precision(w.device) as half:
             x: Tensor | None = None
             image: Tensor | None = None
-            styles, i = style.unbind(dim=1), 0
+            ws, i = w.unbind(dim=1), 0
             for block in self.blocks.values():
                 assert isinstance(block, GeneratorBlock)
-                own = styles[i : i + block.convolutions + 1]
+                own = ws[i : i + block.convolutions + 1]
                 x, image = block(x, image, own, seed, half if block.in_half else torch.float32)
                 i += block.convolutions
         assert image is not None
@@ -216,11 +222,10 @@ class Generator(Base):
         for convolution, kind in zip(convolutions, kinds, strict=True):
             convolution.noise = kind
 
-    def truncate(self, style: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        near = torch.lerp(self.mapping.w_avg, style[:, :cutoff], psi)
-        return near if cutoff is None else torch.cat([near, style[:, cutoff:]], dim=1)
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        near = torch.lerp(self.mapping.w_avg, w[:, :cutoff], psi)
+        return near if cutoff is None else torch.cat([near, w[:, cutoff:]], dim=1)
 
     def update_w_average(self, latent: Tensor, label: Tensor | None) -> None:
-        """Let the average style follow."""
         with torch.no_grad():
             self.mapping.w_avg.lerp_(self.mapping(latent, label).mean(dim=0), 1 - self.average)

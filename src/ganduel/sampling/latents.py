@@ -64,7 +64,7 @@ def walk(
     """
     a, b = sampler.latents(starts), sampler.latents(ends)
     if space == "w":
-        latent, a, b = a, sampler.styles(a, starts), sampler.styles(b, ends)
+        latent, a, b = a, sampler.map_latents(a, starts), sampler.map_latents(b, ends)
         if a is latent:
             raise UserError(
                 "mode.space=w needs a model with a mapping network: stylegan2_ada, or dcgan with "
@@ -78,9 +78,9 @@ def walk(
             share = step / (steps + 1)
             points.append(a if share == 0 else b if share == 1 else between(a, b, share))
             seeds += starts if share < 1 else ends
-        styles = torch.cat(points)
-        styles = styles if space == "w" else sampler.styles(styles, seeds)
-        yield from to_bytes(sampler.paint(styles, seeds, batch)).split(len(starts))
+        joined = torch.cat(points)
+        w = joined if space == "w" else sampler.map_latents(joined, seeds)
+        yield from to_bytes(sampler.paint(w, seeds, batch)).split(len(starts))
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -105,13 +105,13 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any, layer: int | None) -> Path:
     """Write one picture with a row per seed and a column per seed of `columns`, and return its path.
 
-    Layers below `layer` take the style of the row, the others that of the column. Raises UserError for a model without
-    a style per layer, and for a `layer` out of range.
+    Layers below `layer` get the w of the row, the others the w of the column. Raises UserError for a model without a
+    w per layer, and for a `layer` out of range.
     """
     across = parse_seeds(columns, "mode.columns")
-    side, top = (sampler.styles(sampler.latents(some), some) for some in (seeds, across))
+    side, top = (sampler.map_latents(sampler.latents(some), some) for some in (seeds, across))
     if side.ndim != 3:
-        raise UserError("mode=mix needs a model with a style for each layer: stylegan2_ada")
+        raise UserError("mode=mix needs a model with a w for each layer: stylegan2_ada")
     layers = side.shape[1]
     first = layers // 2 if layer is None else layer
     if not 0 < first < layers:
@@ -119,8 +119,8 @@ def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any,
     header = sampler.paint(top, across, batch)
     check_size(len(seeds) + 1, len(across) + 1, header.shape[2:])
     rows = [torch.cat([torch.ones_like(header[:1]), header])]
-    for style, seed in zip(side, seeds, strict=True):
-        mixed = torch.cat([style[:first].expand(len(top), -1, -1), top[:, first:]], dim=1)
-        styles = torch.cat([style[None], mixed])
-        rows.append(sampler.paint(styles, [seed] * len(styles), batch))
+    for w, seed in zip(side, seeds, strict=True):
+        mixed = torch.cat([w[:first].expand(len(top), -1, -1), top[:, first:]], dim=1)
+        row = torch.cat([w[None], mixed])
+        rows.append(sampler.paint(row, [seed] * len(row), batch))
     return save_picture(tile(to_bytes(torch.cat(rows)), len(across) + 1), out)

@@ -111,24 +111,24 @@ class Sampler:
         return self.from_noise.latent(self._tensor(seeds))
 
     @torch.no_grad()
-    def styles(self, latents: Tensor, seeds: Iterable[int]) -> Tensor:
-        """The styles of latents (N, latent), truncated: w, or the latents themselves without a mapping network.
+    def map_latents(self, latents: Tensor, seeds: Iterable[int]) -> Tensor:
+        """The mapped and truncated w of latents (N, latent). Without a mapping network, w is the latents themselves.
 
         Their classes come from the seeds, unless `label` is set. Raises UserError if the model cannot truncate.
         """
         seed = self._tensor(seeds)
-        styles = self.generator.style(latents, seed, self.labels(seed))
-        return styles if self.truncation == 1 else self.generator.truncate(styles, self.truncation, self.cutoff)
+        w = self.generator.map_latent(latents, seed, self.labels(seed))
+        return w if self.truncation == 1 else self.generator.truncate(w, self.truncation, self.cutoff)
 
     def labels(self, seed: Tensor) -> Tensor | None:
         """The classes (N,) of seeds (N,), or `label` for all. None if the model has no classes."""
         return self.from_noise.label(seed) if self.label is None else torch.full_like(seed, self.label)
 
     @torch.no_grad()
-    def paint(self, styles: Tensor, seeds: Iterable[int], batch: int = 64) -> Tensor:
-        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, from styles (N, ...). Their noise comes from the
+    def paint(self, w: Tensor, seeds: Iterable[int], batch: int = 64) -> Tensor:
+        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, from w (N, ...). Their noise comes from the
         seeds."""
-        parts = zip(styles.split(batch), self._tensor(seeds).split(batch), strict=True)
+        parts = zip(w.split(batch), self._tensor(seeds).split(batch), strict=True)
         return torch.cat([self.generator.synthesis(*part).float().cpu() for part in parts])
 
     def sample(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
@@ -141,7 +141,7 @@ class Sampler:
         parts = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
         if not parts:
             raise UserError("seeds is empty; give a number of images (1 or more) or a list of seeds")
-        return torch.cat([self.paint(self.styles(self.latents(part), part), part) for part in parts])
+        return torch.cat([self.paint(self.map_latents(self.latents(part), part), part) for part in parts])
 
     def bytes(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
         """The images of `sample` as uint8."""
