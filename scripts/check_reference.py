@@ -53,7 +53,7 @@ def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     yield "out/r1_penalty", squared_gradient(duel, images)
     yield from gradients("r1", 0.5 * r1(duel), discriminator, reference)
 
-    lengths = path_lengths(generator.synthesis, style, reference["in/pl_noise"])
+    lengths = path_lengths(generator.synthesis, w, reference["in/pl_noise"])
     yield "out/pl_lengths", lengths
     yield from gradients("pl", (lengths - 0.3).square().mean(), generator, reference)
 

@@ -20,7 +20,7 @@ from ganduel.augment import Chain
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.data.store import Raw
 from ganduel.ema import EMA
-from ganduel.game import Game, Generator, NoiseGame
+from ganduel.game import Game, Generator, LatentGame
 from ganduel.losses import AdversarialLoss
 from ganduel.pace import Clock, Pace
 from ganduel.regularizers import Projection, Regularizer
@@ -81,7 +81,7 @@ def duel(
     **pace: Any,
 ) -> Trainer:
     """By default Wasserstein's loss, and one turn each, D's first; `ema` is the averages' half-life and ramp."""
-    game = game or NoiseGame(LinearGenerator(), QuadraticDiscriminator(), Chain())
+    game = game or LatentGame(LinearGenerator(), QuadraticDiscriminator(), Chain())
     penalties = penalties or {}
 
     def moved(player: str, networks: nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from ganduel import losses, randomness, regularizers, schedules
 from ganduel.augment import Chain
 from ganduel.data.loading import Pair
-from ganduel.game import NoiseGame
+from ganduel.game import LatentGame
 from ganduel.models.cyclegan import CycleGame
 from ganduel.regularizers import PathLength, Projection, Regularizer
 from ganduel.validation import validate
@@ -86,7 +86,7 @@ def test_r1_makes_a_linear_discriminator_flatter():
     times as heavy: with a learning rate of 0.1 and a weight of 0.1, w loses 0.1 * 16 * 0.1 * 2 = 0.32 of itself."""
     judge = nn.Linear(4, 1)
     nn.init.ones_(judge.weight)
-    game = NoiseGame(LinearGenerator(), nn.Sequential(nn.Flatten(), judge), Chain())
+    game = LatentGame(LinearGenerator(), nn.Sequential(nn.Flatten(), judge), Chain())
     one = duel(penalties={"r1": Regularizer(regularizers.r1, "D", 0.1, every=16)}, game=game)
     w, b, A = np.ones(4), judge.bias.item(), numpy(game.generators["G"].A)
     one.iterate()

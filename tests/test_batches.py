@@ -7,7 +7,7 @@ from conftest import NO_BATCH_NORM, largest_difference
 from ganduel import batches, checks
 from ganduel.batches import split
 from ganduel.commands.train import memory_advice
-from ganduel.game import NoiseGame
+from ganduel.game import LatentGame
 from ganduel.models.stylegan2_discriminator import minibatch_deviation
 from ganduel.regularizers import PathLength
 from ganduel.speed import forecast
@@ -44,7 +44,7 @@ class Comparing(torch.nn.Module):
 def test_parts_that_are_allowed_have_the_maps_of_the_whole_batch_and_others_have_not(trainer, together):
     """For every batch of up to 24 images and every size that divides it."""
     made = trainer().game
-    game = NoiseGame(made.generators["G"], Comparing(together), made.chains[""])
+    game = LatentGame(made.generators["G"], Comparing(together), made.chains[""])
     seen = set()
     for batch in range(1, 25):
         images = torch.randn(batch, 3, 2, 2, generator=torch.Generator().manual_seed(batch))

@@ -19,7 +19,7 @@ from ganduel.augment import Transform
 from ganduel.config import schema
 from ganduel.config.compose import compose, finish
 from ganduel.config.keys import config_dir
-from ganduel.game import Game, NoiseGame
+from ganduel.game import Game, LatentGame
 from ganduel.system.errors import UserError
 
 TOP = config_dir()
@@ -46,7 +46,7 @@ def test_models(model, channels):
     composed = compose("train", [f"model={model}", f"data.channels={channels}", "data.resolution=32"])
     game = build.game(composed.model, composed.augment, [])
     assert isinstance(game, Game)
-    if isinstance(game.eval(), NoiseGame):
+    if isinstance(game.eval(), LatentGame):
         images = game.sample(game.generators, torch.arange(2))
     else:
         images = game.translator(game.generators, "A2B")(torch.zeros(2, channels, 32, 32))

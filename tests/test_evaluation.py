@@ -17,7 +17,7 @@ from ganduel.evaluation import digit_classifier, paths
 from ganduel.evaluation.evaluate import describe, evaluate
 from ganduel.evaluation.extractors import Features, find_features
 from ganduel.evaluation.measure import Images, Summary, frechet, measure, moments_of, reference_from
-from ganduel.game import Generator, NoiseGame
+from ganduel.game import Generator, LatentGame
 from ganduel.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -123,7 +123,7 @@ def skewed(digits) -> ImageSet:
 def test_classes_are_measured_as_frequent_as_they_are(skewed, digit_features, tmp_path):
     """A perfect generator scores like the same number of real images that NumPy draws. Were all classes drawn alike, it
     would score many times worse."""
-    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    game = LatentGame(Perfect(skewed), torch.nn.Identity(), Chain())
     settings = {"which": ["fid"], "samples": 2000, "seed": 0, "batch": 500, "cache": tmp_path, "ema": True}
     found = evaluate(game.comparisons(game.generators, skewed), digit_features, **settings)["fid"]
     resampled = skewed.train[np.random.default_rng(0).integers(0, skewed.count, 2000)]
@@ -138,7 +138,7 @@ def test_classes_are_measured_as_frequent_as_they_are(skewed, digit_features, tm
 
 def test_an_image_has_its_class_wherever_it_is_drawn(skewed):
     """In any block of a measurement, and at the beginning of a walk."""
-    game = NoiseGame(Perfect(skewed), torch.nn.Identity(), Chain())
+    game = LatentGame(Perfect(skewed), torch.nn.Identity(), Chain())
     (compared,) = game.comparisons(game.generators, skewed)
     whole = compared.make(range(20), 3)
     assert torch.equal(compared.make(range(5, 9), 3), whole[5:9])

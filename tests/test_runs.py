@@ -474,16 +474,16 @@ def test_who_handled_a_signal_before_is_asked_after_saving(train, monkeypatch, n
 
 
 def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
-    from ganduel.game import NoiseGame
+    from ganduel.game import LatentGame
 
-    sample = NoiseGame.sample
+    sample = LatentGame.sample
 
     def interrupted(self, generators, seed, *classes):
         if self.training and len(seed) == 8 and (RUN / "stats.jsonl").exists():  # the first batch of a measurement
             os.kill(os.getpid(), signal.SIGTERM)
         return sample(self, generators, seed, *classes)
 
-    monkeypatch.setattr(NoiseGame, "sample", interrupted)
+    monkeypatch.setattr(LatentGame, "sample", interrupted)
     monkeypatch.setattr("ganduel.game.SHOWN", 4)
     measured = ("metric.which=[fid]", "metric.samples=100", "metric.batch=8", "every.metric=4 steps")
     assert train(*measured, "every.log=1 steps") == 143

@@ -13,7 +13,7 @@ from test_scripts import script
 
 from ganduel import build, randomness
 from ganduel.config.compose import compose
-from ganduel.game import AugmentedDiscriminator, Generator, NoiseGame
+from ganduel.game import AugmentedDiscriminator, Generator, LatentGame
 from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
@@ -28,11 +28,11 @@ SMALL = MODELS["stylegan2_ada"]
 PLAIN = ("augment=[]", "optimizer=sgd")
 
 
-def game(*overrides: str) -> NoiseGame:
+def game(*overrides: str) -> LatentGame:
     composed = compose("train", [*SMALL, *overrides])
     torch.manual_seed(0)
     made = build.game(composed.model, {}, [])
-    assert isinstance(made, NoiseGame)
+    assert isinstance(made, LatentGame)
     return made
 
 
@@ -413,7 +413,7 @@ def test_path_length_of_a_linear_generator():
     """|A' y| for noise y of mean square 1 / pixels, of the first half of the batch; and it is differentiable."""
     torch.manual_seed(0)
     made = Linear()
-    game = NoiseGame(made, torch.nn.Identity(), build.Chain())
+    game = LatentGame(made, torch.nn.Identity(), build.Chain())
     (duel,) = game.duels({"real": torch.zeros(5, 2, 5, 5), "seed": seeds(5)}, game.generators)
     penalty = PathLength(decay=0.25, share=0.5)
     penalty.mean.fill_(0.7)

@@ -10,7 +10,7 @@ from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 
 from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
-from ganduel.game import AugmentedDiscriminator, Duel, Generator, NoiseGame
+from ganduel.game import AugmentedDiscriminator, Duel, Generator, LatentGame
 from ganduel.pace import Gate, Turn
 from ganduel.phases import phases
 from ganduel.regularizers import Regularizer, r1, r2
@@ -726,7 +726,7 @@ class ToldTheClass(torch.nn.Module):
 
 
 def test_classes_reach_both_networks(trainer, monkeypatch):
-    game = NoiseGame(ByClass(), ToldTheClass(), Chain())
+    game = LatentGame(ByClass(), ToldTheClass(), Chain())
     monkeypatch.setattr(setup.build, "game", lambda *arguments: game)
     one = trainer("regularizer=[r1]")
     batch = one.draw(Turn("D", 0, 0))

@@ -179,7 +179,7 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     """
     kind = locate(model["game"], "model.game", allow)
     if not isinstance(kind, type) or not issubclass(kind, Game):
-        raise UserError(f"model.game={model['game']} is not a game; try ganduel.game.NoiseGame")
+        raise UserError(f"model.game={model['game']} is not a game; try ganduel.game.LatentGame")
     wanted = [name for name in inspect.signature(kind).parameters if name != "augment"]
     missing = [name for name in wanted if name not in model]
     if missing:

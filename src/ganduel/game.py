@@ -191,10 +191,10 @@ class Game(nn.Module, ABC):
         """What is measured against what."""
 
 
-class NoiseGame(Game):
-    """Noise to image: one generator, one discriminator, a standard normal latent of `generator.latent` numbers.
+class LatentGame(Game):
+    """One generator makes images from standard normal latents (N, `generator.latent`); one discriminator judges them.
 
-    Of a generator that knows classes, both are told the class: that of the real image, and the fake takes it over.
+    If the generator has classes, both networks get them. A fake has the class of the real image that it meets.
     """
 
     domains = ("real",)
@@ -273,3 +273,6 @@ class NoiseGame(Game):
             return None
         among = torch.arange(self.classes, device=seed.device) if among is None else among
         return among[(randomness.uniform(seed, (), "label") * len(among)).long()]
+
+
+NoiseGame = LatentGame  # old checkpoints name their game ganduel.game.NoiseGame

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganduel import batches, build, sharing
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import to_bytes
-from ganduel.game import SHOWN, Batch, Duel, Game, NoiseGame
+from ganduel.game import SHOWN, Batch, Duel, Game, LatentGame
 from ganduel.losses import AdversarialLoss
 from ganduel.no_trace import no_trace
 from ganduel.pictures import save_picture
@@ -100,7 +100,7 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
     images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
-    if isinstance(sampler.game, NoiseGame):
+    if isinstance(sampler.game, LatentGame):
         whole |= sharing.held({"": sampler.sample(seeds, batch=batch).to(sampler.device)})
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label

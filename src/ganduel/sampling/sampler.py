@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ganduel import build, checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.data.loading import normalise, to_bytes
-from ganduel.game import Game, Generator, NoiseGame
+from ganduel.game import Game, Generator, LatentGame
 from ganduel.system.errors import UserError
 
 
@@ -64,9 +64,9 @@ class Sampler:
             self.generator.set_noise(noise)
 
     @property
-    def from_noise(self) -> NoiseGame:
+    def from_noise(self) -> LatentGame:
         """The game, if it makes images from noise. Otherwise raises UserError."""
-        if not isinstance(self.game, NoiseGame):
+        if not isinstance(self.game, LatentGame):
             raise UserError(
                 f"{self.path}: model={self.config['model']['name']} translates images and makes none from noise: "
                 "mode=translate input=PHOTO_OR_FOLDER direction=A2B"
