@@ -215,9 +215,9 @@ TEXTBOOK: dict[str, Callable[..., Loop]] = {"dcgan": dcgan, "wgan_gp": wgan_gp, 
 
 def ours(trainer: Trainer) -> Loop:
     """The parts of our iteration, with the names of the textbook loop."""
-    if trainer.pace.n_critic == 1:
+    if trainer.turns.n_critic == 1:
         return {"iteration": trainer.iterate}
-    turns = {turn.player: turn for turn in reversed(trainer.pace.turns)}
+    turns = {turn.player: turn for turn in reversed(trainer.turns.order)}
     return {
         "critic turn": partial(trainer.take_turn, turns["D"], {}),
         "generator turn": partial(trainer.take_turn, turns["G"], {}),

@@ -31,10 +31,10 @@ from torch.nn.functional import conv2d
 from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
 from ganduel.game import Batch, Duel
-from ganduel.pace import Turn
 from ganduel.phases import Phase
 from ganduel.system.device import choose, label, memory
 from ganduel.trainer import Trainer
+from ganduel.turns import Turn
 
 IMAGES = 64  # images of noise; as many as a batch if that is larger
 
@@ -98,7 +98,7 @@ def parts(trainer: Trainer) -> list[Part]:
     """The parts of an iteration: its phases, then batches and averages."""
     found: list[Part] = []
     maker: Play | None = None
-    for turn in trainer.pace.turns:
+    for turn in trainer.turns.order:
         plays = [Play(trainer, turn, phase, maker) for phase in trainer.players[turn.player].phases]
         for play in plays:
             play.prepare()
@@ -108,7 +108,7 @@ def parts(trainer: Trainer) -> list[Part]:
         maker = plays[0] if turn == trainer.sharing.giver else None
 
     def rest() -> None:
-        for turn in trainer.pace.turns:
+        for turn in trainer.turns.order:
             trainer.draw(turn)
         with torch.no_grad():
             seeds = randomness.seeds(0, first=0, count=trainer.batch_size, device=trainer.device)

@@ -19,12 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganduel import build
+from ganduel.clock import Clock, Duration
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir, parse
 from ganduel.config.schema import Train
 from ganduel.game import Generator
 from ganduel.models import winograd  # noqa: F401 - here, because its constants must not become fake tensors
-from ganduel.pace import Clock, Duration
 
 RATE, HALF = 1.5e12, 3.0e12  # multiplications per second: in float32, and for StyleGAN2-ADA in half precision
 TURN = 0.01  # additional seconds for every turn
@@ -62,7 +62,7 @@ def seconds(settings: Train) -> float:
     gradient in a penalty costs as much as four forward passes.
     """
     g, d = costs(settings)
-    pace, penalties = settings.pace, settings.regularizer
+    turns, penalties = settings.turns, settings.regularizer
     if settings.model["game"].endswith("CycleGame"):  # two directions, each with a fake, a cycle, an identity image
         of_g, of_d = 2 * (9 * g + 2 * d), 2 * 6 * d
     else:
@@ -70,12 +70,12 @@ def seconds(settings: Train) -> float:
     of_d += sum(6 * d / r["every"] for r in penalties.values() if r["player"] == "D" and "every" in r)
     of_g += sum(6 * g * r["fn"]["share"] / r["every"] for r in penalties.values() if r["player"] == "G")
     batch = settings.batch_size
-    per_iteration = batch * pace["n_critic"]
-    clock = Clock(per_iteration, pace["n_generator"], IMAGES[settings.data.name])
+    per_iteration = batch * turns["n_critic"]
+    clock = Clock(per_iteration, turns["n_generator"], IMAGES[settings.data.name])
     iterations = math.ceil(clock.images(Duration.parse(settings.duration, "duration")) / per_iteration)
     rate = HALF if settings.model["name"] == "stylegan2_ada" else RATE
-    work = batch * (pace["n_critic"] * of_d + pace["n_generator"] * of_g) / rate
-    return iterations * (work + TURN * (pace["n_critic"] + pace["n_generator"]))
+    work = batch * (turns["n_critic"] * of_d + turns["n_generator"] * of_g) / rate
+    return iterations * (work + TURN * (turns["n_critic"] + turns["n_generator"]))
 
 
 def swept(name: str) -> dict[str, str]:

@@ -72,7 +72,7 @@ SETTINGS = {
     "precision=fp16": TIMED,
     "cudnn_benchmark=false": TIMED,
     "optimizer.G.fused=false optimizer.D.fused=false": ("dcgan",),
-    "pace=alternating": ("dcgan",),
+    "turns=alternating": ("dcgan",),
     "data.on_device=false": ("dcgan",),
 }
 EXACT = {"vanilla": ["model.discriminator.dropout=0"]}  # because dropout draws other numbers on another device

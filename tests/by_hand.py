@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from ganduel import build, losses, randomness, regularizers
 from ganduel.augment import Chain
+from ganduel.clock import Clock
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.data.store import Raw
 from ganduel.ema import EMA
 from ganduel.game import Game, Generator, LatentGame
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Clock, Pace
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.trainer import Trainer
+from ganduel.turns import Turns
 
 Array = np.ndarray
 CPU = torch.device("cpu")
@@ -78,7 +79,7 @@ def duel(
     micro_batch: int = N,
     loss_ema: float = 0.0,
     ema: tuple[float, float | None] = (0.0, None),
-    **pace: Any,
+    **moves: Any,
 ) -> Trainer:
     """By default Wasserstein's loss, and one turn each, D's first; `ema` is the averages' half-life and ramp."""
     game = game or LatentGame(LinearGenerator(), QuadraticDiscriminator(), Chain())
@@ -97,7 +98,7 @@ def duel(
         "accuracy_ceiling": None,
         "share": False,
     }
-    turns = Pace(**usual | pace)
+    turns = Turns(**usual | moves)
     return Trainer(
         game,
         loss or losses.wasserstein(),

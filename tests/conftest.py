@@ -26,7 +26,7 @@ MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
     "wgan_gp": ("model=wgan_gp", "model.channels=4"),
     "wgan": ("model=wgan", "model.channels=4"),
-    "resnet": ("model=resnet", "model.channels=2", "data.resolution=16", "pace=alternating"),
+    "resnet": ("model=resnet", "model.channels=2", "data.resolution=16", "turns=alternating"),
     "stylegan2_ada": (
         "model=stylegan2_ada",
         "data.resolution=16",

@@ -318,7 +318,7 @@ def test_a_run_resumes_with_its_p(train):
 def test_nothing_leaks_to_the_generator(trainer, model):
     """Its loss sees augmented images, its samples are clean: those of a generator without augmentation."""
     one = trainer("augment=[ada]", "augment.ada.target=null", "augment.ada.p=0.5", model=model)
-    batch = one.draw(one.pace.turns[-1])
+    batch = one.draw(one.turns.order[-1])
     (duel,) = one.game.duels(batch, one.game.generators)
     judged: list[torch.Tensor] = []
     one.game.discriminators["D"].register_forward_pre_hook(lambda module, images: judged.append(images[0].detach()))

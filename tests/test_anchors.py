@@ -229,7 +229,7 @@ def test_the_schedule_follows_the_images_seen(schedule, factors):
 
 @pytest.mark.parametrize("micro_batch", [4, 2])
 @pytest.mark.parametrize(
-    ("pace", "turns"),
+    ("settings", "turns"),
     [
         # Who moves; where its reals begin, counted from the images seen; the turn that its fakes were drawn in.
         ({}, [("D", 0, ("D", 0)), ("G", 0, ("G", 0))]),
@@ -249,10 +249,10 @@ def test_the_schedule_follows_the_images_seen(schedule, factors):
         ({"first": "G", "share": True}, [("G", 0, ("G", 0)), ("D", 0, ("G", 0))]),
     ],
 )
-def test_turns_meet_what_they_should(pace, turns, micro_batch):
+def test_turns_meet_what_they_should(settings, turns, micro_batch):
     """With a loss for which both players' reals and fakes matter. Shared fakes were made before G's step."""
     by = LOSSES["relativistic"]
-    one = duel(by.loss, micro_batch=micro_batch, **pace)
+    one = duel(by.loss, micro_batch=micro_batch, **settings)
     theta, A = weights(one)
     seen = 0
     for iteration in range(2):
@@ -268,7 +268,7 @@ def test_turns_meet_what_they_should(pace, turns, micro_batch):
                 value, A = turn_of_G(by, theta, A, real, z)
             values[player].append(value)
         expect(one, theta, A, {f"loss/{player}": np.mean(values[player]) for player in "DG"})
-        seen += 4 * pace.get("n_critic", 1)
+        seen += 4 * settings.get("n_critic", 1)
         assert one.images_seen == seen
 
 

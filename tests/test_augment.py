@@ -11,8 +11,8 @@ from ganduel.augment import Chain
 from ganduel.augment.affine import Affine, interpolate
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
+from ganduel.clock import Clock
 from ganduel.config.compose import compose
-from ganduel.pace import Clock
 from ganduel.setup import assemble
 
 ALL = ("instance_noise", "affine", "diffaugment")

@@ -14,8 +14,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from ganduel import build, losses, pace, regularizers
+from ganduel import build, losses, regularizers, turns
 from ganduel.augment import Transform
+from ganduel.clock import Clock
 from ganduel.config import schema
 from ganduel.config.compose import compose, finish
 from ganduel.config.keys import config_dir
@@ -32,7 +33,18 @@ def options(group: str) -> list[str]:
 
 
 def test_all_files_are_accounted_for():
-    tested = {"model", "loss", "regularizer", "optimizer", "scheduler", "pace", "data", "experiment", "mode", "augment"}
+    tested = {
+        "model",
+        "loss",
+        "regularizer",
+        "optimizer",
+        "scheduler",
+        "turns",
+        "data",
+        "experiment",
+        "mode",
+        "augment",
+    }
     tested |= {"format", "hydra/launcher"}  # in test_export.py and test_sweeps.py
     assert {str(p.parent) for p in FILES} - {"."} == tested
     assert {p.stem for p in FILES if p.parent == Path()} == set(COMMANDS)
@@ -102,16 +114,16 @@ def test_optimizers(name):
 def test_schedulers(name):
     composed = compose("train", [f"scheduler={name}"])
     schedule = build.part(composed.scheduler, "scheduler", [])
-    clock = pace.Clock(images_per_iteration=10, steps_per_iteration=1, images_per_epoch=100)
+    clock = Clock(images_per_iteration=10, steps_per_iteration=1, images_per_epoch=100)
     assert schedule(clock, 0.1) == pytest.approx(0.1)
     warmed = compose("train", [f"scheduler={name}", "scheduler.warmup=10 steps"]).scheduler
     clock.steps, clock.images_seen = 5, 50
     assert build.part(warmed, "scheduler", [])(clock, 0.1) == pytest.approx(schedule(clock, 0.1) / 2)
 
 
-@pytest.mark.parametrize("name", options("pace"))
-def test_paces(name):
-    assert isinstance(build.part(compose("train", [f"pace={name}"]).pace, "pace", []), pace.Pace)
+@pytest.mark.parametrize("name", options("turns"))
+def test_turns(name):
+    assert isinstance(build.part(compose("train", [f"turns={name}"]).turns, "turns", []), turns.Turns)
 
 
 @pytest.mark.parametrize("name", options("data"))

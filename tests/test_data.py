@@ -262,7 +262,7 @@ def test_all_forms_are_packed_to_the_same_bytes(
     for i, (data, write) in enumerate(forms):
         (root := tmp_path / str(i)).mkdir()
         write(root)
-        size = ["data.resolution=16", "data.crop=null", "data.margin=0", f"data.root={root}"]
+        size = ["data.resolution=16", "data.crop=null", "data.load_size=null", f"data.root={root}"]
         assert cli.command("data", [f"data={data}", *size]) == 0, capsys.readouterr().err
         path = Path(capsys.readouterr().out.strip())
         assert (about(path)["images"], about(path)["duplicates"], about(path)["rejected"]) == (count, 0, {})

@@ -18,7 +18,7 @@ Done = subprocess.CompletedProcess
 TRAIN, FID = ("-m", "ganduel.train"), ("-m", "ganduel.fid")
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
-SETTINGS += ("pace=gated", "pace.loss_floor=1.36", "optimizer.D.lr=0.002")  # closed in some turns
+SETTINGS += ("turns=gated", "turns.loss_floor=1.36", "optimizer.D.lr=0.002")  # closed in some turns
 SETTINGS += ("augment=[ada]", "augment.ada.interval=3", "augment.ada.speed=0.1", "augment.ada.p=0.5")
 SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid,kid]", "metric.samples=64")
 
@@ -121,7 +121,7 @@ def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     chosen = {
         "dcgan": (*NO_BATCH_NORM, "regularizer=[r1]", "regularizer.r1.every=2"),
-        "wgan_gp": ("model.generator.norm=layer", "pace.n_critic=2"),
+        "wgan_gp": ("model.generator.norm=layer", "turns.n_critic=2"),
         "stylegan2_ada": (
             "batch_size=16",
             "regularizer.r1_stylegan.every=2",

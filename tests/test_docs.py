@@ -107,9 +107,9 @@ def test_every_key_is_in_the_reference():
 
 
 def test_an_option_has_the_comments_of_the_one_that_it_begins_with():
-    page = "\n".join(section(config_reference.group_page("pace"), "shared", "pace"))
+    page = "\n".join(section(config_reference.group_page("turns"), "shared", "turns"))
     assert "Begins with the keys of [reuse](#reuse)." in page
-    assert "| `pace.first` | `G` | player that moves first: D, G |" in page
+    assert "| `turns.first` | `G` | player that moves first: D, G |" in page
 
 
 def section(page: str, option: str, group: str) -> list[str]:

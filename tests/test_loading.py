@@ -10,13 +10,13 @@ from conftest import about
 
 from ganduel import randomness
 from ganduel.augment import Chain, Transform
+from ganduel.clock import Clock
 from ganduel.config.schema import Data, typed
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
 from ganduel.data.transform import Recipe, resize_all
-from ganduel.pace import Clock
 from ganduel.system.errors import UserError
 
 

@@ -34,8 +34,8 @@ REGULARIZERS = {
 REGULARIZERS |= {n: (f"regularizer=[{n}]", *([LIGHT[n]] if n in LIGHT else [])) for n in options("regularizer")}
 AUGMENTS = {NONE: ("augment=[]",)} | {name: (f"augment=[{name}]",) for name in options("augment")}
 AUGMENTS["ada"] = (*AUGMENTS["ada"], "augment.ada.p=0.5")  # it would begin with nothing
-PACES = {name: (f"pace={name}",) for name in options("pace")}
-PACES["gated_by_accuracy"] = ("pace=gated", "pace.loss_floor=null", "pace.accuracy_ceiling=0.95")
+TURNS = {name: (f"turns={name}",) for name in options("turns")}
+TURNS["gated_by_accuracy"] = ("turns=gated", "turns.loss_floor=null", "turns.accuracy_ceiling=0.95")
 
 GROUPS = {
     "model": list(MODELS),
@@ -44,16 +44,16 @@ GROUPS = {
     "augment": list(AUGMENTS),
     "optimizer": options("optimizer"),
     "scheduler": options("scheduler"),
-    "pace": list(PACES),
+    "turns": list(TURNS),
     "precision": ["fp32", "bf16"],
 }
 WHOLE = ("model", "loss", "regularizer", "augment")
 
 # Pairs of options that cannot work together, and what is said about it.
 REFUSED = {
-    (("loss", "wasserstein"), ("pace", "gated")): "pace.loss_floor=0.1 is above 0,",
-    (("loss", "wasserstein"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs D's accuracy",
-    (("loss", "relativistic"), ("pace", "gated_by_accuracy")): "pace.accuracy_ceiling=0.95 needs D's accuracy",
+    (("loss", "wasserstein"), ("turns", "gated")): "turns.loss_floor=0.1 is above 0,",
+    (("loss", "wasserstein"), ("turns", "gated_by_accuracy")): "turns.accuracy_ceiling=0.95 needs D's accuracy",
+    (("loss", "relativistic"), ("turns", "gated_by_accuracy")): "turns.accuracy_ceiling=0.95 needs D's accuracy",
     (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
     (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
     (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",
@@ -108,7 +108,7 @@ OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
     "augment": AUGMENTS.__getitem__,
     "optimizer": lambda name: [f"optimizer={name}"],
     "scheduler": lambda name: [f"scheduler={name}"],
-    "pace": PACES.__getitem__,
+    "turns": TURNS.__getitem__,
     "precision": lambda name: [f"precision={name}"],
 }
 

@@ -119,9 +119,9 @@ def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
 def test_what_report_r4_changes(name):
     """Of the CycleGAN paper, but for the size, the generator and what it does to the images."""
     recipe, paper = (plain(compose("train", [f"experiment={n}"])) for n in (name, "horse2zebra_paper"))
-    assert (paper["data"]["resolution"], round(256 * paper["data"]["margin"]), paper["data"]["mirror"]) == (
+    assert (paper["data"]["resolution"], paper["data"]["load_size"], paper["data"]["mirror"]) == (
         256,
-        30,
+        286,
         True,
     )
     assert (paper["loss"]["discriminator"], paper["loss"]["generator"], paper["model"]["pool_size"]) == (0.5, 1, 50)

@@ -8,7 +8,7 @@ from conftest import rows
 from torch.optim import lr_scheduler
 
 from ganduel import schedules
-from ganduel.pace import Clock
+from ganduel.clock import Clock
 from ganduel.system.errors import UserError
 
 RATE = 5e-4

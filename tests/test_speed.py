@@ -46,7 +46,7 @@ FALLING = "scheduler=linear_decay", "duration=8 steps"
 CAPTURED = {
     "dcgan": (),  # batch normalisation, and G goes on from the fakes that D met
     "dcgan, lazy": (*LAZY, *FALLING, "regularizer=[r1,r2]", "regularizer.r2.every=2"),
-    "dcgan, twice": ("pace.n_generator=2",),
+    "dcgan, twice": ("turns.n_generator=2",),
     "dcgan, parts": ("micro_batch=4",),
     "dcgan, dropout in G": ("model.generator.dropout=0.5",),
     "dcgan, dropout in D": ("model.discriminator.dropout=0.5",),
@@ -66,7 +66,7 @@ def test_captured_phases_train_the_same(trainer, case):
             if i == 4:
                 each.stats.reset()  # as for a line of the logs
     assert any(graph.runs > graphs.WARM_UP + 2 for graph in captured.graphs.values())
-    assert one.__dict__.keys() == other.__dict__.keys() and one.pace.turns == other.pace.turns
+    assert one.__dict__.keys() == other.__dict__.keys() and one.turns.order == other.turns.order
     assert largest_difference(one.game.state_dict(), other.game.state_dict()) < 1e-6
     assert one.stats.means() == pytest.approx(other.stats.means(), abs=1e-5)
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
@@ -78,7 +78,7 @@ def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
     """Once an iteration where players share fakes, also where G makes them again: captured, in micro batches, and for
     lazy penalties on fakes. By hand: a batch moves the statistics once, so each of k parts does."""
     lazy = "regularizer=[r2]", "regularizer.r2.every=2"
-    for overrides, moved in ((), 12), (("micro_batch=4",), 24), (lazy, 12), (("pace.share=false",), 24):
+    for overrides, moved in ((), 12), (("micro_batch=4",), 24), (lazy, 12), (("turns.share=false",), 24):
         for captured in (False, True):
             one = trainer(*overrides)
             if captured:
@@ -104,7 +104,7 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
         return graphs.uncapturable(one)
 
     assert reason() is None and reason("augment=[ada]") is None
-    assert "the gate decides on the host" in reason("pace=gated")
+    assert "the gate decides on the host" in reason("turns=gated")
     assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
     assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
 
@@ -182,7 +182,7 @@ def test_every_capture_leaves_its_own_gradients(trainer):
     one.executor = captured = graphs.Captured(one.executor, lambda do: (lambda: None, do()), required=True)
     for _ in range(2 * graphs.WARM_UP + 4):
         one.iterate()
-    player, batch = one.players["D"], one.draw(one.pace.turns[0])
+    player, batch = one.players["D"], one.draw(one.turns.order[0])
     for phase in (*player.phases, *player.phases):
         move = Move(phase, player, batch, new=phase is player.phases[0])
         one.executor.advance(move)

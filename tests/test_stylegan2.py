@@ -435,9 +435,9 @@ def test_path_lengths_leave_running_statistics_alone(trainer):
     buffers = lambda: {n: b.clone() for n, b in one.game.generators.named_buffers()}  # noqa: E731
     player = one.players["G"]
     before = buffers()
-    one.run(Move(player.phases[1], player, one.draw(one.pace.turns[-1])))
+    one.run(Move(player.phases[1], player, one.draw(one.turns.order[-1])))
     assert_equal(before, buffers())
-    one.run(Move(player.phases[0], player, one.draw(one.pace.turns[-1]), new=True))
+    one.run(Move(player.phases[0], player, one.draw(one.turns.order[-1]), new=True))
     assert largest_difference(before, buffers()) > 0  # which were on, and are so again
 
 

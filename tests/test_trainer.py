@@ -11,17 +11,17 @@ from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
 from ganduel import checks, randomness, setup
 from ganduel.augment import Chain, Transform
 from ganduel.game import AugmentedDiscriminator, Duel, Generator, LatentGame
-from ganduel.pace import Gate, Turn
 from ganduel.phases import phases
 from ganduel.regularizers import Regularizer, r1, r2
 from ganduel.stats import Stats, merged
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.trainer import Move, Trainer
+from ganduel.turns import Gate, Turn
 from ganduel.validation import validate
 
 NOISY_LABELS = ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
-GATED = ("pace=gated", "pace.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
+GATED = ("turns=gated", "turns.loss_floor=1.3", "optimizer.D.lr=0.002")  # some turns in a few, with such labels
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -104,15 +104,15 @@ def test_lazy_regularizers_have_their_own_phase_and_weight(trainer):
 
 def test_turns_see_the_images_they_should(trainer):
     """New reals in every turn of D; G meets the last of them; latents are new in every turn."""
-    one = trainer("pace=alternating", "pace.n_critic=2")
-    batches = [one.draw(turn) for turn in one.pace.turns]
+    one = trainer("turns=alternating", "turns.n_critic=2")
+    batches = [one.draw(turn) for turn in one.turns.order]
     assert torch.equal(batches[0]["real"], one.images.batch(0, 8)["real"])
     assert torch.equal(batches[1]["real"], one.images.batch(8, 8)["real"])
     assert torch.equal(batches[2]["real"], batches[1]["real"])
     assert len(torch.cat([b["seed"] for b in batches]).unique()) == 24
     one.iterate()
     assert one.images_seen == 16
-    assert torch.equal(one.draw(one.pace.turns[0])["real"], one.images.batch(16, 8)["real"])
+    assert torch.equal(one.draw(one.turns.order[0])["real"], one.images.batch(16, 8)["real"])
 
 
 def test_time_goes_on_when_the_batch_changes(trainer):
@@ -158,11 +158,11 @@ def test_time_goes_on_when_the_batch_changes(trainer):
 
 def test_time_goes_on_when_the_pace_changes(trainer):
     """Three iterations of a turn each are 3 steps and 24 images, two of two turns of D and three of G 6 and 32."""
-    one, other = trainer(), trainer("pace.n_critic=2", "pace.n_generator=3")
+    one, other = trainer(), trainer("turns.n_critic=2", "turns.n_generator=3")
     for _ in range(3):
         one.iterate()
     other.load_state_dict(one.state_dict())
-    assert torch.equal(other.draw(other.pace.turns[1])["real"], one.images.batch(24 + 8, 8)["real"])
+    assert torch.equal(other.draw(other.turns.order[1])["real"], one.images.batch(24 + 8, 8)["real"])
     for _ in range(2):
         other.iterate()
     assert (other.iteration, other.clock.steps, other.images_seen) == (5, 3 + 6, 24 + 32)
@@ -293,7 +293,7 @@ def test_a_penalty_with_the_name_of_another_loss_is_refused(trainer, monkeypatch
 def test_a_gate_does_not_ask_penalties(trainer, monkeypatch):
     """Whatever they are called: D's loss, far above the floor, decides alone."""
     with_penalty(monkeypatch, "Drift", lambda duel: 0 * r1(duel) - 1e6)
-    one = trainer("pace=gated", *NO_BATCH_NORM)
+    one = trainer("turns=gated", *NO_BATCH_NORM)
     one.iterate()
     assert one.stats.means()["gate/closed"] == 0 and one.stats.means()["loss/Drift"] == -1e6
 
@@ -347,7 +347,7 @@ def test_a_step_that_the_gradient_scale_leaves_out_does_not_end_the_run(trainer)
     plain, before, averaged = one.loss, weights(one, "D"), one.stats.means()["loss_ema/D"]
     one.loss = plain._replace(discriminator=lambda *logits: math.inf * plain.discriminator(*logits))
     one.stats.reset()
-    one.take_turn(one.pace.turns[0], {})
+    one.take_turn(one.turns.order[0], {})
     assert largest_difference(before, weights(one, "D")) == 0
     assert one.players["D"].scaler.get_scale() == 512
     assert one.stats.means()["loss_ema/D"] == averaged
@@ -358,7 +358,7 @@ def test_a_step_that_the_gradient_scale_leaves_out_does_not_end_the_run(trainer)
     assert math.isfinite(one.stats.means()["loss/D"]) and math.isfinite(one.stats.means()["loss_ema/D"])
     one.loss = plain._replace(discriminator=lambda *logits: math.nan * plain.discriminator(*logits))
     one.stats.reset()
-    one.take_turn(one.pace.turns[0], {})
+    one.take_turn(one.turns.order[0], {})
     assert one.not_finite() == ["loss/D"]  # none of an interval's steps counted
 
 
@@ -424,7 +424,7 @@ def set_gate(trainer: Trainer, *, floor: float) -> None:
 
 def test_a_closed_gate_holds_d_alone(trainer):
     """Not even its optimizer or its lazy penalties move; the batch counts, the loss is noted, G goes on."""
-    one = trainer("pace=gated", "regularizer=[r1,weight_clip]", "regularizer.r1.every=2")
+    one = trainer("turns=gated", "regularizer=[r1,weight_clip]", "regularizer.r1.every=2")
     one.iterate()
     set_gate(one, floor=math.inf)
     one.stats.reset()
@@ -447,7 +447,7 @@ def test_a_closed_gate_holds_d_alone(trainer):
 
 
 def test_an_open_gate_changes_nothing(trainer):
-    gated, plain = trainer("pace=gated", "pace.loss_floor=-1"), trainer("pace=alternating")
+    gated, plain = trainer("turns=gated", "turns.loss_floor=-1"), trainer("turns=alternating")
     for one in (gated, plain):
         for _ in range(2):
             one.iterate()
@@ -457,7 +457,7 @@ def test_an_open_gate_changes_nothing(trainer):
 
 def test_the_gate_asks_for_the_whole_batch(trainer):
     """Micro batches on both sides of the floor: their mean decides."""
-    one = trainer("pace=gated", "micro_batch=4")
+    one = trainer("turns=gated", "micro_batch=4")
     losses = iter((0.0, 1.0) * 2)
     one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + next(losses))
     for floor, expected in ((0.6, False), (0.4, True)):
@@ -482,7 +482,7 @@ def test_the_gate_opens_alike_in_any_split(trainer):
 
 def test_the_gate_under_a_gradient_scale(trainer):
     """A closed turn leaves fp16's scale alone, an open one after it works."""
-    one = trainer("pace=gated")
+    one = trainer("turns=gated")
     one.players["D"].scaler = torch.amp.GradScaler("cpu", enabled=True)
     for floor in (math.inf, -math.inf, math.inf, -math.inf):
         set_gate(one, floor=floor)
@@ -539,23 +539,23 @@ def test_a_second_sigmoid_is_warned_of(trainer, loss, warned):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("pace.accuracy_ceiling=0.8", "loss=wasserstein"), "pace.accuracy_ceiling=0.8 needs D's accuracy"),
-        (("pace.accuracy_ceiling=0.8", "loss=relativistic"), "pace.accuracy_ceiling=0.8 needs D's accuracy"),
-        (("pace=gated", "loss=wasserstein"), "pace.loss_floor=0.1 is above 0, the loss of a D that cannot tell"),
-        (("pace.loss_floor=1.4",), "pace.loss_floor=1.4 is above 1.39, the loss of a D that cannot tell"),
-        (("pace.loss_floor=0.3", "loss=least_squares"), "pace.loss_floor=0.3 is above 0.25"),
+        (("turns.accuracy_ceiling=0.8", "loss=wasserstein"), "turns.accuracy_ceiling=0.8 needs D's accuracy"),
+        (("turns.accuracy_ceiling=0.8", "loss=relativistic"), "turns.accuracy_ceiling=0.8 needs D's accuracy"),
+        (("turns=gated", "loss=wasserstein"), "turns.loss_floor=0.1 is above 0, the loss of a D that cannot tell"),
+        (("turns.loss_floor=1.4",), "turns.loss_floor=1.4 is above 1.39, the loss of a D that cannot tell"),
+        (("turns.loss_floor=0.3", "loss=least_squares"), "turns.loss_floor=0.3 is above 0.25"),
     ],
 )
 def test_gates_that_cannot_work_are_refused(trainer, overrides, message):
     with pytest.raises(UserError, match=re.escape(message)):
         trainer(*overrides)
-    trainer("pace.loss_floor=-1", "loss=wasserstein")  # a floor below the start is fine
+    trainer("turns.loss_floor=-1", "loss=wasserstein")  # a floor below the start is fine
 
 
 def test_averaged_losses(trainer):
     """Exponential moving averages over images seen, with half of them as half-life; with two turns of D an iteration, a
     penalty in every second one covers the images of both."""
-    one = trainer("loss_ema=0.5", "regularizer=[r1]", "regularizer.r1.every=2", "pace.n_critic=2")
+    one = trainer("loss_ema=0.5", "regularizer=[r1]", "regularizer.r1.every=2", "turns.n_critic=2")
     averages: dict[str, float] = {}
     for _ in range(4):
         one.stats.reset()  # of the means, not of the averages
@@ -569,7 +569,7 @@ def test_averaged_losses(trainer):
 
 
 def test_averages_count_images_not_turns(trainer):
-    one = trainer("loss_ema=0.5", "pace.n_critic=3")
+    one = trainer("loss_ema=0.5", "turns.n_critic=3")
     one.loss = one.loss._replace(discriminator=lambda real, fake, seed: 0 * real.mean() + one.iteration)
     for _ in range(2):
         one.iterate()
@@ -628,7 +628,7 @@ def test_what_adapts_is_told_the_whole_batch(trainer, monkeypatch):
             patch.setattr(
                 setup.build, "parts", lambda node, key, allow, lazy=lazy: lazy if key == "regularizer" else {}
             )
-            one = trainer(f"micro_batch={micro}", "pace.n_critic=2", *NO_BATCH_NORM)
+            one = trainer(f"micro_batch={micro}", "turns.n_critic=2", *NO_BATCH_NORM)
         for _ in range(2):
             one.iterate()
         (adapting,) = one.game.chains[""].parts
@@ -660,7 +660,7 @@ def test_shared_fakes_are_made_once(trainer):
     """D meets the fakes that G was judged by, of before its step; in any micro batches."""
     ends = []
     for micro in (8, 2):
-        one = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=true", f"micro_batch={micro}")
+        one = trainer(*NO_BATCH_NORM, "turns.first=G", "turns.share=true", f"micro_batch={micro}")
         made, met = [], []
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
         one.game.from_pool = lambda fakes, seed, met=met: met.append((fakes, seed)) or fakes
@@ -671,7 +671,7 @@ def test_shared_fakes_are_made_once(trainer):
         assert met[0][1].shape == (8,)
         ends.append(one.game.state_dict())
     assert largest_difference(*ends) < 1e-5
-    alone = trainer(*NO_BATCH_NORM, "pace.first=G", "pace.share=false")
+    alone = trainer(*NO_BATCH_NORM, "turns.first=G", "turns.share=false")
     for _ in range(2):
         alone.iterate()
     assert largest_difference(ends[0], alone.game.state_dict()) > 0
@@ -681,7 +681,7 @@ def test_g_goes_on_from_the_fakes_that_d_met(trainer):
     """They are made once, or in micro batches again: the same ends, and not those of new ones in every turn."""
     ends, forwards = [], []
     for micro in (8, 2):
-        one = trainer(*NO_BATCH_NORM, "pace=reuse", "regularizer=[r2,path_length]", f"micro_batch={micro}")
+        one = trainer(*NO_BATCH_NORM, "turns=reuse", "regularizer=[r2,path_length]", f"micro_batch={micro}")
         made = []
         one.game.generators["G"].register_forward_hook(lambda module, inputs, output, made=made: made.append(output))
         for _ in range(2):
@@ -690,7 +690,7 @@ def test_g_goes_on_from_the_fakes_that_d_met(trainer):
         ends.append(one.game.state_dict())
     assert forwards == [2, 2 * 2 * 4]
     assert largest_difference(*ends) < 1e-5
-    alone = trainer(*NO_BATCH_NORM, "pace=alternating", "regularizer=[r2,path_length]")
+    alone = trainer(*NO_BATCH_NORM, "turns=alternating", "regularizer=[r2,path_length]")
     for _ in range(2):
         alone.iterate()
     assert largest_difference(ends[0], alone.game.state_dict()) > 1e-4

@@ -37,7 +37,7 @@ HOMES = {
     "augment": ("ganduel.augment",),
     "optimizer": ("torch.optim",),
     "scheduler": ("ganduel.schedules",),
-    "pace": ("ganduel.pace",),
+    "turns": ("ganduel.turns",),
     "data": ("ganduel.data.sources",),
     "data.augment": ("ganduel.augment",),
     "mode": ("ganduel.sampling",),

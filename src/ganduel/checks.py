@@ -9,10 +9,10 @@ from ganduel import batches
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Gate
 from ganduel.regularizers import PathLength, Regularizer
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
+from ganduel.turns import Gate
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -24,15 +24,15 @@ def check_gate(gate: Gate, loss: AdversarialLoss) -> None:
     """
     if gate.accuracy_ceiling is not None and loss.boundary is None:
         raise UserError(
-            f"pace.accuracy_ceiling={gate.accuracy_ceiling} needs D's accuracy, but this loss has none, because it "
-            "only compares logits: set pace.accuracy_ceiling=null, or loss=nonsaturating, least_squares or hinge"
+            f"turns.accuracy_ceiling={gate.accuracy_ceiling} needs D's accuracy, but this loss has none, because it "
+            "only compares logits: set turns.accuracy_ceiling=null, or loss=nonsaturating, least_squares or hinge"
         )
     undecided = torch.tensor([loss.boundary or 0.0])
     start = loss.discriminator(undecided, undecided, None).item()
     if gate.loss_floor is not None and start < gate.loss_floor:
         raise UserError(
-            f"pace.loss_floor={gate.loss_floor} is above {start:.3g}, the loss of a D that cannot tell real from fake, "
-            f"which could then never move: set it below {start:.3g}, or null"
+            f"turns.loss_floor={gate.loss_floor} is above {start:.3g}, the loss of a D that cannot tell real from "
+            f"fake. Such a D could never change: set turns.loss_floor below {start:.3g}, or null"
         )
 
 

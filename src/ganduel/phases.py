@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ganduel.game import Batch, Duel, Game
-from ganduel.pace import Gate
 from ganduel.regularizers import Regularizer
 from ganduel.system.errors import UserError
+from ganduel.turns import Gate
 
 
 class Numbers(NamedTuple):

@@ -9,7 +9,7 @@ Raises UserError for a time that is not a duration, ValueError for another numbe
 import math
 from collections.abc import Callable
 
-from ganduel.pace import Clock, Duration, Time
+from ganduel.clock import Clock, Duration, Time
 
 Schedule = Callable[[Clock, float], float]
 """(clock, the optimizer's own learning rate) -> learning rate now."""

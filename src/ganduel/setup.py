@@ -7,6 +7,7 @@ from torch import nn
 
 from ganduel import build, checkpoint, checks, randomness
 from ganduel.augment import Chain
+from ganduel.clock import Clock, Duration
 from ganduel.config.schema import Train
 from ganduel.data import inspection
 from ganduel.data.loading import ImageSet, Pair, open_images, suited
@@ -15,7 +16,6 @@ from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Clock, Duration, Pace
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
@@ -25,6 +25,7 @@ from ganduel.system.device import configure, precision
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
+from ganduel.turns import Turns
 
 NETWORKS = "generators.", "discriminators."
 
@@ -35,7 +36,7 @@ class Method(NamedTuple):
     half_life: Duration
     loss: AdversarialLoss
     regularizers: dict[str, Regularizer | Projection]
-    pace: Pace
+    turns: Turns
     schedule: Schedule
 
     @property
@@ -69,10 +70,10 @@ def build_method(config: Train) -> Method:
     half_life = Duration.parse(config.ema.half_life, "ema.half_life")
     loss = build.part(config.loss, "loss", config.allow)
     regularizers = build.parts(config.regularizer, "regularizer", config.allow)
-    pace = build.part(config.pace, "pace", config.allow)
-    if pace.gate is not None:
-        checks.check_gate(pace.gate, loss)
-    return Method(half_life, loss, regularizers, pace, build.part(config.scheduler, "scheduler", config.allow))
+    turns = build.part(config.turns, "turns", config.allow)
+    if turns.gate is not None:
+        checks.check_gate(turns.gate, loss)
+    return Method(half_life, loss, regularizers, turns, build.part(config.scheduler, "scheduler", config.allow))
 
 
 def build_game(config: Train, method: Method, device: torch.device) -> Game:
@@ -137,12 +138,12 @@ def build_trainer(
     device: torch.device,
 ) -> Trainer:
     """Build the trainer, with its clock and its averaged generators."""
-    clock = Clock(config.batch_size * method.pace.n_critic, method.pace.n_generator, images.count)
+    clock = Clock(config.batch_size * method.turns.n_critic, method.turns.n_generator, images.count)
     return Trainer(
         game,
         method.loss,
         method.regularizers,
-        method.pace,
+        method.turns,
         clock,
         images,
         EMA(game.generators, clock.images(method.half_life), config.ema.ramp),

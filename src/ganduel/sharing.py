@@ -1,6 +1,6 @@
 """How the fakes of one turn reach the next.
 
-Without `pace.share`, every turn makes fakes of its own. With it, the player who moves second meets the fakes of the
+Without `turns.share`, every turn makes fakes of its own. With it, the player who moves second meets the fakes of the
 player who moved first. The last turn of the first player gives its fakes, and the turn after it takes them:
 
 - G moves first. D takes G's images without their graph. The game says what D meets of them (`Game.from_pool`).
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from ganduel.batches import joined
 from ganduel.game import Batch, Duel, Game
-from ganduel.pace import Pace, Turn
+from ganduel.turns import Turn, Turns
 
 
 class Sharing:
     """Which turn gives its fakes, which one takes them, and what goes from one to the other."""
 
-    def __init__(self, game: Game, pace: Pace):
+    def __init__(self, game: Game, turns: Turns):
         self.game = game
         self.giver: Turn | None = None
         self.taker: Turn | None = None
-        if pace.share:
-            last = pace.count(pace.turns[0].player) - 1
-            self.giver, self.taker = pace.turns[last : last + 2]
+        if turns.share:
+            last = turns.count(turns.order[0].player) - 1
+            self.giver, self.taker = turns.order[last : last + 2]
 
     def maker(self, turn: Turn) -> Turn:
         """The turn that first makes the fakes which this turn meets or makes again; their seeds and their dropout are

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from ganduel import randomness, sharing
 from ganduel.augment import Chain
 from ganduel.batches import split
+from ganduel.clock import Clock
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
-from ganduel.pace import Clock, Gate, Pace, Turn
 from ganduel.phases import Adapt, Numbers, Phase, Term, check_names, phases
 from ganduel.regularizers import Projection, Regularizer, still
 from ganduel.schedules import Schedule
 from ganduel.stats import Stats, merged
 from ganduel.system import distributed
 from ganduel.system.device import as_it_lies
+from ganduel.turns import Gate, Turn, Turns
 
 ACCURACIES = "accuracy/real", "accuracy/fake"
 
@@ -109,7 +110,7 @@ class Trainer:
         game: Game,
         loss: AdversarialLoss,
         regularizers: dict[str, Regularizer | Projection],
-        pace: Pace,
+        turns: Turns,
         clock: Clock,
         images: ImageSet | Pair,
         ema: EMA,
@@ -125,14 +126,14 @@ class Trainer:
     ):
         """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
         the half-life of the averaged losses, as a share of the images seen."""
-        self.game, self.loss, self.pace, self.clock, self.images, self.ema = game, loss, pace, clock, images, ema
+        self.game, self.loss, self.turns, self.clock, self.images, self.ema = game, loss, turns, clock, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
         self.images_per_iteration = clock.images_per_iteration
         self.iteration = 0
         self.stats = Stats()
         self.executor = Executor(self)
-        self.sharing = sharing.Sharing(game, pace)
+        self.sharing = sharing.Sharing(game, turns)
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
         check_names(game, penalties)
         self.players = {name: self.player(name, regularizers, optimizers[name], schedule) for name in ("D", "G")}
@@ -150,7 +151,7 @@ class Trainer:
         own = {n: r for n, r in regularizers.items() if r.player == name}
         if name == "D":
             networks = self.game.discriminators
-            main = Phase([Term(self.discriminator_loss, mixed=True)], gate=self.pace.gate, adapts=self.augmentations())
+            main = Phase([Term(self.discriminator_loss, mixed=True)], gate=self.turns.gate, adapts=self.augmentations())
         else:
             networks, main = self.game.generators, Phase([Term(self.generator_loss, mixed=True)])
         return Player(
@@ -159,7 +160,7 @@ class Trainer:
             schedule,
             phases(main, {n: r for n, r in own.items() if isinstance(r, Regularizer)}),
             [r for r in own.values() if isinstance(r, Projection)],
-            self.pace.count(name),
+            self.turns.count(name),
             torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
         )
 
@@ -172,7 +173,7 @@ class Trainer:
         for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.clock)
         fakes: Batch = {}
-        for turn in self.pace.turns:
+        for turn in self.turns.order:
             fakes = self.take_turn(turn, fakes)
         with torch.no_grad():
             stream = (self.seed, "settle", self.iteration)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ganduel.pace import Clock
+from ganduel.clock import Clock
 from ganduel.stats import merged
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ganduel import randomness
 from ganduel.augment import Transform
-from ganduel.pace import Clock, Duration, Time
+from ganduel.clock import Clock, Duration, Time
 
 
 class InstanceNoise(Transform):

@@ -13,9 +13,9 @@ import torch
 
 from ganduel import batches
 from ganduel.checks import has_batch_norm
+from ganduel.clock import Duration
 from ganduel.config.schema import Train, deciding, features_label, plain
 from ganduel.evaluation.extractors import resolved, seen_by_discriminator
-from ganduel.pace import Duration
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder, leaves
 from ganduel.runs.recorder import Recorder
@@ -133,7 +133,7 @@ class Training:
                 while trainer.iteration < self.total and not recorder.ended:
                     trainer.iterate()
                     if recorder.main:
-                        recorder.log.bar.update(trainer.pace.n_generator)
+                        recorder.log.bar.update(trainer.turns.n_generator)
                     for task in tasks:
                         # A task may end the run. Then the tasks after it run for the last time, too.
                         if trainer.iteration % task.every == 0 or trainer.iteration == self.total or recorder.ended:
@@ -183,7 +183,7 @@ class Training:
         networks = {**trainer.game.generators, **trainer.game.discriminators}
         sizes = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in networks.items())
         channels, height, width = images.shape
-        every = ", ".join(f"{key[6:]} {n * trainer.pace.n_generator:,}" for key, n in self.every.items())
+        every = ", ".join(f"{key[6:]} {n * trainer.turns.n_generator:,}" for key, n in self.every.items())
         fewer = " (on a CPU; 50,000 elsewhere)" if metric.samples is None and trainer.device.type == "cpu" else ""
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)

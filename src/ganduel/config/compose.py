@@ -20,8 +20,10 @@ from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
-# The formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution (pixels) and the batch size.
+# CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
+# GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
+    "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
     "stylegan2.rate": lambda resolution: 0.002 if resolution >= 1024 else 0.0025,
@@ -76,7 +78,7 @@ def finish(config: DictConfig) -> Any:
     Raises UserError.
     """
     if unknown := next(_unknown(config), None):
-        raise UserError(f"unknown option '{unknown}', and a + in front does not make it known")
+        raise UserError(f"unknown option '{unknown}'; + cannot add a new option")
     for key, value in flatten(config):
         if value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE")

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ganduel.config.keys import config_dir, flatten, parse
+from ganduel.config.renamed import refusal
 from ganduel.config.schema import SCHEMAS
 from ganduel.system.errors import describe, suggest
 
@@ -25,6 +26,9 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
         return f"unknown {group} '{option}'. {close}{listed}"
     typed = [o for o in parse(overrides) if not o.is_hydra_override()]
+    for one in typed:
+        if told := refusal(one.key_or_group, str(one.input_line).partition("=")[2]):
+            return told
     if mistake := _misspelt(command, typed):
         return mistake
     cause: BaseException = error

@@ -106,7 +106,7 @@ class Data:
     resolution: int = field(metadata=limited(4, 1024))
     channels: int = field(metadata=one_of(1, 3))
     crop: int | None = field(metadata=limited(4))
-    margin: float = field(metadata=limited(0, 1))
+    load_size: int | None = field(metadata=limited(4))
     resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad"))
     limit: int | None = field(metadata=limited(1))
     mirror: bool
@@ -158,7 +158,7 @@ class Train:
     augment: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
-    pace: dict[str, Any]
+    turns: dict[str, Any]
 
 
 @dataclass

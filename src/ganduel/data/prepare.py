@@ -29,7 +29,11 @@ def prepare(
     With `data.root=null`, a packed copy from any originals is used. Raises UserError.
     """
     folder = packed_folder(data)
-    side = data.resolution + round(data.resolution * data.margin)
+    side = data.load_size or data.resolution
+    if side < data.resolution:
+        raise UserError(
+            f"data.load_size={side} is smaller than data.resolution={data.resolution}; give at least that, or null"
+        )
     recipe = Recipe(side, data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
     alone = data.root is None or abandoned(data.root)
     if alone and (path := newest(folder, data, recipe)):

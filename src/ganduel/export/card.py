@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 NAME = "README.md"
-SHOWN = ("model", "loss", "regularizer", "augment", "optimizer", "scheduler", "pace", "ema")  # settings that tell
+SHOWN = ("model", "loss", "regularizer", "augment", "optimizer", "scheduler", "turns", "ema")  # settings that tell
 ROOT = ("batch_size", "duration", "precision", "seed")
 
 

@@ -51,7 +51,7 @@ ALARMS = {
         "right",
         operator.gt,
         "D is right about {value:.2%} of the images, so G learns little",
-        "a lower optimizer.D.lr, regularizer=[r1], pace=gated, or loss=wasserstein with a penalty",
+        "a lower optimizer.D.lr, regularizer=[r1], turns=gated, or loss=wasserstein with a penalty",
         passing=True,
     ),
     "explosion": Alarm(

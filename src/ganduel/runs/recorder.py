@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganduel import checkpoint
+from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
@@ -77,7 +78,7 @@ class Recorder:
             )
         if self.main:
             self.run.record(self.stored, self.overrides)
-            steps = self.step + (total - trainer.iteration) * trainer.pace.n_generator
+            steps = self.step + (total - trainer.iteration) * trainer.turns.n_generator
             self.log = Logbook(self.run, self.step, trainer.images_seen, steps)
         self.watch = Stopwatch(trainer.iteration, trainer.device)
         self.lose_patience()
@@ -295,7 +296,7 @@ class Recorder:
             say(f"warning: {warning}; resuming from the checkpoint before it")
         if content is None:
             return False
-        changed = differences(content["config"], self.stored)
+        changed = differences(current(content["config"]), self.stored)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
         if content["data"].get("shards") != self.trainer.images.about["shards"]:

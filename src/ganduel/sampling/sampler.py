@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganduel import build, checkpoint
 from ganduel.augment.affine import mirrored
+from ganduel.config.renamed import current
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
 from ganduel.system.errors import UserError
@@ -45,7 +46,7 @@ class Sampler:
         self.path = checkpoint.find(path)
         exported = self.path.suffix == checkpoint.EXPORTED
         self.content: dict[str, Any] = (checkpoint.load_exported if exported else checkpoint.load)(self.path)
-        self.config: dict[str, Any] = self.content["config"]
+        self.config: dict[str, Any] = current(self.content["config"])
         self.device = torch.device(device)
         try:
             self.game: Game = build.game(self.config["model"], self.config["augment"], allow)

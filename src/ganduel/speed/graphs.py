@@ -43,8 +43,8 @@ def uncapturable(trainer: Trainer) -> str | None:
         return "it is for one process; set cuda_graphs=false"
     if trainer.dtype == torch.float16:
         return "the gradient scale of precision=fp16 is decided upon in every step; set precision=bf16 or fp32"
-    if trainer.pace.gate is not None:
-        return "the gate decides on the host whether D steps; set pace.loss_floor=null and pace.accuracy_ceiling=null"
+    if trainer.turns.gate is not None:
+        return "the gate decides on the host whether D steps; set turns.loss_floor=null and turns.accuracy_ceiling=null"
     if fixed:
         kind = type(optimizers[fixed[0]]).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; choose optimizer=adam, adamw or rmsprop"

@@ -1,4 +1,4 @@
-"""The order of turns, the gate that makes D wait, and the clock of a run.
+"""The clock of a run, and durations.
 
 The clock counts turns of G (steps) and real images that the discriminators have seen. An iteration is one round of
 turns. Everything that changes with time is a function of these two counts, and they never decrease.
@@ -7,80 +7,17 @@ turns. Everything that changes with time is a function of these two counts, and 
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ganduel.system.errors import UserError
-
-
-class Turn(NamedTuple):
-    """One turn of a player in an iteration."""
-
-    player: str  # "D" or "G"
-    nth: int  # number of this player's earlier turns in this iteration
-    reals: int  # index of its batch of real images within this iteration
-
-
-class Gate(NamedTuple):
-    """The gate is closed if D is too strong: its loss is below the floor or its accuracy is above the ceiling.
-
-    None sets no limit. If the gate is closed, D's turn still runs and counts, but D does not change. So the gate opens
-    again when G has caught up.
-    """
-
-    loss_floor: float | None
-    accuracy_ceiling: float | None
-
-    def closed(self, loss: float, accuracy: float) -> bool:
-        """Whether D must wait, from its adversarial loss and accuracy on one whole batch. NaN breaks no limit."""
-        return (self.loss_floor is not None and loss < self.loss_floor) or (
-            self.accuracy_ceiling is not None and accuracy > self.accuracy_ceiling
-        )
-
-
-class Pace:
-    """The turns of an iteration: `n_critic` of D and `n_generator` of G. The player `first` moves first.
-
-    Every turn of D gets a new batch of real images. G's turns get the batch that D saw last or, if G moves first, the
-    batch that D sees next. With a `loss_floor` or an `accuracy_ceiling`, D changes only if its `Gate` is open. With
-    `share`, the second player's first turn reuses the fakes of the turn before (see `sharing`).
-
-    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes, G
-    moves first and a player has more than one turn.
-    """
-
-    def __init__(
-        self,
-        n_critic: int,
-        n_generator: int,
-        first: Literal["D", "G"],
-        loss_floor: float | None,
-        accuracy_ceiling: float | None,
-        share: bool,
-    ):
-        if n_critic < 1 or n_generator < 1:
-            raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
-        if accuracy_ceiling is not None and not 0 < accuracy_ceiling < 1:
-            raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
-        if share and first == "G" and (n_critic, n_generator) != (1, 1):
-            raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
-        gated = loss_floor is not None or accuracy_ceiling is not None
-        self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
-        self.n_critic, self.n_generator, self.share = n_critic, n_generator, share
-        critic = [Turn("D", i, i) for i in range(n_critic)]
-        generator = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
-        self.turns = critic + generator if first == "D" else generator + critic
-
-    def count(self, player: str) -> int:
-        """The number of turns of a player per iteration."""
-        return self.n_critic if player == "D" else self.n_generator
 
 
 @dataclass
 class Clock:
     """The time of a run, and the length of durations.
 
-    A resumed run may change its batch size or pace. Then its iterations change their size, but its counts go on. So the
-    clock measures a duration in steps by the steps, and a duration in kimg or epochs by the images seen.
+    A resumed run may change its batch size or its turns. Then its iterations change their size, but its counts go on.
+    So the clock measures a duration in steps by the steps, and a duration in kimg or epochs by the images seen.
     """
 
     images_per_iteration: int

@@ -5,8 +5,9 @@ import math
 import pytest
 from conftest import rows
 
-from ganduel.pace import Clock, Duration, Gate, Pace
+from ganduel.clock import Clock, Duration
 from ganduel.system.errors import UserError
+from ganduel.turns import Gate, Turns
 
 UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False}
 
@@ -106,12 +107,12 @@ def test_what_is_no_duration(text):
 
 
 def test_turns():
-    pace = Pace(n_critic=2, n_generator=1, first="D", **UNGATED)
-    assert pace.count("D") == 2 and pace.count("G") == 1
-    turns = pace.turns
-    assert [(t.player, t.nth, t.reals) for t in turns] == [("D", 0, 0), ("D", 1, 1), ("G", 0, 1)]
-    turns = Pace(n_critic=1, n_generator=2, first="G", **UNGATED).turns
-    assert [(t.player, t.nth, t.reals) for t in turns] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
+    turns = Turns(n_critic=2, n_generator=1, first="D", **UNGATED)
+    assert turns.count("D") == 2 and turns.count("G") == 1
+    order = turns.order
+    assert [(t.player, t.nth, t.reals) for t in order] == [("D", 0, 0), ("D", 1, 1), ("G", 0, 1)]
+    order = Turns(n_critic=1, n_generator=2, first="G", **UNGATED).order
+    assert [(t.player, t.nth, t.reals) for t in order] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
 
 
 def test_gate():
@@ -124,23 +125,23 @@ def test_gate():
 
 
 def test_gates_are_made_only_where_asked_for():
-    assert Pace(1, 1, "D", **UNGATED).gate is None
-    assert Pace(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False).gate == Gate(0.1, None)
-    assert Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False).gate == Gate(None, 0.5)
+    assert Turns(1, 1, "D", **UNGATED).gate is None
+    assert Turns(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False).gate == Gate(0.1, None)
+    assert Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False).gate == Gate(None, 0.5)
     for ceiling in (-0.5, 0, 1, 1.5):
         with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
-            Pace(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False)
+            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False)
 
 
 @pytest.mark.parametrize(("n_critic", "n_generator"), [(0, 1), (1, 0), (0, 0)])
 def test_both_have_a_turn(n_critic, n_generator):
     with pytest.raises(ValueError, match=f"n_critic={n_critic} and n_generator={n_generator} must be at least 1"):
-        Pace(n_critic, n_generator, "D", **UNGATED)
+        Turns(n_critic, n_generator, "D", **UNGATED)
 
 
 def test_a_gate_closes_opens_and_the_run_ends(train):
     """A D that learns far faster than G is held until G has caught up; its turns go on, and so does time."""
-    strong = ("pace=gated", "pace.loss_floor=0.9", "optimizer.D.lr=0.002", "optimizer.G.lr=0.01")
+    strong = ("turns=gated", "turns.loss_floor=0.9", "optimizer.D.lr=0.002", "optimizer.G.lr=0.01")
     assert train(*strong, "duration=30 steps", "every.log=1 step") == 0
     closed = [row["gate/closed"] for row in rows("runs/tiny")]
     losses = [row["loss/D"] for row in rows("runs/tiny")]
@@ -151,11 +152,11 @@ def test_a_gate_closes_opens_and_the_run_ends(train):
 
 def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
     """Accuracy above almost nothing: D never moves, G does, and the duration ends."""
-    assert train("pace.accuracy_ceiling=0.000001", "duration=6 steps", "every.log=3 steps") == 0
+    assert train("turns.accuracy_ceiling=0.000001", "duration=6 steps", "every.log=3 steps") == 0
     assert [row["gate/closed"] for row in rows("runs/tiny")] == [1.0, 1.0]
 
 
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
-            Pace(*turns, "G", None, None, share=True)
+            Turns(*turns, "G", None, None, share=True)

@@ -1,0 +1,49 @@
+"""Keys and names of older versions, and their present ones.
+
+The command line refuses an old key, and tells the new one. Stored configurations are translated as they are read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# old key -> (new key, what else the user must know). An old group stands for its keys, too.
+KEYS = {
+    "pace": ("turns", ""),
+    "data.margin": (
+        "data.load_size",
+        ", in pixels: the size of the packed images, such as 286 for a resolution of 256",
+    ),
+    "model.replay": ("model.pool_size", ""),
+}
+# old import path -> new one
+PATHS = {"ganduel.game.NoiseGame": "ganduel.game.LatentGame", "ganduel.pace.Pace": "ganduel.turns.Turns"}
+
+
+def refusal(key: str, value: str) -> str | None:
+    """The error text for an old key as a user typed it, with its value; None if the key is not old."""
+    for old, (new, note) in KEYS.items():
+        if key == old or key.startswith(old + "."):
+            now = new + key.removeprefix(old)
+            return f"{key} is called {now} now" + (note or f": {now}={value}")
+    return None
+
+
+def current(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with today's keys and import paths. A current configuration stays as it is."""
+    made: dict[str, Any] = _renamed_paths(config)
+    if "pace" in made:
+        made["turns"] = made.pop("pace")
+    if "margin" in (data := made.get("data") or {}):  # a share of the resolution
+        extra = round(data["resolution"] * data.pop("margin"))
+        data["load_size"] = data["resolution"] + extra if extra else None
+    if "replay" in (model := made.get("model") or {}):
+        model["pool_size"] = model.pop("replay")
+    return made
+
+
+def _renamed_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _renamed_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed_paths(inner) for inner in value]
+    return PATHS.get(value, value) if isinstance(value, str) else value
