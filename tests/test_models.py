@@ -129,7 +129,7 @@ def test_channels_and_strides_list_the_stages():
         ("dcgan", {"depth": 2, "channels": [4, 8]}, "depth=2 beside channels"),
         ("dcgan", {"channels": []}, "channels="),
         ("dcgan", {"channels": [4, 0]}, "channels=.* must be at least 1"),
-        ("dcgan", {"channels": [4] * 5}, "5 stages of stride 2 leave nothing of 32"),
+        ("dcgan", {"channels": [4] * 5}, "5 stages of stride 2 are too many for 32"),
         ("dcgan", {"strides": [2]}, "strides=.* must be 3 numbers"),
         ("dcgan", {"strides": [2, 2, 3]}, "strides=.* 1 or 2"),
         ("dcgan", {"kernel": 2}, "kernel=2 must be 3 to 7"),

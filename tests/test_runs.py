@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, assert_equal, rows, state
 
+import ganduel
 from ganduel import checkpoint
 from ganduel.runs.folder import RunFolder, differences
 
@@ -200,7 +201,7 @@ def test_a_run_goes_on_with_a_smaller_batch(train, capsys):
     assert numbered == ["000000.088kimg.pt", "000000.096kimg.pt"]
     assert state("runs/a", "000000.096kimg")["step"] == 16
     assert train("name=a", *common, *SMALLER, "duration=0.09 kimg") == 1
-    assert "duration=0.09 kimg is shorter than the 16 steps that runs/a has behind it" in capsys.readouterr().err
+    assert "duration=0.09 kimg is shorter than the 16 steps that runs/a has done already" in capsys.readouterr().err
 
 
 def test_so_many_kimg_are_so_many_images(train):
@@ -227,6 +228,20 @@ def test_a_state_that_counts_iterations_alone_is_resumed(train, changes):
     assert old["images_seen"] == new["images_seen"] == (64 + 4 * 4 if changes else 96)
     assert_equal(old["state"], new["state"])
     assert rows("runs/old")[-4:] == rows("runs/new")[-4:]
+
+
+def test_a_run_with_the_names_of_older_versions_is_resumed(train):
+    assert train() == 0
+    content = state(RUN)
+    config = content["config"]
+    config["pace"] = config.pop("turns") | {"_target_": "ganduel.pace.Pace"}
+    config["model"]["game"] = "ganduel.game.NoiseGame"
+    config["data"]["margin"] = 0.0
+    del config["data"]["load_size"]
+    checkpoint.save(RUN / "checkpoints" / "latest.pt", {k: v for k, v in content.items() if k != "format"})
+    assert ganduel.load(RUN / "checkpoints" / "latest.pt").sample(2).shape[0] == 2
+    assert train("duration=8 steps") == 0
+    assert state(RUN)["step"] == 8
 
 
 def test_networks_that_do_not_fit_are_refused(train, capsys):

@@ -44,7 +44,7 @@ def let_capture(trainer):
 
 FALLING = "scheduler=linear_decay", "duration=8 steps"
 CAPTURED = {
-    "dcgan": (),  # batch normalisation, and G goes on from the fakes that D met
+    "dcgan": (),  # batch normalisation, and G's turn reuses the fakes of D's turn
     "dcgan, lazy": (*LAZY, *FALLING, "regularizer=[r1,r2]", "regularizer.r2.every=2"),
     "dcgan, twice": ("turns.n_generator=2",),
     "dcgan, parts": ("micro_batch=4",),
@@ -93,7 +93,7 @@ def test_dropout_in_micro_batches_is_not_captured(trainer):
     """It draws anew for each part, which no graph can be told."""
     one = trainer("model.discriminator.dropout=0.5", "micro_batch=4")
     let_capture(one)
-    with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout draws anew for every micro batch"):
+    with pytest.raises(UserError, match=r"cuda_graphs=true: .*dropout needs a new seed for every micro batch"):
         one.iterate()
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     one = trainer("augment=[instance_noise]")
     one.device = torch.device("cuda")
     one.game.augment["D"].transforms.append(Moving())
-    assert "Moving is another in every step" in graphs.uncapturable(one)
+    assert "Moving changes in every step" in graphs.uncapturable(one)
     half = trainer()
     half.device, half.dtype = torch.device("cuda"), torch.float16
     assert "precision=fp16" in graphs.uncapturable(half)
@@ -125,7 +125,7 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
 
 def test_cuda_graphs_need_cuda(train, capsys):
     assert train("cuda_graphs=true", "device=cpu") == 1
-    expected = "error: cuda_graphs=true: device=cpu has none; set cuda_graphs=false\n"
+    expected = "error: cuda_graphs=true: device=cpu has no CUDA graphs; set cuda_graphs=false\n"
     assert capsys.readouterr().err.endswith(expected)
 
 

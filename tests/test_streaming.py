@@ -340,7 +340,7 @@ def test_shards_may_be_moved(
     monkeypatch.undo()
     os.chdir(tmp_path)
     assert train(packed, "duration=6 steps") == 1  # in one file, the same images would come in another order
-    assert "data.stream: other shards, in which images come in another order" in capsys.readouterr().err
+    assert "data.stream: these shards hold the images in another order" in capsys.readouterr().err
 
 
 # What goes wrong

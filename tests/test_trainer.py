@@ -742,7 +742,7 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
     assert len(game.generators["G"].settled) == 2
     assert game.sample(game.generators, seeds[:4]).shape == (4, 1, 8, 8)
     game.classes = 9
-    with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set as many"):
+    with pytest.raises(UserError, match=r"^model\.classes=9: data=digits has 10 classes; set model\.classes=10"):
         checks.check_labels(game, one.images)
     one.images.labels = None
     with pytest.raises(

@@ -177,5 +177,5 @@ def test_models_that_draw_translate_nothing(train, capsys):
     capsys.readouterr()
     assert cli.command("sample", ["ckpt=runs/tiny", "mode=translate", "input=photos"]) == 1
     assert capsys.readouterr().err == (
-        "error: mode=translate: this model translates nothing, it draws images from seeds: mode=grid\n"
+        "error: mode=translate: this model makes images from seeds and translates none: set mode=grid\n"
     )

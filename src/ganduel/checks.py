@@ -57,7 +57,8 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
             raise UserError(f"regularizer.{name}.player={regularizer.player}: path lengths are G's; set G")
         if not all(isinstance(generator, Generator) for generator in game.generators.values()):
             raise UserError(
-                f"regularizer=[{name}] needs generators that start from noise; this model's do not: drop it"
+                f"regularizer=[{name}] needs generators that start from noise, but this model's generators start from "
+                "images: leave the penalty out"
             )
 
 
@@ -91,7 +92,8 @@ def check_labels(game: Game, images: ImageSet | Pair) -> None:
         )
     if classes and labels is not None and int(labels.max()) >= classes:
         raise UserError(
-            f"model.classes={classes}: data={images.about['name']} has {int(labels.max()) + 1} classes; set as many"
+            f"model.classes={classes}: data={images.about['name']} has {int(labels.max()) + 1} classes; "
+            f"set model.classes={int(labels.max()) + 1}"
         )
 
 
@@ -104,16 +106,14 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     doubts = []
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
         doubts.append(
-            "model.discriminator.output=sigmoid in front of a loss that has a sigmoid of its own: the second one "
-            "weakens D's gradients, and D's accuracy is meaningless, because its boundary is 0; use it only for "
-            "comparisons"
+            "model.discriminator.output=sigmoid with a loss that applies a sigmoid itself: the second sigmoid weakens "
+            "D's gradients, and D's accuracy is meaningless, because its boundary is 0; use it only for comparisons"
         )
     own = [name for name, r in penalties.items() if r.player == "D"]
     if own and has_batch_norm(game.discriminators):
         doubts.append(
-            f"regularizer=[{','.join(own)}] with batch normalisation in D: the gradient at one image reaches through "
-            "the batch's statistics to the others, so no image is penalised for itself; set "
-            "model.discriminator.norm=layer"
+            f"regularizer=[{','.join(own)}] with batch normalisation in D: batch normalisation mixes the images of a "
+            "batch, so the penalty cannot measure D's gradient at each image; set model.discriminator.norm=layer"
         )
     wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     found = batches.group(batch_size, wanted)

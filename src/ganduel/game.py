@@ -1,4 +1,4 @@
-"""A game: which networks exist, how discriminators meet images, and what else generators owe.
+"""Games: which networks exist, how discriminators meet images, and which other losses generators have.
 
 In a `Duel`, one discriminator meets one batch of real and one batch of fake images. Losses and penalties see only
 duels. The trainer sees only games. Images are (N, C, H, W) in [-1, 1].
@@ -22,9 +22,9 @@ from ganduel.system.errors import UserError
 SHOWN = 64  # images of the pictures made during training
 
 Batch = dict[str, Tensor]
-"""Tensors of equal length: images of each of the game's domains; one "seed" an image, from which all that is random
-about it comes; where the images have classes, a "label", int64 (N,); where the turn before has given fakes, these (see
-`sharing`)."""
+"""Tensors with one row per image: the real images of each domain, by the domain's name; "seed", int64 (N,), from which
+all randomness of an image is hashed; "label", int64 (N,), if the images have classes; and the fakes of the turn before,
+if players share fakes (see `sharing`)."""
 
 
 class Generator(nn.Module, ABC):
@@ -74,10 +74,10 @@ class AugmentedDiscriminator:
         return self.network(self._augmented(images), *self.condition).float()
 
     def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of as many real and fake images, in one pass where that changes nothing but the time.
+        """The logits of N real and N fake images, in one pass if that gives the same logits.
 
-        A discriminator that judges images apart, or in groups of k images i, i + N / k, i + 2 N / k, ..., says so by
-        an attribute `group_size` = k.
+        One pass is possible if the network has an attribute `group_size` = k: it compares only images i, i + N / k,
+        i + 2 N / k, ... with each other. k = 1 means that it judges every image separately.
         """
         group = getattr(self.network, "group_size", 0)
         if not group or len(real) % group:
@@ -89,14 +89,14 @@ class AugmentedDiscriminator:
         return of_real.flatten(0, 1), of_fake.flatten(0, 1)
 
     def _augmented(self, images: Tensor) -> Tensor:
-        # One stream a call, so that real and fake images are augmented independently; the same calls come in the
-        # same order in every micro batch.
+        # Every call has its own random stream, so real and fake images are augmented independently. All micro batches
+        # make the same calls in the same order.
         self.seed = self.seed + randomness.GOLDEN
         return self.augment(images.float(), self.seed)
 
 
 def _joined(batches: list[Tensor], group: int) -> Tensor:
-    """One batch whose groups are those of its parts."""
+    """Join batches so that no group has images of two batches."""
     return torch.cat([batch.unflatten(0, (group, -1)) for batch in batches], dim=1).flatten(0, 1)
 
 
@@ -104,44 +104,47 @@ def _joined(batches: list[Tensor], group: int) -> Tensor:
 class Duel:
     """One discriminator, one batch of real images, and the source of as many fake images."""
 
-    name: str  # "" where there is only one; names the losses
+    name: str  # part of the names of its losses; "" if the game has only one duel
     discriminator: AugmentedDiscriminator
     real: Tensor
     source: Tensor  # what the generator makes fakes from: latents, or the other domain's images
     generator: Callable[[Tensor, Tensor, Tensor | None], Tensor]  # source, seed, label -> fake
-    seed: Tensor  # one an image, (N,): what is random about the duel is hashed from it
+    seed: Tensor  # (N,), one per image: all randomness of the duel is hashed from it
     label: Tensor | None = None
-    given: Tensor | None = None  # fakes that are there already
+    given: Tensor | None = None  # fakes that another turn has made
 
     @cached_property
     def fake(self) -> Tensor:
-        """Float32, whatever the precision of the generator: penalties differentiate by it. Made on first use, so that
-        a penalty on real images costs no generator."""
+        """The fake images (N, C, H, W), always float32, because penalties differentiate with respect to them.
+
+        They are made on first use, so a penalty on real images does not run the generator.
+        """
         return self.generator(self.source, self.seed, self.label).float() if self.given is None else self.given
 
 
 class Comparison(NamedTuple):
-    """Images that generators make and the real ones that they are measured against."""
+    """Generated images, and the real images that metrics compare them with."""
 
-    name: str  # "" where there is only one; names the values
-    make: Callable[[range, int], Tensor]  # the numbers of some and a seed -> images (N, C, H, W) in [-1, 1]
-    most: int | None  # how many different ones can be made; None: any number
+    name: str  # part of the names of its values; "" if the game has only one comparison
+    make: Callable[[range, int], Tensor]  # image numbers and a seed -> images (N, C, H, W) in [-1, 1]
+    most: int | None  # the number of different images that can be made; None: no limit
     images: ImageSet
-    real: Tensor  # the numbers of the real ones among `images`
-    # The numbers of some walks through w, a seed and a share of the way -> images where they begin, and so far on; None
-    # without a w.
+    real: Tensor  # indices of the real images in `images`
+    # Numbers of walks through w, a seed and a share of the way -> the images at the start and at that share. None
+    # without a mapping network.
     walk: Callable[[range, int, float], tuple[Tensor, Tensor]] | None = None
 
 
 class Game(nn.Module, ABC):
-    """The networks and their rules. Subclasses say how a batch becomes duels.
+    """The networks and their rules. Subclasses turn a batch into duels.
 
-    A discriminator is called "D" and the name of its duel, and has an augmentation of its own: some adapt to it.
+    The name of a discriminator is "D" and the name of its duel. Each discriminator has its own copy of the
+    augmentation, because some augmentations adapt to it.
     """
 
-    domains: tuple[str, ...]  # the kinds of images that a batch has, by name
-    auxiliary_names: tuple[str, ...] = ()  # the names of what `auxiliary_losses` returns
-    sampling = ""  # what gan-sample is to be told beside the checkpoint
+    domains: tuple[str, ...]  # the names of the real images in a batch
+    auxiliary_names: tuple[str, ...] = ()  # the names of the losses that `auxiliary_losses` returns
+    sampling = ""  # arguments that gan-sample needs beside the checkpoint
 
     def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
         super().__init__()
@@ -151,7 +154,7 @@ class Game(nn.Module, ABC):
 
     @property
     def duel_names(self) -> list[str]:
-        """In the order of the discriminators."""
+        """The names of the duels, in the order of the discriminators."""
         return [name.removeprefix("D") for name in self.discriminators]
 
     @property
@@ -161,34 +164,36 @@ class Game(nn.Module, ABC):
 
     @abstractmethod
     def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
-        """Who meets what in this batch. `generators` make the fakes: the game's own, or their averages."""
+        """The duels of a batch. `generators` make the fakes: the game's own generators, or their averages."""
 
     def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:
-        """Further scalars that the generators minimise, weighted (a cycle loss, say), by the names of
+        """Further losses of the generators, such as a cycle loss: weighted scalars by the names in
         `auxiliary_names`."""
         return {}
 
     def from_pool(self, fakes: Batch, seed: Tensor) -> Batch:
-        """What D meets of the fakes of G's turn, by the names of their duels, where players share fakes."""
+        """The fakes that D meets instead of the shared `fakes` of G's turn. Both are by the names of their duels."""
         return fakes
 
     def after_iteration(self, seed: Tensor) -> None:
-        """Once an iteration: move what follows the networks without being trained. All processes get the same seeds."""
+        """Update averages that no optimizer trains, once per iteration. All processes get the same seeds (N,)."""
 
-    # What generators are for. They are given: the averaged ones, usually.
+    # The uses of generators. They are usually the averaged ones.
 
     def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
-        """The generator that makes images of one domain from those of another, "A2B" or "B2A"."""
-        raise UserError("mode=translate: this model translates nothing, it draws images from seeds: mode=grid")
+        """The generator of a direction, "A2B" or "B2A". Raises UserError if the game does not translate images."""
+        raise UserError("mode=translate: this model makes images from seeds and translates none: set mode=grid")
 
     @abstractmethod
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int | None]:
-        """The pictures of a run, always of the same things: images in [-1, 1], made `batch` at once, and how many lie
-        in a row; None for as square as can be."""
+        """Images (N, C, H, W) in [-1, 1] for the pictures of a run, and the number of images in a row of the picture.
+
+        They always use the same seeds or real images, and are made `batch` at once. None means a square picture.
+        """
 
     @abstractmethod
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """What is measured against what."""
+        """The images that metrics compare."""
 
 
 class LatentGame(Game):
@@ -224,17 +229,17 @@ class LatentGame(Game):
             generator.update_w_average(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), of the classes that `label` gives."""
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,). `label` gives their classes, drawn from `classes` (M,)."""
         with torch.no_grad():
             return generators["G"](self.latent(seed), seed, self.label(seed, classes)).float()
 
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
-        """The seeds that gan-sample shows first."""
+        """The images of the first seeds of gan-sample."""
         seeds = torch.arange(SHOWN, device=images.device)
         return torch.cat([self.sample(generators, part) for part in seeds.split(batch)]), None
 
     def comparisons(self, generators: nn.ModuleDict, images: ImageSet | Pair) -> list[Comparison]:
-        """Samples against all training images, with classes as frequent as among these."""
+        """Generated images and all training images. Classes have the same frequencies in both."""
         assert isinstance(images, ImageSet)
         generator = generators["G"]
         assert isinstance(generator, Generator)
@@ -264,11 +269,15 @@ class LatentGame(Game):
         return [Comparison("", make, None, images, images.train, walk if mapped else None)]
 
     def latent(self, seed: Tensor) -> Tensor:
+        """Standard normal latents (N, latents) of seeds (N,)."""
         return randomness.normal(seed, (self.latents,), "latent")
 
     def label(self, seed: Tensor, among: Tensor | None = None) -> Tensor | None:
-        """A class (N,) for each seed (N,): one of the labels `among` some images (M,), so that classes are as frequent
-        as there; without these, all classes are equally likely. None where the generator knows no classes."""
+        """A class (N,) for each seed (N,); None if the generator has no classes.
+
+        The classes are drawn from `among` (M,), the labels of some images, so they have the same frequencies. Without
+        `among`, all classes are equally likely.
+        """
         if not self.classes:
             return None
         among = torch.arange(self.classes, device=seed.device) if among is None else among

@@ -1,4 +1,4 @@
-"""How a forecast, a validation, a check, a picture or a summary leaves training as it was."""
+"""Look at the networks during training, or try steps, and leave training as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from ganduel.trainer import Trainer, assign_rate
 
 @contextmanager
 def no_trace(trainer: Trainer, *, steps: bool = False, evaluated: nn.Module | None = None) -> Iterator[None]:
-    """Put back what is changed inside, so that training goes on as if nothing had been done.
+    """Restore everything that the block changes, so that training goes on as if the block had not run.
 
-    Put back are PyTorch's random state, the modes of all modules, and buffers such as the statistics of batch
-    normalisation. No gradient can be computed inside, so those of the last step stay. `evaluated`, a part of the game,
-    is in evaluation mode inside.
+    This restores PyTorch's random state, the modes of all modules, and buffers such as the statistics of batch
+    normalisation. The block cannot compute gradients, so the gradients of the last step stay. `evaluated`, a part of
+    the game, is in evaluation mode inside the block.
 
-    With `steps`, the trainer may step inside. Then its whole state is put back, and learning rates; gradients are gone.
-    The state lies on the host meanwhile.
+    With `steps`, the block may call `iterate`. Then the trainer's whole state and the learning rates are restored, and
+    all gradients are removed. A copy of the state is kept in the memory of the host.
     """
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     modes = [(module, module.training) for module in trainer.game.modules()]
@@ -53,15 +53,15 @@ def _steps_undone(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.game.zero_grad(set_to_none=True)
-        for group, rate in zip(groups, rates, strict=True):  # which a state brings, but a trainer does not take
+        for group, rate in zip(groups, rates, strict=True):  # a trainer does not load the rates of a state
             assign_rate(group, rate)
         trainer.load_state_dict(state)
-        if trainer.device.type == "cuda":  # what was tried is not what will be needed
+        if trainer.device.type == "cuda":  # training may need other sizes than those just tried
             torch.cuda.empty_cache()
 
 
 def _copy(value: Any) -> Any:
-    """A state on the host, in memory of its own."""
+    """A copy of a state, in the memory of the host."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -1,6 +1,7 @@
-"""What a player's optimizer steps minimise: its main loss, joined by the penalties of every turn, and lazy penalties.
+"""The phases of a player. A phase is one optimizer step, and minimises the sum of its terms.
 
-A phase is one optimizer step, and a list of terms. The trainer runs phases; nothing here steps.
+The main phase minimises the main loss and the penalties of every turn. Each lazy penalty has its own phase. This module
+only builds phases; the trainer runs them.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ganduel.turns import Gate
 
 
 class Numbers(NamedTuple):
-    """Scalars of one micro batch, by name: what is minimised, and what is only reported."""
+    """Scalars of one micro batch, by name: losses to minimise, and statistics to report."""
 
     losses: dict[str, Tensor]  # a phase minimises their sum
     statistics: dict[str, Tensor]
@@ -24,27 +25,27 @@ class Numbers(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A part of what a phase minimises."""
+    """A function that gives some of the losses of a phase."""
 
     fn: Callable[[Batch, list[Duel]], Numbers]
     mixed: bool  # may run in mixed precision; penalties may not
 
 
 Adapt = Callable[[dict[str, Tensor]], None]
-"""Told a step's statistics, means over all micro batches and processes, on the device."""
+"""Gets the statistics of a step: means over all micro batches and processes, on the device."""
 
 
 class Phase(NamedTuple):
-    """One optimizer step: the main loss, or one lazy regularizer, in every `every`-th turn and times `every`."""
+    """One optimizer step: the main loss or one lazy regularizer. It runs in every `every`-th turn, times `every`."""
 
     terms: list[Term]
     every: int = 1
-    gate: Gate | None = None  # may refuse the step, and with it the turn's later phases
-    adapts: tuple[Adapt, ...] = ()  # what follows its statistics
+    gate: Gate | None = None  # if it is closed, this step and the later phases of the turn are skipped
+    adapts: tuple[Adapt, ...] = ()  # functions that get the statistics of the step
 
 
 def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
-    """Raise UserError for a penalty whose loss would have the name of another."""
+    """Raise UserError if the loss of a penalty would have the same name as another loss."""
     taken = [f"{player}{duel}" for duel in game.duel_names for player in ("D", "G")] + [*game.auxiliary_names]
     for name in penalties:
         for loss in (f"{name}{duel}" for duel in game.duel_names):
@@ -57,10 +58,7 @@ def check_names(game: Game, penalties: dict[str, Regularizer]) -> None:
 
 
 def phases(main: Phase, regularizers: dict[str, Regularizer]) -> list[Phase]:
-    """A player's main phase, joined by what is due in every turn, and one phase for each lazy regularizer.
-
-    A gate asks about the main phase; where it is closed, the lazy ones that were due are left out too.
-    """
+    """A player's phases: the main phase with the penalties of every turn, and one phase for each lazy regularizer."""
     own = {name: _penalty(name, r) for name, r in regularizers.items()}
     joined = [own[name] for name, r in regularizers.items() if r.every == 1]
     main = main._replace(

@@ -1,7 +1,7 @@
-"""The loop. `Trainer.iterate` is one iteration of any game, `Trainer.run` one optimizer step of any phase.
+"""The training loop. `Trainer.iterate` is one iteration of any game; `Trainer.run` is one optimizer step of any phase.
 
-Only this module calls backward, step, zero_grad, autocast and the averaging over processes, so gradient accumulation,
-mixed precision, EMA and many processes work for every model.
+Only this module calls backward, step, zero_grad and autocast, and averages gradients over processes. So gradient
+accumulation, mixed precision, EMA and several processes work for every model.
 """
 
 import math
@@ -35,7 +35,7 @@ ACCURACIES = "accuracy/real", "accuracy/fake"
 
 @dataclass
 class Player:
-    """D or G: its networks, its optimizer, its phases."""
+    """D or G, with its networks, its optimizer and its phases."""
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
@@ -50,45 +50,45 @@ class Player:
         self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
 
     def set_rate(self, clock: Clock) -> None:
-        """Follow the schedule."""
+        """Set the learning rates that the schedule gives at this time."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             assign_rate(group, self.schedule(clock, rate))
 
     def step(self) -> None:
-        """Move along the gradients that lie in the parameters."""
+        """One optimizer step, with the gradients of the parameters. Projections follow."""
         for parameter, view in zip(self.networks.parameters(), self.views, strict=True):
             view.grad = None if parameter.grad is None else as_it_lies(parameter.grad, parameter)
-        self.scaler.step(self.optimizer)  # divides by its scale first
+        self.scaler.step(self.optimizer)  # it first divides the gradients by its scale
         self.scaler.update()
-        self.optimizer.zero_grad()  # the views'; the parameters' go before the next phase
+        self.optimizer.zero_grad()  # of the views; `advance` clears those of the parameters
         with torch.no_grad():
             for projection in self.projections:
                 projection.fn(list(self.networks.parameters()))
 
 
 class Move(NamedTuple):
-    """One phase, played on one batch."""
+    """One phase of a turn, and its batch."""
 
     phase: Phase
     player: Player
     batch: Batch
-    keep: bool = False  # the fakes keep their graph, for G's turn
-    new: bool = False  # the fakes were never made before: batch normalisation in G learns from them
-    dropout: int | None = None  # a seed for PyTorch's generator, the same where the same fakes are made again
+    keep: bool = False  # keep the graph of the fakes for G's turn
+    new: bool = False  # no turn has made these fakes before, so batch normalisation in G learns from them
+    dropout: int | None = None  # seed of PyTorch's generator; equal for turns that make the same fakes
 
 
 Outcome = tuple[list[list[Duel]], Stats]
-"""Of a phase: the duels of each micro batch, none if the gate was closed; and the step's statistics."""
+"""The result of a phase: the duels of each micro batch (none if the gate was closed), and the step's statistics."""
 
 
 class Executor:
-    """Runs phases as they are. Other executors run them in another way, and change no number.
+    """Runs phases directly. Other executors run them in another way, with the same results.
 
-    To put one in place: `trainer.executor = Other(trainer.executor)`. It calls the one that it was given.
+    `trainer.executor = Other(trainer.executor)` installs another executor, which calls the one before.
     """
 
-    warm_up = 1  # iterations until an iteration takes as long as all later ones
-    separate = False  # each phase has memory of its own, so no graph of autograd leads from one phase to the next
+    warm_up = 1  # the first iterations, which take longer than later ones
+    separate = False  # each phase has its own memory, so no autograd graph can connect two phases
 
     def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
@@ -98,12 +98,15 @@ class Executor:
         return self.trainer.advance(move)
 
     def forget(self) -> None:
-        """Let go of the state's memory, for another state is going to be loaded, and lies elsewhere."""
+        """Drop all references to the memory of the present state. Called before another state is loaded."""
 
 
 class Trainer:
-    """Trains one game. All that changes is in `state_dict()`; all else is a function of the seed, the iteration and the
-    clock."""
+    """Trains one game.
+
+    `state_dict()` holds everything that changes. All other values are functions of the seed, the iteration and the
+    clock.
+    """
 
     def __init__(
         self,
@@ -124,8 +127,9 @@ class Trainer:
         dtype: torch.dtype,
         device: torch.device,
     ):
-        """`batch_size` counts all processes, `micro_batch` is what one of them holds in memory at once; `loss_ema` is
-        the half-life of the averaged losses, as a share of the images seen."""
+        """`batch_size` is the number of images of all processes together. `micro_batch` is the number of images that
+        one process holds in memory at once. `loss_ema` is the half-life of the averaged losses, as a share of the
+        images seen."""
         self.game, self.loss, self.turns, self.clock, self.images, self.ema = game, loss, turns, clock, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
@@ -147,7 +151,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
     ) -> Player:
-        """D or G, with the penalties and projections that are its own."""
+        """Build D or G, with its penalties and projections."""
         own = {n: r for n, r in regularizers.items() if r.player == name}
         if name == "D":
             networks = self.game.discriminators
@@ -169,7 +173,7 @@ class Trainer:
         return self.clock.images_seen
 
     def iterate(self) -> None:
-        """One iteration: everyone's turns, then the averages."""
+        """One iteration: all turns of both players, then the averaged networks."""
         for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.clock)
         fakes: Batch = {}
@@ -183,8 +187,11 @@ class Trainer:
         self.ema.update(self.images_per_iteration, self.images_seen)
 
     def take_turn(self, turn: Turn, fakes: Batch) -> Batch:
-        """All phases of a turn that are due. Takes the fakes that the turn before gave, and returns those that it gives
-        to the next: {} unless players share them."""
+        """Run all phases of a turn that are due.
+
+        `fakes` are the fakes that the turn before gave. Returns the fakes for the next turn; {} unless players share
+        them.
+        """
         player, batch = self.players[turn.player], self.draw(turn, fakes)
         player.set_rate(self.clock)
         nth = self.iteration * player.turns + turn.nth
@@ -196,8 +203,10 @@ class Trainer:
         return self.sharing.give(turn, met, graph=main.keep)
 
     def draw(self, turn: Turn, fakes: Batch | None = None) -> Batch:
-        """This process's share of the turn's global batch: every so many-th image, as for micro batches. It holds what
-        the turn takes of the `fakes` that the turn before gave."""
+        """This process's share of the turn's batch: of k processes, each takes every k-th image.
+
+        The batch also holds the fakes that the turn takes from `fakes`, which the turn before gave.
+        """
         world, rank = distributed.world(), distributed.rank()
         share = self.batch_size // world
         position = self.images_seen + turn.reals * self.batch_size + rank
@@ -208,7 +217,7 @@ class Trainer:
         return {**self.images.batch(position, share, stride=world), **shared, "seed": seed}
 
     def move(self, turn: Turn, phase: Phase, batch: Batch) -> Move:
-        """A phase of a turn, on the turn's batch. The main phase comes first, and so makes the fakes."""
+        """A phase of a turn with the turn's batch. The main phase runs first, so it makes the fakes."""
         player, maker = self.players[turn.player], self.sharing.maker(turn)
         where = distributed.rank(), maker.player, maker.nth
         dropout = randomness.key(self.seed, "dropout", self.iteration, *where)
@@ -219,8 +228,10 @@ class Trainer:
         return Move(phase, player, batch, keep, new=self.sharing.new(turn), dropout=dropout)
 
     def run(self, move: Move) -> list[list[Duel]]:
-        """One optimizer step of a phase, with all that follows from it. Returns the duels of each micro batch; none if
-        the gate was closed."""
+        """One optimizer step of a phase, and the updates that depend on its statistics.
+
+        Returns the duels of each micro batch; [] if the gate was closed.
+        """
         met, stats = self.executor.advance(move)
         images = move.phase.every * self.images_per_iteration / move.player.turns  # before this phase is due again
         half_life = self.loss_ema * (self.images_seen + self.images_per_iteration)
@@ -233,8 +244,10 @@ class Trainer:
         return met
 
     def advance(self, move: Move) -> Outcome:
-        """The step itself, over the micro batches of a batch. But for the learning rate it knows no time. Only the
-        executor calls it."""
+        """The optimizer step of a phase, over all micro batches. Only the executor calls it.
+
+        The learning rate is all that it takes from the clock, so that an executor can capture it.
+        """
         phase, player = move.phase, move.player
         player.networks.zero_grad(set_to_none=True)
         parts, met, verdicts, stats = split(move.batch, self.micro_batch), [], [], Stats()
@@ -252,7 +265,7 @@ class Trainer:
                 losses = merged(*(each.losses for each in numbers))
                 total = torch.stack([*losses.values()]).sum()
                 player.scaler.scale(total * (phase.every / len(parts))).backward()
-                # The gradient scale leaves out a step that is not finite, and so do its statistics.
+                # The gradient scaler skips a step that is not finite. Its statistics must skip it, too.
                 stats.add(
                     losses, merged(*(each.statistics for each in numbers)), finite_only=player.scaler.is_enabled()
                 )
@@ -264,11 +277,11 @@ class Trainer:
         return [] if closed else met, stats
 
     def reseed(self, seed: int, part: int) -> None:
-        """Seed PyTorch's generator, which dropout alone uses, for one micro batch."""
+        """Seed PyTorch's generator for micro batch number `part`. Only dropout uses this generator."""
         torch.manual_seed(randomness.key(seed, part))
 
     def ask(self, gate: Gate, verdict: Tensor, stats: Stats) -> bool:
-        """Whether a gate is closed, for all processes alike. The one decision that waits for the device."""
+        """Whether the gate is closed, the same for all processes. Nothing else in an iteration waits for the device."""
         loss, accuracy = distributed.mean(verdict).tolist()
         closed = gate.closed(loss, accuracy)
         stats.add({}, {"gate/closed": torch.tensor(float(closed), device=self.device)})
@@ -282,10 +295,10 @@ class Trainer:
         losses: dict[str, Tensor] = {}
         statistics: dict[str, Tensor] = {}
         accuracies: list[Tensor] = []
-        fakes = [duel.fake.detach() for duel in duels]  # all of them first, as in G's turn: so dropout is the same
+        fakes = [duel.fake.detach() for duel in duels]  # before D runs, as in G's turn, so that dropout is the same
         for duel, made in zip(duels, fakes, strict=True):
             real, fake = duel.discriminator.both(duel.real, made)
-            # Like dropout, what disturbs labels is for training alone.
+            # Labels are flipped and smoothed only in training, like dropout.
             seed = duel.seed if self.game.discriminators.training else None
             losses[f"D{duel.name}"] = self.loss.discriminator(real, fake, seed)
             judged = self.judgement(real, fake)
@@ -306,7 +319,7 @@ class Trainer:
         return Numbers(losses, total)
 
     def augmentations(self) -> tuple[Adapt, ...]:
-        """How each discriminator's augmentation learns what D made of the reals, where it asks."""
+        """Functions that tell adaptive augmentations how often D is right about real images."""
 
         def adapt(augment: Chain, name: str, means: dict[str, Tensor]) -> None:
             augment.adapt(means[f"accuracy/real{name}"], self.batch_size)
@@ -314,7 +327,7 @@ class Trainer:
         return tuple(partial(adapt, chain, name) for name, chain in self.game.chains.items() if chain.adaptive)
 
     def readings(self) -> dict[str, float]:
-        """What has adapted, as it stands."""
+        """The present values of adaptive augmentations, such as ADA's p, by name."""
         return {
             f"{what}{name}": value.item()
             for name, chain in self.game.chains.items()
@@ -322,7 +335,7 @@ class Trainer:
         }
 
     def judgement(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """What D thinks: its mean logits, and where the loss has a boundary the share that it gets right."""
+        """The mean logits of real and fake images (N,) each. If the loss has a boundary, D's accuracies, too."""
         numbers = {"logits/real": real.mean(), "logits/fake": fake.mean()}
         if self.loss.boundary is not None:
             right = (real > self.loss.boundary).float().mean(), (fake < self.loss.boundary).float().mean()
@@ -330,8 +343,10 @@ class Trainer:
         return numbers
 
     def not_finite(self) -> list[str]:
-        """Names of the losses, or else of the first weights, that are no longer finite; [] while all is well."""
-        averages = {f"loss_ema/{name}" for name in self.stats.averages}  # of losses that are named themselves
+        """The names of losses that are not finite or, if there are none, of one such weight. [] if all are finite."""
+        averages = {
+            f"loss_ema/{name}" for name in self.stats.averages
+        }  # they repeat losses that are checked themselves
         bad = [name for name, x in self.stats.means().items() if not math.isfinite(x) and name not in averages]
         if not bad:
             weights = dict(self.game.named_parameters())
@@ -364,13 +379,13 @@ class Trainer:
             settings = [{k: v for k, v in g.items() if k != "params"} for g in player.optimizer.param_groups]
             saved = state["optimizers"][name]
             groups = [{**then, **now} for then, now in zip(saved["param_groups"], settings, strict=True)]
-            player.optimizer.load_state_dict({**saved, "param_groups": groups})  # the moments of then
-            if scale := state["scalers"][name]:  # {} of a run that needed none
+            player.optimizer.load_state_dict({**saved, "param_groups": groups})  # saved moments, present settings
+            if scale := state["scalers"][name]:  # {} if the run used no gradient scaler
                 player.scaler.load_state_dict(scale)
 
 
 def assign_rate(group: dict[str, Any], rate: float) -> None:
-    """Give an optimizer's parameters a learning rate; in place where it lies on the device, for graphs that read it."""
+    """Set a group's learning rate. A rate on the device changes in place, because CUDA graphs read its memory."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(rate)
     else:
@@ -379,8 +394,10 @@ def assign_rate(group: dict[str, Any], rate: float) -> None:
 
 @contextmanager
 def only_trainable(networks: nn.Module, among: nn.Module) -> Iterator[None]:
-    """Let gradients flow into `networks` alone, so that D's turn builds no graph of G, nor G's gradients of D's
-    weights."""
+    """Compute gradients only for the parameters of `networks`; the other parameters of `among` get none.
+
+    So D's turn builds no graph of G, and G's turn computes no gradients of D's weights.
+    """
     parameters = [p for p in among.parameters() if p.requires_grad]
     own = {id(p) for p in networks.parameters()}
     for p in parameters:

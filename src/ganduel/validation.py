@@ -1,4 +1,4 @@
-"""What both players' losses and D's judgement are on held-out images."""
+"""The losses of both players, and D's logits and accuracy, on held-out images."""
 
 from itertools import pairwise
 
@@ -10,19 +10,22 @@ from ganduel.trainer import Trainer
 
 
 def validate(trainer: Trainer, most: int | None = None) -> dict[str, float]:
-    """Both losses, D's logits and its accuracy: means over the held-out images, or the first `most` in their order,
-    and as many new fakes. Changes nothing. {} without a validation split."""
+    """The losses of both players, D's logits and D's accuracy, by name.
+
+    They are means over the held-out images, or over the first `most` of them, and as many new fakes. {} if there are no
+    held-out images. Training goes on as if this had not run.
+    """
     images, game = trainer.images, trainer.game
     count = images.held_out if most is None else min(most, images.held_out)
     group = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     rank, world = distributed.rank(), distributed.world()
     stream = (trainer.seed, "validation", trainer.iteration)
     stats = Stats()
-    # D without dropout; G as in training, for a fast learner's running statistics lag behind its weights.
+    # D runs without dropout. G runs as in training, because the running statistics of a G that learns fast lag behind.
     with no_trace(trainer, evaluated=game.discriminators):
         trainer.reseed(randomness.key(*stream), rank)  # G's dropout
         for numbers in portions(count, trainer.batch_size, trainer.micro_batch, group):
-            shared = len(numbers) == trainer.batch_size  # what is less than a batch, all processes look at
+            shared = len(numbers) == trainer.batch_size  # all processes look at the incomplete batch
             own = numbers[rank::world] if shared else numbers
             where = {"first": own.start, "count": len(own), "stride": own.step}
             seed = randomness.seeds(*stream, **where, device=trainer.device)
@@ -37,11 +40,11 @@ def validate(trainer: Trainer, most: int | None = None) -> dict[str, float]:
 
 
 def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
-    """The numbers of so many images, to be looked at as in training: in whole batches, and then what is left of them.
+    """Divide the numbers 0 to `images` - 1 into the parts that D sees together: whole batches, and then the rest.
 
-    Of the rest, a D that compares images in groups (of `group`, else 1) sees whole micro batches, then whole groups;
-    up to group - 1 images are left out. One image alone is left out, too, unless batches are of one: batch
-    normalisation has nothing to normalise it by.
+    If D compares images in groups of `group` (otherwise 1), the rest becomes whole micro batches of `micro` images,
+    then whole groups; up to group - 1 images are left out. A part of one image is left out, too, because batch
+    normalisation cannot normalise it, unless a batch has only one image.
     """
     full = batch if group == 1 else micro
     cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})

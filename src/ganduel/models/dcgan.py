@@ -57,7 +57,7 @@ def plan(
     if len(strides) != len(widths) or not {*strides} <= {1, 2}:
         raise ValueError(f"strides={strides} must be {len(widths)} numbers, 1 or 2, one for each of channels={widths}")
     if math.prod(strides) >= resolution:
-        raise ValueError(f"{strides.count(2)} stages of stride 2 leave nothing of {resolution} pixels; take fewer")
+        raise ValueError(f"{strides.count(2)} stages of stride 2 are too many for {resolution} pixels; take fewer")
     return widths, strides
 
 

@@ -1,8 +1,8 @@
-"""What StyleGAN2's two networks share: weights at unit scale, feature maps a resolution, the mapping, the precision.
+"""Parts of both networks of StyleGAN2: equalised layers, the number of feature maps, the mapping and the precision.
 
-Weights are stored at unit scale and multiplied at run time by what keeps the signal at unit scale, so that Adam moves
-all layers alike (equalised learning rate; Karras et al. 2018, "Progressive Growing of GANs", section 4.1). Gains, of
-leaky ReLU too, are multiplied into whatever tensor is small.
+Equalised learning rate: weights are stored with variance 1, and the forward pass multiplies them by a constant that
+keeps the variance of the signal. So Adam changes all layers at the same relative speed (Karras et al. 2018,
+"Progressive Growing of GANs", section 4.1). Gains, also that of leaky ReLU, are multiplied into a small tensor.
 """
 
 import math
@@ -16,13 +16,15 @@ from torch.nn.functional import one_hot
 from ganduel.models.convolution import activate
 from ganduel.models.layers import normalise
 
-ROOT = math.sqrt(2)  # leaky ReLU halves the mean square; this puts it back
+ROOT = math.sqrt(2)  # leaky ReLU halves the mean square; this factor restores it
 
 
 @contextmanager
 def own_precision(device: torch.device) -> Iterator[torch.dtype]:
-    """Switch autocast off, for networks that cast by themselves; gives the type that it would have used, float32 where
-    it was not on."""
+    """Switch autocast off inside the block, for networks that cast tensors themselves.
+
+    Yields the type that autocast would have used; float32 if autocast was off.
+    """
     kind = device.type
     half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     with torch.autocast(kind, enabled=False):
@@ -30,7 +32,10 @@ def own_precision(device: torch.device) -> Iterator[torch.dtype]:
 
 
 def widths(resolution: int, base: int, most: int) -> dict[int, int]:
-    """Feature maps of every size from 4 to the image's: as many as their size leaves of `base`, `most` at most."""
+    """The number of feature maps for every size from 4 to `resolution`: `base` / size, but at most `most`.
+
+    Raises ValueError if `resolution` is not a power of two from 16 to 1024, or if `base` or `most` is too small.
+    """
     if resolution < 16 or resolution > 1024 or resolution & (resolution - 1):
         raise ValueError(f"resolution={resolution} must be a power of two from 16 to 1024")
     if base < resolution or most < 1:
@@ -39,12 +44,12 @@ def widths(resolution: int, base: int, most: int) -> dict[int, int]:
 
 
 def runs_in_half(size: int, resolution: int, resolutions: int) -> bool:
-    """Whether feature maps of a size belong to the largest so many; the smallest ones never do."""
+    """Whether a size is one of the largest `resolutions` sizes, which run in half precision. Size 4 never is."""
     return size > max(4, resolution >> resolutions)
 
 
 class Dense(nn.Module):
-    """(N, inputs) to (N, outputs), times `gain`; trained at `rate` times the learning rate."""
+    """A dense layer (N, inputs) -> (N, outputs), multiplied by `gain`. It learns at `rate` times the learning rate."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, rate: float = 1.0, gain: float = 1.0):
         super().__init__()
@@ -57,7 +62,7 @@ class Dense(nn.Module):
 
 
 class Mapping(nn.Module):
-    """Latents (N, latent), labels (N,) or both to w (N, width); labels have an embedding of their own."""
+    """The mapping network: latents (N, latent), labels (N,) or both to w (N, width)."""
 
     w_avg: Tensor  # the generator's moving average of w
 

@@ -1,8 +1,8 @@
 """The generator of StyleGAN2 (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN") with the
 numerics of StyleGAN2-ADA (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data").
 
-Under the trainer's autocast the largest resolutions run in half precision; the rest, the mapping and demodulation stay
-in float32.
+Under the trainer's autocast, the largest resolutions run in half precision. The other resolutions, the mapping and
+the demodulation stay in float32.
 """
 
 import math
@@ -98,7 +98,7 @@ class ToImage(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """One resolution: one or two styled convolutions, and what they add to the image."""
+    """The layers of one resolution: one or two styled convolutions, and the colours that they add to the image."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The discriminator of StyleGAN2-ADA (see `stylegan2`).
 
-Under the trainer's autocast the largest resolutions run in half precision; the rest, minibatch deviation and logits
-stay in float32.
+Under the trainer's autocast, the largest resolutions run in half precision. The other resolutions, the minibatch
+standard deviation and the logits stay in float32.
 """
 
 import math
@@ -18,8 +18,10 @@ Architecture = Literal["resnet", "orig"]
 
 
 class Convolution(nn.Module):
-    """A convolution of the discriminator, with leaky ReLU and a bias or, `linear`, without both; its output times
-    `gain`. Halves the size where `down`."""
+    """A convolution with bias and leaky ReLU, or without both if `linear`. Its output is multiplied by `gain`.
+
+    `down` halves the size.
+    """
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class Convolution(nn.Module):
         self.clamp = None if clamp is None else clamp * gain
         self.resample: Resample | None = None
         self.stride, self.padding = 1, kernel // 2
-        if down and kernel == 1:  # the filter can leave out what the convolution would
+        if down and kernel == 1:  # the filter can skip the pixels that the stride would skip
             self.resample = Resample(down=2, padding=(1, 1))
         elif down:
             self.resample = Resample(padding=(2, 2))
@@ -62,8 +64,11 @@ class Convolution(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """One resolution: feature maps (N, inputs, H, W), first made from the image where `image_channels`, to half the
-    size with `outputs`; with a shortcut around it where `resnet`."""
+    """The layers of one resolution: feature maps (N, inputs, H, W) to (N, outputs, H / 2, W / 2).
+
+    With `image_channels`, the block takes the image, and first makes feature maps of it. With the architecture
+    "resnet", it has a shortcut.
+    """
 
     def __init__(
         self,
@@ -79,7 +84,7 @@ class DiscriminatorBlock(nn.Module):
         self.in_half, self.resnet = in_half, architecture == "resnet"
         self.fromrgb = None if image_channels is None else Convolution(image_channels, inputs, 1, clamp=clamp)
         self.conv0 = Convolution(inputs, inputs, 3, clamp=clamp)
-        # Of two branches that are added, each gets half of the power.
+        # The sum of two branches keeps its mean square if each branch has half of it.
         gain = math.sqrt(0.5) if self.resnet else 1.0
         self.conv1 = Convolution(inputs, outputs, 3, down=True, gain=gain, clamp=clamp)
         if self.resnet:
@@ -87,17 +92,19 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fromrgb is not None:
-            x = self.fromrgb(x).contiguous(memory_format=torch.channels_last)  # of grey images it is not
+            x = self.fromrgb(x).contiguous(
+                memory_format=torch.channels_last
+            )  # the maps of grey images have another memory order
         y = self.conv1(self.conv0(x))
         return y + self.skip(x) if self.resnet else y
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
-    """Append to (N, C, H, W) a map of the standard deviation over groups of images, averaged over all channels and
-    pixels, so that D sees how varied a batch is (Karras et al. 2018, "Progressive Growing of GANs", section 3).
+    """Append one map to (N, C, H, W): the standard deviation over a group of images, averaged over channels and pixels.
 
-    Image i is in a group with i + N / group, i + 2 N / group, ...; where `group` does not divide N, groups are of the
-    largest number below that does. A group of one image has a deviation of 0.
+    It shows D how varied a batch is (Karras et al. 2018, "Progressive Growing of GANs", section 3). Image i is in a
+    group with images i + N / group, i + 2 N / group, ... If `group` does not divide N, the group size is the largest
+    smaller number that does. For a group of one image, the map is about 0.
     """
     group = batches.group(len(x), group)
     y = x.unflatten(0, (group, -1))
@@ -106,7 +113,7 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
 
 
 class Head(nn.Module):
-    """The smallest feature maps (N, inputs, 4, 4) to (N, outputs)."""
+    """The last layers: feature maps (N, inputs, 4, 4) to (N, outputs)."""
 
     def __init__(self, inputs: int, outputs: int, *, stddev_group: int, clamp: float | None):
         super().__init__()
@@ -122,12 +129,12 @@ class Head(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) to logits (N,): at every resolution two convolutions, with a
-    shortcut around them ("resnet") or none ("orig").
+    """Images (N, image_channels, resolution, resolution) to logits (N,). Every resolution has two convolutions.
 
-    With labels, the logit is the product of what it sees and of what the label stands for, mapped (Miyato and Koyama
-    2018). The first `freeze` layers, counted from the image, stay as they are (Mo et al. 2020, "Freeze the
-    Discriminator").
+    The architecture "resnet" has a shortcut around them, "orig" has none. With `classes`, the logit is the inner
+    product of the image's features and the mapped label (Miyato and Koyama 2018, "cGANs with Projection
+    Discriminator"). The first `freeze` layers, counted from the image, do not change (Mo et al. 2020, "Freeze the
+    Discriminator"). Raises ValueError for settings out of range.
     """
 
     def __init__(

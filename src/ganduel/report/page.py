@@ -1,4 +1,4 @@
-"""The page of gan-report: one HTML file that opens offline, whatever becomes of the runs."""
+"""The page of gan-report: one HTML file that holds all its pictures, so it opens offline and without the runs."""
 
 import base64
 import io
@@ -22,24 +22,24 @@ from ganduel.system.templates import render
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 LIMIT = 5_000_000  # bytes of the whole page
-CURVES = 1_500_000  # of these at most, about, for curves
+CURVES = 1_500_000  # about the most of these bytes for curves
 POINT = 12  # bytes of one point of a curve
-SIDE = 1024  # pixels that no picture needs more of
-PICTURES = 7  # of one run, where there are few runs
+SIDE = 1024  # the largest width or height of a picture, in pixels
+PICTURES = 7  # the most pictures of one run; fewer if there are many runs
 FIRST = (*(name for name, _ in METRICS.values()), "loss", "total", "accuracy", "logits")  # curves that come first
 
 
 class Picture(NamedTuple):
-    """A picture that the page holds."""
+    """A picture inside the page."""
 
     caption: str
-    address: str  # the whole picture, as text
+    address: str  # a data address that contains the picture
     width: int
     height: int
 
 
 def page(runs: Sequence[Run], rows: Sequence[Row]) -> str:
-    """HTML of less than 5 MB."""
+    """The HTML of the page, less than 5 MB. `rows` holds the settings and results of each run."""
     labels, keys = names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
     told = []
     for label, row in zip(labels, rows, strict=True):
@@ -70,13 +70,13 @@ def page(runs: Sequence[Run], rows: Sequence[Row]) -> str:
 
 
 def names(runs: Sequence[Run]) -> list[str]:
-    """What tells the folders apart: their paths below the one that they share."""
+    """The names of the runs: their paths relative to the deepest folder that contains them all."""
     shared = os.path.commonpath([run.path.absolute().parent for run in runs])
     return [os.path.relpath(run.path.absolute(), shared) for run in runs]
 
 
 def charts(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Markup]:
-    """Name -> SVG of every quantity that any run has written down."""
+    """One chart (SVG) per quantity that a run has logged, by the name of the quantity."""
     quantities = sum(len(rows[-1]) for run in runs for rows in (run.metrics, run.stats) if rows)
     most = max(20, min(60, CURVES // (POINT * max(1, quantities))))
     found: dict[str, list] = {}
@@ -91,7 +91,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def pictures(run: Run, most: int) -> list[tuple[str, Path]]:
-    """(caption, file) of real images, of `most` times of training, evenly chosen, and of what D made of the last."""
+    """(caption, file) of the pictures of a run: real images, up to `most` samples, the last histograms."""
     folder = run.path / "samples"
     grids = sorted(folder.glob("[0-9]*kimg.png"), key=kimg)
     if len(grids) > most:
@@ -103,14 +103,16 @@ def pictures(run: Run, most: int) -> list[tuple[str, Path]]:
 
 
 def gallery(chosen: Sequence[tuple[str, Path]], share: int) -> list[Picture]:
-    """Those that can be read, in `share` bytes of the page each."""
+    """The pictures that can be read, each in at most `share` bytes of the page."""
     found = ((caption, embedded(path, share - 300)) for caption, path in chosen)
     return [Picture(caption, *picture) for caption, picture in found if picture]
 
 
 def embedded(path: Path, most: int) -> tuple[str, int, int] | None:
-    """A picture as an address of `most` bytes that holds all of it, and its width and height, made as much smaller as
-    that takes. None where it cannot be read, or there is no room."""
+    """A picture as a data address of at most `most` bytes, with its width and height in pixels.
+
+    The picture is made smaller until it fits. None if it cannot be read, or would be smaller than 48 pixels.
+    """
     try:
         with Image.open(path) as image:
             picture = image.convert("RGB")

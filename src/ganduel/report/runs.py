@@ -43,7 +43,7 @@ def find(folders: list[Path]) -> list[Path]:
     for folder in folders:
         runs = [path.parent for path in folder.rglob("config.yaml")]
         if not runs:
-            raise UserError(f"runs={folder} is no run folder, and none is in it; it takes what gan-train left behind")
+            raise UserError(f"runs={folder} is no run folder and contains none; give folders that gan-train wrote")
         found += sorted(runs, key=_naturally)
     return found
 

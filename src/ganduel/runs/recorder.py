@@ -74,7 +74,7 @@ class Recorder:
         if trainer.iteration > total:
             raise UserError(
                 f"duration={self.config.duration} is shorter than the {self.step:,} steps that {self.run.path} has "
-                "behind it; set a longer one"
+                "done already; set a longer one"
             )
         if self.main:
             self.run.record(self.stored, self.overrides)
@@ -300,7 +300,7 @@ class Recorder:
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
         if content["data"].get("shards") != self.trainer.images.about["shards"]:
-            changed.append("data.stream: other shards, in which images come in another order")
+            changed.append("data.stream: these shards hold the images in another order")
         if changed and not self.config.accept_changes:
             raise UserError(
                 f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "

@@ -1,5 +1,5 @@
-"""Real and fake images side by side, and what D makes of them: the modes `compare` and `histograms` of gan-sample, and
-the histograms of a run."""
+"""Pictures of real and fake images with D's output: the modes `compare` and `histograms` of gan-sample, and the
+histograms of a run."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from ganduel.trainer import Trainer
 
 
 class Face(NamedTuple):
-    """One duel: images (N, C, H, W) in [-1, 1], and D's outputs, (N,) or as many as it has patches."""
+    """The images of one duel, (N, C, H, W) in [-1, 1], and D's outputs, one per image or one per patch."""
 
     name: str
     real: Tensor
@@ -33,13 +33,15 @@ class Face(NamedTuple):
 
 
 def faces(game: Game, batch: Batch, size: int, generators: nn.ModuleDict | None = None) -> list[Face]:
-    """What a game in evaluation makes of a batch, `size` images at once, without augmentation. `generators` make the
-    fakes: the game's own, unless others are given. Where fakes have other classes than the reals, they are the batch's
-    "fake_label"."""
+    """The images and D's outputs for a batch, without augmentation, computed for `size` images at once.
+
+    The game must be in evaluation mode. `generators` make the fakes; None means the game's own. If fakes have other
+    classes than the real images, the batch holds them as "fake_label" (N,).
+    """
     count = len(batch["seed"])
     size = min(size, count)
-    # All parts are of one size, for D may compare the images of a part. The last part may begin within the one before
-    # it; images that both hold are taken from the last.
+    # All parts have the same size, because D may compare the images of a part. The last part may overlap the part
+    # before it. Shared images then count in the last part only.
     starts = [*range(0, count - size, size), count - size]
     kept = [end - start for start, end in pairwise([*starts, count])]
     parts = [{name: t[start : start + size] for name, t in batch.items()} for start in starts]
@@ -53,7 +55,7 @@ def faces(game: Game, batch: Batch, size: int, generators: nn.ModuleDict | None 
 
 @torch.no_grad()
 def _face(duel: Duel, batch: Batch, count: int) -> Face:
-    """Of the first `count` images; D sees all."""
+    """The face of the first `count` images. D sees all images of the batch."""
     discriminator = duel.discriminator
     condition = (batch["fake_label"],) if "fake_label" in batch else discriminator.condition
     of_real = discriminator.network(duel.real.float(), *discriminator.condition)
@@ -63,8 +65,10 @@ def _face(duel: Duel, batch: Batch, count: int) -> Face:
 
 
 def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDict) -> Tensor:
-    """A row a duel: reals, fakes and the histograms of D's output on both; as probabilities where the loss takes its
-    logits for such."""
+    """A picture with one row per duel: real images, fakes, and the histograms of D's output for both.
+
+    The histograms show probabilities if the loss interprets the logits so.
+    """
     rows = []
     for face in found:
         of_real, of_fake, span, mark = face.of_real, face.of_fake, None, loss.boundary
@@ -89,14 +93,16 @@ def _of(face: Face) -> str:
 
 
 def in_training(trainer: Trainer, batch: Batch) -> list[Face]:
-    """The faces of a game that is being trained, with the averaged generators; changes nothing."""
+    """The faces of a batch in training, with the averaged generators. Training does not change."""
     with no_trace(trainer, evaluated=trainer.game.discriminators):  # without dropout
         return faces(trainer.game, batch, trainer.micro_batch, trainer.ema.generators)
 
 
 def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
-    """As many training images as seeds against the seeds' images or, where images are translated, against as many
-    translations."""
+    """The faces of as many training images as there are seeds.
+
+    The fakes are the images of the seeds or, if the model translates images, translations of the training images.
+    """
     images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     seed = torch.tensor(seeds, device=sampler.device)
     whole: Batch = {**images.batch(0, len(seeds)), "seed": seed}
@@ -104,19 +110,22 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         whole |= sharing.held({"": sampler.sample(seeds, batch=batch).to(sampler.device)})
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
-    # Of images that D compares in groups of four, as many at once as make whole groups.
+    # If D compares images in groups, every part holds whole groups.
     group = max(batches.group_size(discriminator) for discriminator in sampler.game.discriminators.values())
     size = min(batch, len(seeds))
     return faces(sampler.game, whole, size - size % group if size > group else size)
 
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
-    """One PNG: real images on the left, fakes on the right; returns its path."""
+    """Write a PNG with real images on the left and fakes on the right, and return its path."""
     return save_picture(compose([_pair(face) for face in met(sampler, seeds, batch, data)]), out)
 
 
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
-    """One PNG: reals, fakes, and the histograms of D's output on all of both; returns its path."""
+    """Write a PNG with real images, fakes and the histograms of D's output, and return its path.
+
+    Raises UserError if the file has no discriminator.
+    """
     if "game" not in sampler.content["state"]:
         raise UserError(f"{sampler.path}: has only generators, but mode=histograms needs D; give a checkpoint")
     loss = build.part(sampler.config["loss"], "loss", sampler.allow)

@@ -1,4 +1,4 @@
-"""Networks compiled by torch.compile."""
+"""Run main losses with networks that torch.compile has compiled."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,16 +15,16 @@ from ganduel.trainer import Executor, Move, Outcome
 
 
 class Networks(NamedTuple):
-    """What a duel calls."""
+    """The networks that a duel calls."""
 
     generator: Callable
     discriminator: Callable
 
 
 class Compiled(Executor):
-    """Runs phases through the executor that it is given. In main losses, duels call compiled networks.
+    """Runs phases through another executor. In main losses, duels call compiled networks.
 
-    Penalties call the networks as they are, because PyTorch does not differentiate twice what it has compiled.
+    Penalties call the plain networks, because PyTorch cannot differentiate compiled networks twice.
     """
 
     def __init__(self, executor: Executor, backend: str | Callable = "inductor"):
@@ -42,11 +42,11 @@ class Compiled(Executor):
         self.inner.forget()
 
     def quicker(self, fn: Callable[[Batch, list[Duel]], Numbers], batch: Batch, duels: list[Duel]) -> Numbers:
-        """A term, with compiled networks. Raises UserError where they cannot be compiled."""
+        """Evaluate a term with compiled networks. Raises UserError if they cannot be compiled."""
         from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
 
         try:
-            with warnings.catch_warnings(), self.exchanged(duels):  # the compiler looks at what it may not
+            with warnings.catch_warnings(), self.exchanged(duels):  # the compiler reads .grad of tensors that have none
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
                 return fn(batch, duels)
         except TorchDynamoException as error:
@@ -57,7 +57,7 @@ class Compiled(Executor):
 
     @contextmanager
     def exchanged(self, duels: list[Duel]) -> Iterator[None]:
-        """Give duels the compiled networks. Afterwards they have their own again."""
+        """Give duels the compiled networks inside the block."""
         plain = [Networks(duel.generator, duel.discriminator.network) for duel in duels]
         for duel, own in zip(duels, plain, strict=True):
             if duel.name not in self.networks:

@@ -1,4 +1,4 @@
-"""What a run is going to take, measured before it begins by steps that leave no trace."""
+"""Forecast the time and memory of a run from a few steps before it begins. The steps are undone."""
 
 import math
 import time
@@ -15,11 +15,11 @@ from ganduel.trainer import Executor, Move, Outcome, Trainer
 
 
 class Forecast(NamedTuple):
-    seconds: float  # an iteration, to which lazy phases add their share
-    gigabytes: float  # at the peak
+    seconds: float  # per iteration, on average: a lazy phase counts 1 / `every` of its time
+    gigabytes: float  # the peak of memory
 
     def describe(self, iterations: int) -> str:
-        """For so many iterations to come."""
+        """The forecast for a number of iterations, as text."""
         return (
             f"{_duration(self.seconds * iterations)}, {self.seconds:.3g} s for each of {iterations:,} iterations, "
             f"pictures and metrics not counted; {self.gigabytes:.1f} GB of memory"
@@ -27,7 +27,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(trainer: Trainer) -> Forecast:
-    """From a few steps in which all phases are due: those that fill the caches, and one by the clock."""
+    """Run a few iterations in which all phases are due. The last one is timed; those before it fill caches."""
     executor = trainer.executor
     with no_trace(trainer, steps=True):
         for _ in range(executor.warm_up):
@@ -43,9 +43,9 @@ def forecast(trainer: Trainer) -> Forecast:
 
 
 class Timed(Executor):
-    """Runs phases through the executor that it is given, and times them.
+    """Runs phases through another executor, and measures them.
 
-    `spared`: so many seconds less does an average iteration take than one in which all phases are due.
+    `spared` is the difference, in seconds, between an iteration with all phases and an average iteration.
     """
 
     def __init__(self, executor: Executor):
@@ -61,13 +61,17 @@ class Timed(Executor):
 
 
 def largest_micro_batch(trainer: Trainer) -> int:
-    """The most images at once that fit, by trying more and more of them: for as long as there is room for what the next
-    number would take, if all that is in use grew with the number. Raises UserError where not even the fewest fit."""
+    """The largest number of images that one process can hold in memory at once.
+
+    This tries larger and larger numbers. It assumes that all memory in use grows in proportion to the number, and stops
+    when the next number would need more than is free. Raises UserError if the smallest number does not fit, or if there
+    are several processes.
+    """
     if distributed.world() > 1:
         raise UserError("micro_batch=auto is for one process; find the number with one, and set it for all")
     before, fits = trainer.micro_batch, None
     sizes = batches.sizes(trainer.game, dict(trainer.regularizers.items()), trainer.batch_size, world=1)
-    numbers = [n for n in sizes if n > 1] or sizes  # one image is little to normalise by
+    numbers = [n for n in sizes if n > 1] or sizes  # batch normalisation needs more than one image
     try:
         for number in numbers:
             growth = 0.0 if fits is None else memory(trainer.device) * (number / fits - 1)
@@ -89,7 +93,7 @@ def largest_micro_batch(trainer: Trainer) -> int:
 
 
 def _enough_memory(trainer: Trainer) -> bool:
-    """Whether iterations can be played, until all phases that can be captured are: each capture keeps its memory."""
+    """Whether the warm-up iterations fit in memory. They also capture all phases, and a capture keeps its memory."""
     try:
         for _ in range(trainer.executor.warm_up):
             _step(trainer)
@@ -101,7 +105,7 @@ def _enough_memory(trainer: Trainer) -> bool:
 
 
 def _step(trainer: Trainer) -> None:
-    """One iteration with all phases: the last that was, or would have been, one."""
+    """One iteration in which all phases are due. It uses the number of the last such iteration."""
     every = [phase.every for player in trainer.players.values() for phase in player.phases]
     iteration = trainer.iteration
     trainer.iteration -= iteration % math.lcm(*every)
@@ -117,7 +121,7 @@ def _now(device: torch.device) -> float:
 
 
 def _duration(seconds: float) -> str:
-    """As people say it: "2 days 3 h", "1 h 5 min", "40 s"."""
+    """A duration as text, such as "2 days 3 h", "1 h 5 min" or "40 s"."""
     for unit, smaller, size, ratio in (("days", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60)):
         if seconds >= size:
             whole, rest = divmod(round(seconds / size * ratio), ratio)

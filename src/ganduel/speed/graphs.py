@@ -1,4 +1,4 @@
-"""Phases captured as CUDA graphs, which makes them faster and leaves them what they are."""
+"""Capture phases as CUDA graphs, which makes them faster and changes no result."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,16 +14,18 @@ from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 from ganduel.trainer import Executor, Move, Outcome, Trainer
 
-WARM_UP = 3  # steps before a phase is captured, in which libraries choose and allocate
+WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and allocate memory
 
 Capture = Callable[[Callable[[], Outcome]], tuple[Callable[[], None], Outcome]]
-"""Captures what a function does, and does nothing yet. Returns a function that replays it, and what the captured
-function returned: tensors that every replay fills."""
+"""Records the work of a function without running it. Returns a function that replays the work, and the return value of
+the recorded function. Every replay fills the tensors of that value."""
 
 
 def capture_phases(trainer: Trainer, required: bool) -> None:
-    """Let a trainer capture every phase, penalties and optimizer included, as a CUDA graph. A trainer that cannot be
-    captured stays as it is; where graphs are `required`, it raises UserError."""
+    """Let a trainer capture every phase as a CUDA graph, with its penalties and its optimizer.
+
+    If that is not possible, the trainer does not change. Raises UserError in that case if graphs are `required`.
+    """
     reason = uncapturable(trainer)
     if reason and required:
         raise UserError(f"cuda_graphs=true: {reason}")
@@ -32,33 +34,38 @@ def capture_phases(trainer: Trainer, required: bool) -> None:
 
 
 def uncapturable(trainer: Trainer) -> str | None:
-    """What stands against graphs: whatever is decided on the host, or is another number in every step."""
+    """The reason why phases cannot be captured, as text; None if they can.
+
+    A graph cannot contain decisions of the host, nor numbers of the host that change between steps.
+    """
     transforms = [part for chain in trainer.game.chains.values() for part in chain.parts]
     optimizers = {name: player.optimizer for name, player in trainer.players.items()}
     fixed = [name for name, optimizer in optimizers.items() if "capturable" not in optimizer.defaults]
     moving = [type(t).__name__ for t in transforms if type(t).at is not Transform.at and not t.capturable]
     if trainer.device.type != "cuda":
-        return f"device={trainer.device.type} has none; set cuda_graphs=false"
+        return f"device={trainer.device.type} has no CUDA graphs; set cuda_graphs=false"
     if distributed.world() > 1:
-        return "it is for one process; set cuda_graphs=false"
+        return "CUDA graphs are for one process; set cuda_graphs=false"
     if trainer.dtype == torch.float16:
-        return "the gradient scale of precision=fp16 is decided upon in every step; set precision=bf16 or fp32"
+        return "precision=fp16 chooses its gradient scale on the host in every step; set precision=bf16 or fp32"
     if trainer.turns.gate is not None:
         return "the gate decides on the host whether D steps; set turns.loss_floor=null and turns.accuracy_ceiling=null"
     if fixed:
         kind = type(optimizers[fixed[0]]).__name__
-        return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; choose optimizer=adam, adamw or rmsprop"
+        return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; set optimizer=adam, adamw or rmsprop"
     if moving:
-        return f"{moving[0]} is another in every step, and not capturable; leave it out, or set cuda_graphs=false"
+        return f"{moving[0]} changes in every step and cannot be captured; leave it out, or set cuda_graphs=false"
     return None
 
 
 class Captured(Executor):
-    """Runs every phase a few times through the executor that it is given, then captures it, and from then on replays
-    it. The next replay of a phase overwrites the duels that the one before has returned; statistics are copies."""
+    """Runs every phase a few times through another executor, then captures it, and replays it from then on.
+
+    Every replay of a phase overwrites the duels that the replay before returned. Statistics are copies.
+    """
 
     warm_up = WARM_UP + 1
-    separate = True  # no graph of autograd leads from one CUDA graph into another
+    separate = True  # an autograd graph cannot connect two CUDA graphs
 
     def __init__(self, executor: Executor, capture: Capture, required: bool):
         trainer = executor.trainer
@@ -80,7 +87,7 @@ class Captured(Executor):
             self.graphs[key] = Graph(self.inner, self.capture)
         try:
             if self.dropout and len(move.batch["seed"]) > self.trainer.micro_batch:
-                raise Uncaptured("dropout draws anew for every micro batch; micro_batch=null needs no parts")
+                raise Uncaptured("dropout needs a new seed for every micro batch; set micro_batch=null")
             met, stats = self.graphs[key](move)
         except Uncaptured as error:
             reason = f"a phase cannot be captured ({error})"
@@ -88,25 +95,25 @@ class Captured(Executor):
                 raise UserError(
                     f"cuda_graphs=true: {reason}; set cuda_graphs=false and run again: this run resumes"
                 ) from error
-            say(f"note: cuda_graphs: {reason}; phases are run one operation at a time, as with cuda_graphs=false")
+            say(f"note: cuda_graphs: {reason}; phases run without graphs, as with cuda_graphs=false")
             self.given_up = True
             self.graphs.clear()
             return self.inner.advance(move)
         return met, stats.copy()
 
     def forget(self) -> None:
-        """Graphs read and write the memory that they were captured with."""
+        """Drop all graphs, because they use the memory that they were captured with."""
         self.graphs.clear()
         self.given_up = False
         self.inner.forget()
 
 
 class Uncaptured(Exception):
-    """A phase that CUDA would not capture."""
+    """CUDA cannot capture a phase."""
 
 
 class Graph:
-    """One phase: run a few times as it is, then captured, and replayed on the tensors that it was captured with."""
+    """One phase. It runs normally a few times, then is captured, and is replayed on the tensors of the capture."""
 
     def __init__(self, executor: Executor, capture: Capture):
         self.executor, self.capture = executor, capture
@@ -123,11 +130,11 @@ class Graph:
             return _aside(lambda: self.executor.advance(move))
         if self.runs == WARM_UP + 1:
             self.batch = {name: tensor.clone() for name, tensor in move.batch.items()}
-            captured = move._replace(batch=self.batch, dropout=None)  # no generator can be seeded in a capture
+            captured = move._replace(batch=self.batch, dropout=None)  # a capture cannot seed a generator
             try:
                 self.replay, self.outcome = self.capture(lambda: self.executor.advance(captured))
             except RuntimeError as error:
-                if out_of_memory(error):  # which `micro_batch=auto` finds out by trying, and a run says
+                if out_of_memory(error):  # `micro_batch=auto` and runs handle it themselves
                     raise
                 raise Uncaptured(" ".join(str(error).split())[:300]) from error
             self.gradients = [parameter.grad for parameter in parameters]
@@ -137,12 +144,12 @@ class Graph:
             self.executor.trainer.reseed(move.dropout, 0)
         self.replay()
         for parameter, gradient in zip(parameters, self.gradients, strict=True):
-            parameter.grad = gradient  # not that of another phase's graph
+            parameter.grad = gradient  # the graph of another phase may have replaced it
         return self.outcome
 
 
 def _aside(do: Callable[[], Outcome]) -> Outcome:
-    """On the stream of the capture, as PyTorch wants it."""
+    """Run a function on the stream of the capture, as PyTorch requires before a capture."""
     if not torch.cuda.is_available():
         return do()
     stream = _aside_stream()
