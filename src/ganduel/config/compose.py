@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
+from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
@@ -78,7 +79,7 @@ def finish(config: DictConfig) -> Any:
     Raises UserError.
     """
     if unknown := next(_unknown(config), None):
-        raise UserError(f"unknown option '{unknown}'; + cannot add a new option")
+        raise UserError(refusal(unknown, "VALUE") or f"unknown option '{unknown}'; + cannot add a new option")
     for key, value in flatten(config):
         if value == "???":
             raise UserError(f"{key} is missing: give it as {key}=VALUE")
