@@ -223,6 +223,8 @@ class Packing:
             "modes": dict(done.modes.most_common()),
             "sizes": dict(done.sizes.most_common(10)),
             "labels": list(originals.label_names),
+            "labels_from": originals.labels_from,
+            "left_out": originals.left_out,
             **inspection.statistics(done.sums, done.kept * self.recipe.resolution**2),
             **inspection.identity(records["digest"]),
             **inspection.near_duplicates(

@@ -112,7 +112,7 @@ def embedded(path: Path, most: int) -> tuple[str, int, int] | None:
     """A picture as an address of `most` bytes that holds all of it, and its width and height, made as much smaller as
     that takes. None where it cannot be read, or there is no room."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             picture = image.convert("RGB")
     except OSError:
         return None
