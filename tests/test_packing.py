@@ -542,6 +542,16 @@ def test_no_other_program_is_started_for_an_image(tmp_path: Path, monkeypatch: p
     assert prepare(RGB, False, [(tmp_path / "x.png").read_bytes()]) == ["not an image"]
 
 
+def test_names_of_strangers_are_made_printable(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff\x1b[2J\n.png")
+    source = Source("x", lambda: Originals([name], lambda i: b"no image", {"train": 1}, {}))
+    with pytest.raises(UserError) as caught:
+        pack(source, RGB, tmp_path)
+    assert r"the first a\udcff\x1b[2J\n.png (not an image)" in str(caught.value)
+    (listed,) = tmp_path.glob("*.rejected")
+    assert listed.read_text() == "a\\udcff\\x1b[2J\\n.png: not an image\n"
+
+
 def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
