@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import rows
+from PIL import Image
 
 from ganduel import build, randomness
 from ganduel.augment import Chain
@@ -297,7 +298,26 @@ def test_folders_of_unequal_images_are_refused(tmp_path, digits, digit_features,
     save_png(digits.store.pixels[0, :, :20], tmp_path / "fake" / "x.png")
     arguments = [f"folders=[{tmp_path}/real,{tmp_path}/fake]", "metric.features=digits"]
     assert cli.command("fid", [*arguments, f"metric.weights={digit_features.weights}"]) == 1
-    assert "x.png differs in size (32x32 and 32x20)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "x.png differs in size (32x32 and 32x20)" in said and "resize them with size=32" in said
+
+
+def test_folders_of_unequal_images_can_be_resized_and_are_upright(tmp_path, digits, digit_features, capsys):
+    """Their middle squares, turned as EXIF data asks, are the real images, so the distance is zero."""
+    from ganduel.pictures import save_png
+
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+    for i, image in enumerate(digits.store.pixels[:100]):
+        save_png(image, tmp_path / "real" / f"{i}.png")
+        wide = torch.nn.functional.pad(image, (i % 3,) * 2)[0].numpy()
+        exif = Image.Exif()
+        exif[0x0112] = 3 if i % 2 else 1
+        Image.fromarray(wide[::-1, ::-1] if i % 2 else wide).save(tmp_path / "fake" / f"{i}.png", exif=exif)
+    arguments = [f"folders=[{tmp_path}/real,{tmp_path}/fake]", "metric.features=digits", "json=true", "size=32"]
+    assert cli.command("fid", [*arguments, f"metric.weights={digit_features.weights}"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["fid"] == pytest.approx(0, abs=1e-4) and row["size"] == 32 and "resized to 32x32" in row["text"]
 
 
 def test_gan_fid_of_two_folders(digits, digit_features, tmp_path, capsys):

@@ -1,9 +1,13 @@
 """Packing: one file of all images, whatever the originals are like and however often it is interrupted."""
 
 import errno
+import io
 import os
+import struct
 import subprocess
 import sys
+import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,10 +21,11 @@ from conftest import about, picture
 from PIL import Image
 
 from ganduel.data import inspection, packing, sources
+from ganduel.data.formats import image_suffixes
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store, suffix
-from ganduel.data.transform import Recipe, _look, to_array
+from ganduel.data.transform import Recipe, _look, prepare, to_array
 from ganduel.data.workers import TASK
 from ganduel.system.errors import UserError
 
@@ -512,6 +517,81 @@ def test_bombs_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(UserError, match=r"x\.png \(Image size \(900 pixels\) exceeds limit"):
         pack_folder(tmp_path)
+
+
+def test_the_guard_against_bombs_does_not_need_warnings_to_be_errors(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png", size=(30, 30))
+    with warnings.catch_warnings(record=True) as told, pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 899)
+        assert prepare(RGB, False, [(tmp_path / "x.png").read_bytes()]) == [
+            "Image size (900 pixels) exceeds limit of 899 pixels"
+        ]
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+        assert not isinstance(prepare(RGB, False, [(tmp_path / "x.png").read_bytes()])[0], str)
+    assert not told
+
+
+def test_no_other_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n")
+
+    def started(*arguments: object, **settings: object) -> None:
+        raise AssertionError("Ghostscript")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    assert prepare(RGB, False, [(tmp_path / "x.png").read_bytes()]) == ["not an image"]
+
+
+def test_names_of_strangers_are_made_printable(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff\x1b[2J\n.png")
+    source = Source("x", lambda: Originals([name], lambda i: b"no image", {"train": 1}, {}))
+    with pytest.raises(UserError) as caught:
+        pack(source, RGB, tmp_path)
+    assert r"the first a\udcff\x1b[2J\n.png (not an image)" in str(caught.value)
+    (listed,) = tmp_path.glob("*.rejected")
+    assert listed.read_text() == "a\\udcff\\x1b[2J\\n.png: not an image\n"
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"eXIf", b"junk that is no EXIF"),
+        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2_000_000))),
+    ],
+    ids=["ICC", "EXIF", "text"],
+)
+def test_metadata_does_not_condemn_pixels(metadata: bytes) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).save(file, "png")
+    plain = file.getvalue()
+    image = prepare(RGB, False, [plain[:33] + metadata + plain[33:]])[0]  # after the signature and the header
+    assert not isinstance(image, str) and image.stored == prepare(RGB, False, [plain])[0].stored  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("largest", "mode"), [(4095, "I;16 of 12 bits"), (65535, "I;16")])
+def test_sixteen_bits_that_are_hardly_used_are_told(largest: int, mode: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), largest, np.uint16)).save(file, "png")
+    image = prepare(RGB, False, [file.getvalue()])[0]
+    assert not isinstance(image, str) and image.mode == mode
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".jp2", ".tga", ".qoi", ".ico", ".pbm"])
+def test_whatever_pillow_reads_is_packed(tmp_path: Path, suffix: str) -> None:
+    if suffix not in image_suffixes():
+        pytest.skip("Pillow was built without it")
+    picture(tmp_path / "0.png")
+    image = Image.fromarray(np.full((16, 16), 255, np.uint8)).convert("1" if suffix == ".pbm" else "RGB")
+    image.save(tmp_path / f"1{suffix}", {".jfif": "JPEG", ".jpe": "JPEG", ".pbm": "PPM"}.get(suffix))
+    (tmp_path / "notes.txt").write_text("no image")
+    path = pack_folder(tmp_path)
+    assert about(path)["images"] == 2 and about(path)["left_out"] == {"no image": {".txt": 1}}
+    assert pixels(path)[1].min() >= 250
 
 
 # The doctor

@@ -18,9 +18,9 @@ from test_trees import as_folder, as_lmdb, as_tar, as_zip
 from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import config_dir
-from ganduel.data import download, sources
+from ganduel.data import download, formats, sources
 from ganduel.data.download import Remote
-from ganduel.data.sources import Originals, Source, _afhq, _celeba, _places
+from ganduel.data.sources import Originals, Source, _afhq, _celeba, _places, _shared
 from ganduel.system.errors import UserError
 
 Files = dict[str, bytes]
@@ -600,7 +600,6 @@ def test_labels_of_stylegan(tmp_path: Path, labels: Any, expected: Any, dtype: A
         [["00000/img0.png", 3], ["00000/img1.png", "x"]],
         [["00000/img0.png", [0, 2]], ["00000/img1.png", [0, 1]]],
         [["00000/img0.png", [0]], ["00000/img1.png", [0, 1]]],
-        [["00000/img0.png", 0.5], ["00000/img1.png", 0.5]],
         5,
     ],
 )
@@ -693,3 +692,88 @@ def test_every_set_is_found_in_the_file_of_its_function(name: str) -> None:
     module = importlib.import_module(f"ganduel.data.sources._{function}")
     assert build.locate(target, "data.source", ()) is getattr(module, function)
     assert re.search(rf"\b{name}\b", module.__doc__ or "")
+
+
+# What is left out
+
+
+@pytest.mark.parametrize("make", [as_folder, as_zip, as_tar])
+def test_pairs_at_any_depth_and_what_is_left_out(tmp_path: Path, make: Any) -> None:
+    files = pictures("x/TrainA/1.png", "x/TrainA/day1/deep/2.jfif", "x/trainb/3.jpe", "x/testA/4.png", "x/other/5.png")
+    files |= {"x/TrainA/notes.TXT": b"", "x/README": b"", "x/odd.a\x1b[1m": b""}
+    originals = sources.folder_pair(str(make(tmp_path / "pair.x", files)), None, "mine").scan()
+    assert originals.names == ["x/TrainA/1.png", "x/TrainA/day1/deep/2.jfif", "x/trainb/3.jpe", "x/testA/4.png"]
+    assert originals.splits == {"trainA": 2, "trainB": 1, "testA": 1}
+    assert originals.left_out == {
+        "in none of the folders trainA, trainB, testA, testB": {".png": 1},
+        "no image": {"without suffix": 2, ".txt": 1},
+    }
+
+
+def test_parts_of_any_capitals(tmp_path: Path) -> None:
+    names = ["Train/dog/2.png", "TRAIN/cat/3.png", "Testing/dog/1.png"]
+    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None).scan()
+    assert originals.splits == {"train": 2, "test": 1} and list(originals.label_names) == ["cat", "dog"]
+    assert list(originals.names) == ["TRAIN/cat/3.png", "Train/dog/2.png", "Testing/dog/1.png"]
+    assert originals.labels is not None and originals.labels.tolist() == [0, 1, 1]
+
+
+def test_formats_that_are_not_installed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "image_suffixes", lambda: (".jpg", ".png"))
+    monkeypatch.setattr(_shared, "image_suffixes", lambda: (".jpg", ".png"))
+    as_folder(tmp_path, {"a.HEIC": b"", "b.avif": b"", "c.avif": b"", "notes.txt": b""})
+    message = refusal(lambda: sources.folder(str(tmp_path), None))
+    assert message == (
+        f"data.root: no images in {tmp_path} or below it; looked for .jpg .png; there are 1 .heic (unreadable here; "
+        "install pillow-heif: pip install 'ganduel[heic]'); 2 .avif (unreadable here; install a newer Pillow: "
+        "pip install 'pillow>=11.3'); 1 .txt (no image)"
+    )
+
+
+def test_mnist_says_what_is_there_instead(tmp_path: Path) -> None:
+    as_folder(tmp_path, {"train.csv": b"label,pixel0", "test.csv": b"pixel0"})
+    assert refusal(lambda: sources.mnist(str(tmp_path), None)).endswith("; there are 2 .csv (no image)")
+    as_zip(tmp_path / "mnist.zip", {"train.csv": b"label,pixel0"})
+    message = refusal(lambda: sources.mnist(str(tmp_path / "mnist.zip"), None))
+    assert "lacks train-images-idx3-ubyte.gz" in message and message.endswith("; there are 1 .csv (no image)")
+
+
+@pytest.mark.parametrize(
+    ("labels", "origin"),
+    [
+        (None, "none: dataset.json says so"),
+        ([], "none: dataset.json says so"),
+        (
+            [[f"0000{i}/img0.png", [0.5, 1.0]] for i in range(2)],
+            "none: dataset.json has continuous ones, 2 numbers an image, which no model takes",
+        ),
+        (
+            [[f"0000{i}/img0.png", 0.5] for i in range(2)],
+            "none: dataset.json has continuous ones, a number an image, which no model takes",
+        ),
+    ],
+)
+def test_folders_of_an_unlabelled_set_are_no_classes(tmp_path: Path, labels: Any, origin: str) -> None:
+    files = pictures("00000/img0.png", "00001/img0.png") | {"dataset.json": json.dumps({"labels": labels}).encode()}
+    originals = sources.folder(str(as_zip(tmp_path / "x.zip", files)), None).scan()
+    assert originals.labels is None and list(originals.label_names) == [] and originals.labels_from == origin
+
+
+def test_a_dataset_json_of_another_kind_changes_nothing(tmp_path: Path) -> None:
+    as_folder(tmp_path, pictures("a/1.png", "b/2.png") | {"dataset.json": b"[1, 2]"})
+    originals = sources.folder(str(tmp_path), None).scan()
+    assert originals.labels is not None and originals.labels.tolist() == [0, 1]
+    assert originals.labels_from == "folders"
+
+
+def test_one_hot_labels_may_be_written_as_floats(tmp_path: Path) -> None:
+    labels = [["00000/img0.png", [0.0, 1.0]], ["00000/img1.png", [1.0, 0.0]]]
+    originals = sources.folder(str(as_zip(tmp_path / "x.zip", listed(labels))), None).scan()
+    assert originals.labels is not None and originals.labels.tolist() == [[0, 1], [1, 0]]
+
+
+def test_celeba_as_the_drive_has_it(tmp_path: Path) -> None:
+    as_zip(tmp_path / "CelebA" / "Img" / "img_align_celeba.zip", CELEBA)
+    as_folder(tmp_path / "CelebA" / "Anno", {"list_attr_celeba.txt": OFFICIAL_LIST.encode()})
+    for root in (tmp_path / "CelebA", tmp_path / "CelebA" / "Img" / "img_align_celeba.zip"):
+        assert sources.celeba(str(root), None).scan().label_names == ATTRIBUTES

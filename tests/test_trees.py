@@ -97,6 +97,15 @@ def test_lmdb_gives_its_values_by_key(tmp_path: Path) -> None:
     assert [p.name for p in path.iterdir()] == ["data.mdb"]
 
 
+def test_keys_of_an_lmdb_may_be_any_bytes(tmp_path: Path) -> None:
+    path, keys = tmp_path / "x_lmdb", [b"\x00\x01", b"\xff\xfe/1", b"plain"]
+    with lmdb.open(str(path), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for key in keys:
+            transaction.put(key, b"of " + key)
+    tree = Lmdb(path)
+    assert [tree.read(name) for name in tree.find(bool)] == [b"of " + key for key in (keys[0], keys[2], keys[1])]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stamp_changes_with_the_files_alone(tmp_path: Path, kind: str) -> None:
     path = KINDS[kind](tmp_path, FILES)

@@ -24,6 +24,7 @@ from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, listed, parse, quote
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
+from ganduel.system.terminal import printable
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -185,5 +186,5 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
 
 def _fail(text: str, code: int = 1) -> int:
     """Print an error as one line. Returns the exit code."""
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(text.split())), file=sys.stderr)
     return code

@@ -120,7 +120,7 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
     assert config.folders is not None
     if len(config.folders) != 2:
         raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=[real,fake]")
-    real, fake = (Folder(path) for path in config.folders)
+    real, fake = (Folder(path, config.size) for path in config.folders)
     settings = config.metric
     if "ppl" in settings.which:
         raise UserError(
@@ -144,7 +144,9 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
         "real": real.images.count,
         "features": features.identity,
         "note": features.note,
-        "data": f"{config.folders[0]} {real.identity}",
+        "data": f"{config.folders[0]} {real.identity}"
+        + (f" resized to {config.size}x{config.size}" * bool(config.size)),
+        "size": config.size,
         "ema": config.ema,
         "seed": config.seed,
         "versions": versions(),

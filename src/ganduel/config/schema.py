@@ -217,6 +217,7 @@ class Fid:
 
     ckpt: str | None = field(metadata=PATH)
     folders: list[str] | None
+    size: int | None = field(metadata=limited(4, 4096))
     metric: FidMetric
     data: Where
     repeats: int = field(metadata=limited(1))

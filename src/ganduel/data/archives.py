@@ -47,8 +47,9 @@ class Tree(Protocol):
     def find(self, keep: Keep) -> list[str]:
         """The sorted names of the wanted files, relative to the tree and with slashes.
 
-        Raises UserError if the archive is damaged or encrypted, or if a member is implausibly large, has an unsafe name
-        or has the name of another member.
+        It asks `keep` once about every file that is not wanted, so that `keep` can count them. Raises UserError if the
+        archive is damaged or encrypted, or if a member is implausibly large, has an unsafe name or has the name of
+        another member.
         """
 
     def read(self, name: str) -> bytes:
@@ -229,9 +230,9 @@ class Tar:
             found: set[str] = set()
             for member in _headers(file):
                 name = _checked(member.name, self.path)
-                if _hidden(*name.split("/")) or not keep(name):
+                if member.isdir() or _hidden(*name.split("/")) or not keep(name):
                     continue
-                if name in found and not member.isdir():
+                if name in found:
                     raise _twice(self.path, name)
                 found.add(name)
                 if member.islnk() or member.issym():
@@ -302,8 +303,9 @@ def _uncompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 class Lmdb:
     """An LMDB database as a tree: keys are the names, values the files. LSUN ships its images in this form.
 
-    `path` is the folder of the database. The database is opened on first use, without a lock, and nothing is written
-    beside it. LMDB keeps its keys sorted.
+    `path` is the folder of the database. Keys may be any bytes: a name holds those that are no UTF-8 as Python's file
+    names do. The database is opened on first use, without a lock, and nothing is written beside it. LMDB keeps its keys
+    sorted.
     """
 
     def __init__(self, path: Path):
@@ -337,12 +339,12 @@ class Lmdb:
 
     def find(self, keep: Keep) -> list[str]:
         with self._environment.begin() as transaction:
-            keys = (key.decode() for key in transaction.cursor().iternext(keys=True, values=False))
+            keys = (os.fsdecode(key) for key in transaction.cursor().iternext(keys=True, values=False))
             return sorted(name for name in keys if keep(name))
 
     def read(self, name: str) -> bytes:
         with self._environment.begin() as transaction:
-            return transaction.get(name.encode())
+            return transaction.get(os.fsencode(name))
 
 
 _OPEN: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # a process may open an LMDB only once

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ganduel.data.formats import NO_IMAGE, described
 from ganduel.data.store import Store
+from ganduel.system.terminal import printable
 
 # Difference hashes of near duplicates differ in at most NEAR of 256 bits. Every image is compared with its next
 # NEIGHBOURS images in a sorted order.
@@ -90,13 +92,25 @@ def report(about: dict[str, Any]) -> str:
         f"  {about['duplicates']:,} copies of others"
         + ("" if (near := about["near_duplicates"]) is None else f", {near:,} near duplicates"),
     ]
-    lines += [f"    {one} and {other}" for one, other in about["near_pairs"][:3]]
+    lines += [f"    {printable(one)} and {printable(other)}" for one, other in about["near_pairs"][:3]]
+    if origin := about.get("labels_from"):
+        lines.append(f"  labels: {origin}")
+    if left_out := about.get("left_out", {}):
+        mark = "left out" if left_out.keys() == {NO_IMAGE} else f"{bold}warning: left out{plain}"
+        lines.append(f"  {mark} {'; '.join(described(left_out))}")
+    else:
+        lines.append("  left out nothing")
+    if dark := sum(n for mode, n in about["modes"].items() if mode.endswith(" bits")):
+        lines.append(
+            f"  {bold}warning: {dark:,} images of 16 bits use few of them (see modes), so they are packed dark{plain}; "
+            "scale their pixels to 0 to 65535"
+        )
     for name, expected in about["expected"].items():
         if (missing := expected - about["found"].get(name, 0)) > 0:
             lines.append(f"  {bold}warning: {missing:,} of {expected:,} {name} images are missing{plain}")
     if rejected := about["rejected"]:
         lines.append(f"  {bold}warning: {len(rejected):,} rejected{plain}")
-        lines += [f"    {name}: {reason}" for name, reason in list(rejected.items())[:SHOWN]]
+        lines += [f"    {printable(name)}: {printable(reason)}" for name, reason in list(rejected.items())[:SHOWN]]
         if len(rejected) > SHOWN:
             lines.append(f"    and {len(rejected) - SHOWN:,} more: all are in the JSON")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
 from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash, locked, make_folder, write_text
-from ganduel.system.terminal import progress
+from ganduel.system.terminal import printable, progress
 
 FORMAT = 2
 LARGE = 128  # pixels a side above which images are stored compressed
@@ -199,11 +199,12 @@ class Packing:
         listed = self.path.with_suffix(".rejected")
         rejected = {originals.names[i]: reason for i, reason in done.rejected.items()}
         if len(done.rejected) > max_rejected * self.count or not done.kept:
-            first = next(iter(done.rejected))
-            write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in rejected.items()))
+            reasons = [(printable(name), printable(reason)) for name, reason in rejected.items()]
+            write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in reasons))
+            first = "{} ({})".format(*reasons[0])
             raise UserError(
                 f"data.max_rejected={max_rejected}: {len(done.rejected):,} of {self.count:,} images cannot be used, "
-                f"the first {originals.names[first]} ({done.rejected[first]}), all in {listed}; repair "
+                f"the first {first}, all in {listed}; repair "
                 "them, or raise data.max_rejected (at most 1)"
             )
         records = np.memmap(self.records, RECORD, "r", shape=(done.kept,))
@@ -223,6 +224,8 @@ class Packing:
             "modes": dict(done.modes.most_common()),
             "sizes": dict(done.sizes.most_common(10)),
             "labels": list(originals.label_names),
+            "labels_from": originals.labels_from,
+            "left_out": originals.left_out,
             **inspection.statistics(done.sums, done.kept * self.recipe.resolution**2),
             **inspection.identity(records["digest"]),
             **inspection.near_duplicates(

@@ -5,17 +5,22 @@ seconds.
 import hashlib
 import io
 import os
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from ganduel.data.formats import opened, turned, upright, without_metadata
+
+T = TypeVar("T")
+STORED = ["WEBP", "JPEG"]  # formats of compressed packed images
 SMALLEST = 4  # pixels a side: smaller images are rejected
+DARK_BITS = 14  # 16-bit images whose largest pixel needs so few bits are told: they become dark, a quarter at most
 LOOK = 16  # cells a side of the difference hash
 FILTERS = {
     "box": Image.Resampling.BOX,
@@ -53,8 +58,7 @@ class Recipe:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Crop and resize an image. Raises ValueError if it is too small or of floats, OSError if it is broken."""
-        if _turned(image):  # else `exif_transpose` would copy: hundreds of megabytes for a large photograph
-            image = ImageOps.exif_transpose(image)
+        image = upright(image)
         side = self.side(image)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (side, side):
@@ -69,11 +73,7 @@ class Recipe:
     def changes(self, image: Image.Image) -> bool:
         """Whether `apply` changes an image, apart from turning grey into RGB. Raises ValueError like `side`."""
         fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
-        return _turned(image) or not fits or image.mode not in ("L", self.mode)
-
-
-def _turned(image: Image.Image) -> bool:
-    return bool(image.getexif().get(0x0112, 1) != 1)  # the EXIF orientation
+        return turned(image) or not fits or image.mode not in ("L", self.mode)
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -101,7 +101,7 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 def decode(stored: bytes, mode: str) -> np.ndarray:
     """Decode a compressed image to pixels, uint8 (C, H, W). Raises OSError or ValueError if it is damaged."""
-    return to_array(in_mode(Image.open(io.BytesIO(stored)), mode))
+    return to_array(in_mode(Image.open(io.BytesIO(stored), formats=STORED), mode))
 
 
 def decode_all(stored: Iterable[bytes], shape: tuple[int, int, int]) -> np.ndarray:
@@ -152,29 +152,60 @@ def prepare(recipe: Recipe, compress: bool, originals: list[bytes | np.ndarray |
 
 def _prepare(recipe: Recipe, compress: bool, original: bytes | np.ndarray) -> Prepared | str:
     try:
-        with warnings.catch_warnings(), _open(original) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            size, mode = f"{image.width}x{image.height}", image.mode
-            mode += " animated" * (getattr(image, "n_frames", 1) > 1)
-            packed = recipe.apply(image)
-            pixels = to_array(packed)
-            if not compress:
-                stored = pixels.tobytes()
-            elif isinstance(original, bytes) and image.format == "JPEG" and not recipe.changes(image):
-                stored = original
-            else:
-                stored = _compressed(packed)
+        if isinstance(original, bytes):
+            size, mode, keep, packed = from_file(original, lambda image: _facts(recipe, image))
+        else:
+            size, mode, keep, packed = _facts(recipe, Image.fromarray(original))
+        pixels = to_array(packed)
+        if not compress:
+            stored = pixels.tobytes()
+        elif isinstance(original, bytes) and keep:
+            stored = original
+        else:
+            stored = _compressed(packed)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise many kinds of exceptions for broken files
-        return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        return unusable(error)
     wide = pixels.astype(np.int64)
     sums = [wide.sum((1, 2)).tolist(), np.square(wide).sum((1, 2)).tolist()]
     return Prepared(stored, mode, size, sums, hashlib.blake2b(stored, digest_size=16).digest(), _look(packed))
 
 
-def _open(original: bytes | np.ndarray) -> Image.Image:
-    return Image.open(io.BytesIO(original)) if isinstance(original, bytes) else Image.fromarray(original)
+def _facts(recipe: Recipe, image: Image.Image) -> tuple[str, str, bool, Image.Image]:
+    """An original's size, its mode, whether it is a JPEG that may be stored as it is, and the packed image."""
+    size, mode = f"{image.width}x{image.height}", image.mode
+    mode += " animated" * (getattr(image, "n_frames", 1) > 1)
+    if image.mode.startswith("I") and (bits := int(np.asarray(image).max(initial=0)).bit_length()) <= DARK_BITS:
+        mode += f" of {bits} bits"
+    packed = recipe.apply(image)
+    packed.load()  # it may still be the file, which is about to be closed
+    return size, mode, image.format == "JPEG" and not recipe.changes(image), packed
+
+
+def from_file(file: Path | bytes, use: Callable[[Image.Image], T]) -> T:
+    """What `use` returns for a foreign image, a file or its bytes. Metadata that stands in the way is left out.
+
+    Raises what `opened` and `use` raise.
+    """
+    try:
+        with opened(file) as image:
+            return use(image)
+    except MemoryError:
+        raise
+    except Exception:
+        whole = file if isinstance(file, bytes) else file.read_bytes() if file.is_file() else b""
+        if (pixels := without_metadata(whole)) is None:
+            raise
+        with opened(pixels) as image:
+            return use(image)
+
+
+def unusable(error: Exception) -> str:
+    """Why an image cannot be used, in one line."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image"
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
 def _compressed(image: Image.Image) -> bytes:

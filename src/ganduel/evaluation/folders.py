@@ -1,41 +1,85 @@
-"""Folders of images for metrics: the images are used as they are, without crop or resize."""
+"""Folders of images for metrics: the images are used as they are or, with `size`, cropped and resized to one size."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ganduel.data.formats import described, turned, upright
 from ganduel.data.sources import folder as find_images
-from ganduel.data.transform import decode
+from ganduel.data.transform import Recipe, from_file, in_mode, to_array, unusable
 from ganduel.evaluation.measure import Images
 from ganduel.system.errors import UserError
+from ganduel.system.terminal import say
 
 
 class Folder:
-    """The images of a folder, all of one size. Raises UserError if `path` is no folder."""
+    """The images of a folder, all of one size.
 
-    def __init__(self, path: str):
+    With a `size` in pixels, the largest centre square of each image is resized to it, as gan-data does. Raises
+    UserError if `path` is no folder or has no images, or if images differ in size and no `size` is given.
+    """
+
+    def __init__(self, path: str, size: int | None = None):
         if not Path(path).is_dir():
             raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
-        source = find_images(path, None)
+        self.path, self.recipe = Path(path), Recipe(size, 3, None, "lanczos") if size else None
+        try:
+            source = find_images(path, None)
+            self.originals = source.scan()
+        except UserError as error:
+            raise UserError(str(error).replace("data.root", "folders")) from error
         self.identity = source.stamp[:16]
-        self.originals = source.scan()
-        self.shape: tuple[int, ...] = ()
+        for text in described(self.originals.left_out):
+            say(f"warning: {path}: left out {text}")
+        if self.recipe is None:
+            self.check_sizes()
         self.images = Images(lambda numbers: torch.stack([self.read(i) for i in numbers]), len(self.originals.names))
 
-    def read(self, number: int) -> Tensor:
-        """Image `number`, uint8 (3, H, W). Raises UserError if it is damaged or differs in size from the others."""
-        name = self.originals.names[number]
+    def check_sizes(self) -> None:
+        """Raise UserError for the first image whose size differs from the first one's. It decodes no image."""
+        first: tuple[int, int] | None = None
+        for name in self.originals.names:
+            size = self.size_of(name)
+            first = first or size
+            if size != first:
+                sizes = " and ".join(f"{width}x{height}" for width, height in (first, size))
+                raise UserError(
+                    f"folders: {name} differs in size ({sizes}); all images of a folder must be of one, so resize them "
+                    f"with size={min(first)}, or another number of pixels"
+                )
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """Width and height of an upright image, from its header. Raises UserError if it is damaged."""
+
+        def upright_size(image: Image.Image) -> tuple[int, int]:
+            return (image.height, image.width) if turned(image) and image.getexif()[0x0112] > 4 else image.size
+
         try:
-            encoded = self.originals.read(number)
-            assert isinstance(encoded, bytes)
-            pixels = decode(encoded, "RGB")
+            return from_file(self.path / name, upright_size)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise many kinds of exceptions for broken files
-            raise UserError(f"folders: {name} cannot be read ({error})") from error
-        self.shape = self.shape or pixels.shape
-        if pixels.shape != self.shape:
-            sizes = " and ".join(f"{width}x{height}" for _, height, width in (self.shape, pixels.shape))
-            raise UserError(f"folders: {name} differs in size ({sizes}); all images of a folder must be of one")
-        return torch.from_numpy(pixels)
+            raise unread(name, error) from error
+
+    def read(self, number: int) -> Tensor:
+        """Image `number`, uint8 (3, H, W), upright. Raises UserError if it is damaged."""
+        name = self.originals.names[number]
+
+        def pixels(image: Image.Image) -> np.ndarray:
+            return to_array(self.recipe.apply(image) if self.recipe else in_mode(upright(image), "RGB"))
+
+        try:
+            encoded = self.originals.read(number)
+            assert isinstance(encoded, bytes)
+            return torch.from_numpy(from_file(encoded, pixels))
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise many kinds of exceptions for broken files
+            raise unread(name, error) from error
+
+
+def unread(name: str, error: Exception) -> UserError:
+    return UserError(f"folders: {name} cannot be read ({unusable(error)})")

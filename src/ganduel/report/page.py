@@ -114,7 +114,7 @@ def embedded(path: Path, most: int) -> tuple[str, int, int] | None:
     The picture is made smaller until it fits. None if it cannot be read, or would be smaller than 48 pixels.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             picture = image.convert("RGB")
     except OSError:
         return None

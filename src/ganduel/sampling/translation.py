@@ -2,15 +2,13 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from ganduel.data.sources import IMAGE_SUFFIXES, is_image
-from ganduel.data.transform import SMALLEST, in_mode, to_array
+from ganduel.data.formats import image_suffixes, is_image, upright
+from ganduel.data.transform import SMALLEST, from_file, in_mode, to_array, unusable
 from ganduel.pictures import save_png
 from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
@@ -48,9 +46,7 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
             except MemoryError:
                 raise
             except Exception as error:  # a broken file can raise anything in a decoder
-                unknown = isinstance(error, Image.UnidentifiedImageError)
-                reason = "not an image" if unknown else getattr(error, "strerror", None) or str(error)
-                say(f"warning: {root / name} is left out: {' '.join(reason.split())}")
+                say(f"warning: {root / name} is left out: {unusable(error)}")
             else:
                 make_folder(target.parent, "out")
                 save_png(sampler.translate(pixels[None], direction)[0], target)
@@ -78,7 +74,7 @@ def listed(input: str, out: Path) -> tuple[Path, list[str]]:
     folders = [Path(folder) for folder, _, _ in os.walk(path) if not Path(folder).resolve().is_relative_to(own)]
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file() and is_image(file.name))
     if not files:
-        raise UserError(f"input={input} holds no images; looked for {' '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"input={input} holds no images; looked for {' '.join(image_suffixes())}")
     return path, [str(file.relative_to(path)) for file in files]
 
 
@@ -94,9 +90,7 @@ def read(path: Path, mode: str) -> Tensor:
 
     Raises ValueError for images that are too small, and any error of the decoder.
     """
-    with warnings.catch_warnings(), Image.open(path) as image:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pixels = to_array(in_mode(ImageOps.exif_transpose(image), mode))
+    pixels = from_file(path, lambda image: to_array(in_mode(upright(image), mode)))
     _, height, width = pixels.shape
     if min(height, width) < SMALLEST:
         raise ValueError(f"only {width}x{height} pixels")

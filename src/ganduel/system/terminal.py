@@ -11,6 +11,11 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def printable(name: str) -> str:
+    """A foreign name as one line that is safe for a terminal: what is not printable becomes an escape such as \\x1b."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
 def progress(**settings: Any) -> tqdm:
     """A progress bar with tqdm's arguments. It is silent if stderr is not a terminal, because bars clutter logs."""
     return tqdm(disable=not sys.stderr.isatty(), **settings)

@@ -18,10 +18,9 @@ from ganduel.data.sources._lsun import lsun
 from ganduel.data.sources._lsun_bedroom_sample import lsun_bedroom_sample
 from ganduel.data.sources._mnist import mnist
 from ganduel.data.sources._places import places
-from ganduel.data.sources._shared import IMAGE_SUFFIXES, Originals, Source, is_image
+from ganduel.data.sources._shared import Originals, Source
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "Originals",
     "Source",
     "afhq",
@@ -29,7 +28,6 @@ __all__ = [
     "digits",
     "folder",
     "folder_pair",
-    "is_image",
     "lsun",
     "lsun_bedroom_sample",
     "mnist",

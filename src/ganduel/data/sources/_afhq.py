@@ -4,7 +4,8 @@ import re
 from typing import Literal
 
 from ganduel.data.download import File, Remote
-from ganduel.data.sources._shared import Originals, Source, by_folder, is_image, open_root, originals, stamp
+from ganduel.data.formats import is_image
+from ganduel.data.sources._shared import Originals, Source, by_folder, chooser, open_root, originals, stamp
 from ganduel.system.errors import UserError
 
 REMOTE = Remote(
@@ -22,17 +23,18 @@ def afhq(root: str, category: Literal["dog", "cat", "wild"]) -> Source:
     The version is 1 (JPEG, parts train and val) or 2 (PNG, parts train and test).
     """
     tree = open_root(root, ("afhq*.zip", "archive.zip"), is_image, REMOTE)
-    inside = re.compile(rf"(?:^|/)(?:train|val|test)/{category}/[^/]+$")
+    inside = re.compile(rf"(?:^|/)(?:train|val|test)/{category}/")
 
     def keep(name: str) -> bool:
         return is_image(name) and bool(inside.search(name))
 
     def scan() -> Originals:
-        parts = by_folder(tree, tree.find(keep), ("train", "val", "test"), depth=2)
+        chosen = chooser(lambda name: None if inside.search(name) else f"in no folder {category} of train, val or test")
+        parts = by_folder(tree, tree.find(chosen), ("train", "val", "test"))
         if "train" not in parts:
             raise UserError(f"data.root: {tree.path} has no images in a folder train/{category}; name that of AFHQ")
         held_out = "test" if "test" in parts else "val"  # version 2 or 1
         expected = {"train": TRAIN[held_out][category], held_out: HELD_OUT[held_out][category]}
-        return originals(tree, parts, expected)
+        return originals(tree, parts, expected, left_out=chosen.left_out)
 
     return Source(stamp(category, tree.stamp(keep)), scan)

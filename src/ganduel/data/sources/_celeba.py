@@ -8,7 +8,7 @@ import numpy as np
 
 from ganduel.data.archives import file_stamp
 from ganduel.data.download import File, Remote
-from ganduel.data.sources._shared import Originals, Source, home, near, open_root, originals, stamp
+from ganduel.data.sources._shared import Originals, Source, chooser, home, near, open_root, originals, stamp
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 
@@ -32,13 +32,16 @@ def celeba(root: str, category: None) -> Source:
     The labels are the 40 attributes, if their list is in the tree or near the archive.
     """
     tree = open_root(root, ("img_align_celeba*.zip", "*celeba*.zip", "archive.zip"), FACE.search, REMOTE)
-    lists = near(home(tree), "list_attr_celeba.txt", "list_attr_celeba.csv")[:1]
+    top = home(tree)
+    tops = (top, top.parent) if top.name.lower() == "img" else (top,)  # published as Img/ for images, Anno/ for lists
+    lists = [path for one in tops for path in near(one, "list_attr_celeba.txt", "list_attr_celeba.csv")][:1]
 
     def keep(name: str) -> bool:
         return bool(FACE.search(name) or ATTRIBUTES.search(name))
 
     def scan() -> Originals:
-        found = tree.find(keep)
+        chosen = chooser(lambda name: None if FACE.search(name) else "no aligned face of CelebA", ATTRIBUTES.search)
+        found = tree.find(chosen)
         faces = {int(match[1]): name for name in reversed(found) if (match := FACE.search(name))}
         parts = {part: [faces[n] for n in numbers if n in faces] for part, numbers in PARTS.items()}
         expected = {part: len(numbers) for part, numbers in PARTS.items()}
@@ -48,10 +51,12 @@ def celeba(root: str, category: None) -> Source:
         if copies := len(found) - len(inside) - len(faces):
             say(f"{copies:,} images of CelebA are there more than once; one of each number is taken")
         if not lists and not inside:
-            return originals(tree, parts, expected)
+            none = "none: list_attr_celeba.txt is not there"
+            return originals(tree, parts, expected, labels_from=none, left_out=chosen.left_out)
         text = lists[0].read_bytes() if lists else tree.read(inside[0])
-        labels, names = _attributes(text, sorted(faces), lists[0] if lists else tree.path / inside[0])
-        return originals(tree, parts, expected, labels, names)
+        path = lists[0] if lists else tree.path / inside[0]
+        labels, names = _attributes(text, sorted(faces), path)
+        return originals(tree, parts, expected, labels, names, labels_from=path.name, left_out=chosen.left_out)
 
     return Source(stamp(tree.stamp(keep), *map(file_stamp, lists)), scan, width=178)
 

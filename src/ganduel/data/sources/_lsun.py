@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ganduel.data.archives import Lmdb, Zip, open_tree
-from ganduel.data.download import Remote, by_hand
-from ganduel.data.sources._shared import Originals, Source, near, stamp
+from ganduel.data.download import Remote
+from ganduel.data.sources._shared import Originals, Source, missing, near, stamp
 from ganduel.system.errors import UserError
 
 TRAIN = {"bedroom": 3_033_042}  # images of the official training part, where known
@@ -24,7 +24,7 @@ def lsun(root: str, category: str) -> Source:
     val = _part(base, f"{category}_val_lmdb", [])
     if train is None:
         remote = Remote(f"LSUN {category}", "https://www.yf.io/p/lsun", [])
-        raise by_hand(remote, [f"{category}_train_lmdb.zip"], top, "has to be fetched by hand")
+        raise missing(remote, [f"{category}_train_lmdb.zip"], top)
 
     def scan() -> Originals:
         names, held_out = train.find(bool), val.find(bool) if val else []

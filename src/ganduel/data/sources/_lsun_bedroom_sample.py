@@ -1,9 +1,11 @@
 """Kaggle's 20 % sample of LSUN's bedrooms: lsun_bedroom_sample."""
 
+from collections import Counter
 from posixpath import basename
 
 from ganduel.data.download import File, Remote
-from ganduel.data.sources._shared import Originals, Source, is_image, open_root, originals, stamp
+from ganduel.data.formats import is_image, kind_of
+from ganduel.data.sources._shared import Originals, Source, chooser, open_root, originals, stamp
 
 REMOTE = Remote(
     "the LSUN bedroom sample",
@@ -20,10 +22,14 @@ def lsun_bedroom_sample(root: str, category: None) -> Source:
     tree = open_root(root, ("*bedroom*.zip", "*lsun*.zip", "archive.zip"), is_image, REMOTE)
 
     def scan() -> Originals:
-        found = tree.find(is_image)
+        chosen = chooser()
+        found = tree.find(chosen)
         whole = {basename(name) for name in found if not _in_sample(name)}
         names = [name for name in found if not _in_sample(name) or basename(name) not in whole]
-        return originals(tree, {"train": names}, {"train": 303_125})
+        left_out = chosen.left_out
+        if copies := Counter(kind_of(name) for name in found if _in_sample(name) and basename(name) in whole):
+            left_out["in sample/, and a copy is outside of it"] = dict(copies)
+        return originals(tree, {"train": names}, {"train": 303_125}, left_out=left_out)
 
     return Source(stamp(tree.stamp(is_image)), scan)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ganduel.data.archives import LARGEST, Folder, Tree
-from ganduel.data.download import File, Remote, obtain
+from ganduel.data.download import File, Remote
 from ganduel.data.sources._digits import in_memory
-from ganduel.data.sources._shared import Originals, Source, look, stamp
+from ganduel.data.sources._shared import Originals, Source, fetched, look, stamp, what_is_there
 from ganduel.system.errors import UserError
 
 REMOTE = Remote(
@@ -52,8 +52,9 @@ def mnist(root: str, category: None) -> Source:
         if not isinstance(tree, Folder):
             raise UserError(
                 f"data.root: {tree.path} lacks {missing[0].name}; give the folder of the four files of MNIST"
+                f"{what_is_there(tree)}"
             )
-        obtain(replace(REMOTE, files=missing), tree.path / "MNIST" / "raw")
+        fetched(replace(REMOTE, files=missing), tree.path / "MNIST" / "raw", tree.path)
         files = _files(tree)
 
     def scan() -> Originals:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ganduel.data.archives import Folder, open_tree
 from ganduel.data.download import File, Remote
-from ganduel.data.sources._shared import Originals, Source, home, is_image, near, open_root, originals, stamp
+from ganduel.data.formats import is_image
+from ganduel.data.sources._shared import Originals, Source, chooser, home, near, open_root, originals, stamp
 from ganduel.system.errors import UserError, suggest
 
 REMOTE = Remote(
@@ -46,14 +47,16 @@ def places(root: str, category: str | None) -> Source:
         return wanted in classes
 
     def scan() -> Originals:
-        names = tree.find(keep)
+        chosen = chooser(lambda name: None if keep(name) else "of another category")
+        names = tree.find(chosen)
         if not names:
             raise UserError(f"data.category={category} is not in {tree.path}. {suggest(wanted, seen)}")
         parts: dict[str, list[str]] = {"train": [], "val": []}
         for name in names:
             parts["val" if "val" in name.split("/")[:-1] else "train"].append(name)
         expected = _expected(home(tree), wanted)
-        return originals(tree, {part: found for part, found in parts.items() if found}, expected)
+        used = {part: found for part, found in parts.items() if found}
+        return originals(tree, used, expected, left_out=chosen.left_out)
 
     return Source(stamp(wanted, tree.stamp(keep)), scan)
 

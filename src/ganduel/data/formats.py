@@ -1,0 +1,167 @@
+"""Which image formats are read, and the one function that opens a foreign image.
+
+The list of formats is explicit. Pillow would otherwise choose any of its decoders by the content of a file, and one of
+them starts Ghostscript. Many processes import this, so it must not import PyTorch.
+"""
+
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageOps, features
+
+# Pillow's name of a format -> the suffixes of its files. Formats that are no pictures of pixels, that Pillow recognises
+# without reading, or that it hands to other programs (EPS, WMF) are left out.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".heics", ".heifs", ".hif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "QOI": (".qoi",),
+    "PCX": (".pcx",),
+    "PSD": (".psd",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "SUN": (".ras",),
+    "DDS": (".dds",),
+    "ICO": (".ico",),
+    "ICNS": (".icns",),
+}
+CHECKED = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}  # formats that need a library -> Pillow's check
+INSTALL = {  # formats that are not always installed -> what to do
+    "HEIF": "install pillow-heif: pip install 'ganduel[heic]'",
+    "AVIF": "install a newer Pillow: pip install 'pillow>=11.3'",
+}
+NO_IMAGE = "no image"  # why a file is left out that has no suffix of `FORMATS`
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")  # all other chunks are metadata
+
+
+@cache
+def readable() -> tuple[str, ...]:
+    """The formats of `FORMATS` that this installation reads. Pillow gets HEIF from the package pillow-heif."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN and (name not in CHECKED or _has(CHECKED[name])))
+
+
+def _has(library: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an older Pillow warns of names that it does not know
+        return bool(features.check(library))
+
+
+@cache
+def image_suffixes() -> tuple[str, ...]:
+    """The suffixes of the formats that this installation reads, in lower case."""
+    return tuple(suffix for name in readable() for suffix in FORMATS[name])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has the suffix of an image that can be read here."""
+    return name.lower().endswith(image_suffixes())
+
+
+def why_not(name: str) -> str:
+    """Why a file is left out whose name `is_image` refuses: it is no image, or its format is not installed."""
+    for kind, suffixes in FORMATS.items():
+        if name.lower().endswith(suffixes):
+            return f"unreadable here; {INSTALL.get(kind, 'install a Pillow that reads ' + kind)}"
+    return NO_IMAGE
+
+
+def kind_of(name: str) -> str:
+    """The suffix of a file name in lower case, for counts. It is printable, whatever the name is."""
+    found = re.search(r"[^/](\.[a-z0-9_-]{1,12})$", name.lower())
+    return found[1] if found else "without suffix"
+
+
+class Chooser:
+    """A `Keep` that counts what it leaves out. For one search of one tree.
+
+    `reason` gets a name and returns why the file is left out, or None if it is wanted.
+    """
+
+    def __init__(self, reason: Callable[[str], str | None]):
+        self.reason = reason
+        self.counts: dict[str, Counter[str]] = {}
+
+    def __call__(self, name: str) -> bool:
+        if (reason := self.reason(name)) is None:
+            return True
+        self.counts.setdefault(reason, Counter())[kind_of(name)] += 1
+        return False
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """The number of files for each reason and suffix, the most frequent first."""
+        return {reason: dict(kinds.most_common()) for reason, kinds in self.counts.items()}
+
+
+def described(left_out: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """One text for each reason: the numbers of files by suffix, and why."""
+    for reason, kinds in left_out.items():
+        yield ", ".join(f"{n:,} {kind}" for kind, n in list(kinds.items())[:20]) + f" ({reason})"
+
+
+@contextmanager
+def opened(file: Path | bytes) -> Iterator[Image.Image]:
+    """Open a foreign image: a file, or the bytes of one.
+
+    Only the formats of `readable` are tried. Raises UnidentifiedImageError for any other content, and ValueError for
+    more than Pillow's limit of pixels, before one of them is decoded. Python's warnings of decoders are not shown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow's own check of the size, too: the check below is stricter
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=readable()) as image:
+            limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+            if limit is not None and pixels > limit:
+                raise ValueError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+            yield image
+
+
+def turned(image: Image.Image) -> bool:
+    """Whether the EXIF data asks for another orientation. Damaged EXIF data asks for nothing."""
+    try:
+        return bool(image.getexif().get(0x0112, 1) != 1)
+    except MemoryError:
+        raise
+    except Exception:  # the parser of EXIF data raises many kinds of exceptions
+        return False
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image in the orientation that its EXIF data asks for. Without any, the image itself and no copy."""
+    return ImageOps.exif_transpose(image) if turned(image) else image
+
+
+def without_metadata(file: bytes) -> bytes | None:
+    """A PNG without the chunks that hold no pixels, such as ICC profiles; None if it is no whole PNG, or has none.
+
+    Pillow refuses a PNG for profiles and texts that are damaged or large.
+    """
+    if not file.startswith(PNG_START):
+        return None
+    kept, start = [PNG_START], len(PNG_START)
+    while start + 12 <= len(file):
+        end = start + 12 + int.from_bytes(file[start : start + 4], "big")
+        if file[start + 4 : start + 8] in PNG_PIXELS:
+            kept.append(file[start:end])
+        start = end
+    stripped = b"".join(kept)
+    return stripped if len(stripped) < len(file) else None
