@@ -6,7 +6,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu
 
 from ganduel.models import winograd
-from ganduel.models.convolution import Conv2d, Resample, activate, convolve, convolve_transposed, with_squares
+from ganduel.models.convolution import (
+    Conv2d,
+    Resample,
+    activate,
+    convolve,
+    convolve_enlarged,
+    convolve_transposed,
+    with_squares,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +190,16 @@ def test_weights_with_squares():
         )
     ]
     assert torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("size", [5, 8, 11])
+def test_repeated_pixels_are_convolved_at_once(size: int) -> None:
+    """The same as an enlargement and a 3x3 convolution, with the gradients of both."""
+    x = torch.randn(2, 3, size, size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    found = convolve_enlarged(x, weight)
+    wanted = conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), weight, padding=1)
+    assert torch.allclose(found, wanted, atol=1e-12)
+    direction = torch.randn_like(found)
+    for one, other in zip(*(torch.autograd.grad(y, (x, weight), direction) for y in (found, wanted)), strict=True):
+        assert torch.allclose(one, other, atol=1e-11)

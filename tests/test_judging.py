@@ -11,8 +11,10 @@ from PIL import Image
 import ganduel
 from ganduel import checkpoint
 from ganduel.commands import cli
-from ganduel.config.schema import Where
+from ganduel.config.schema import EFFICIENTNET_SIDE, Where
 from ganduel.data.loading import to_bytes
+from ganduel.evaluation.extractors import Resized
+from ganduel.models.efficientnet import pretrained
 from ganduel.sampling import figures, judging, neighbours
 from ganduel.sampling.trained import trained_on
 from ganduel.trainer import Trainer
@@ -226,6 +228,19 @@ def test_copies_are_found(trained, monkeypatch, mirror):
     if not mirror:
         assert torch.allclose(distances[1], slow.values[:3], atol=1e-3)
     assert (distances.diff(dim=1) >= -1e-3).all()
+
+
+def test_the_nearest_by_features(trained):
+    """The same as by the whole table of distances; a copy that is a little brighter is the nearest."""
+    images = trained_on(ganduel.load(trained("dcgan", "data.limit=40")), Where(**NOWHERE))[0]
+    every = images.gather(images.train)
+    queries = torch.cat([(every[[30]].int() + 10).clamp(0, 255).to(torch.uint8), every[[3]].roll(9, 2)])
+    distances, found = neighbours.nearest_by_features(queries, images, 3, "efficientnet", shown=1)
+    network = Resized(pretrained("efficientnet"), EFFICIENTNET_SIDE)
+    own, others = (network(some.expand(-1, 3, -1, -1))[0] for some in (queries, every))
+    table = (own[:, None] - others).norm(dim=2).sort(dim=1)
+    assert torch.allclose(distances, table.values[:, :3], rtol=1e-3)
+    assert torch.equal(found, every[table.indices[:1, :3]]) and table.indices[0, 0] == 30
 
 
 def test_neighbours_are_shown(trained, capsys):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import game, randomness
-from ganduel.models.convolution import Conv2d
+from ganduel.models.convolution import Conv2d, convolve_enlarged
 from ganduel.models.layers import initialise_normal, normalise, normalise_spectrally
 
 SHARES = {
@@ -64,30 +64,31 @@ class Noise(nn.Module):
 
 class Layer(nn.Module):
     """A 3x3 convolution, noise where `stream` names it, batch normalisation and a gated linear unit: (N, before, H, W)
-    to (N, after, H, W)."""
+    to (N, after, H, W). With `up`, every pixel is first repeated, so H and W double."""
 
-    def __init__(self, before: int, after: int, stream: str | None):
+    def __init__(self, before: int, after: int, stream: str | None, *, up: bool):
         super().__init__()
+        self.up = up
         self.convolution = Conv2d(before, 2 * after, 3, padding=1, bias=False)
         self.noise = Noise(stream) if stream else None
         self.rest = nn.Sequential(nn.BatchNorm2d(2 * after), nn.GLU(dim=1))
 
     def forward(self, x: Tensor, seed: Tensor | None) -> Tensor:
-        x = self.convolution(x)
+        x = convolve_enlarged(x, self.convolution.weight) if self.up else self.convolution(x)
         return self.rest(x if self.noise is None else self.noise(x, seed))
 
 
 class Block(nn.Module):
-    """Twice the size: nearest neighbours, then one layer without noise (`lite`), or two layers with noise."""
+    """Twice the size, by one layer without noise (`lite`), or by two layers with noise."""
 
     def __init__(self, before: int, after: int, size: int, *, lite: bool):
         super().__init__()
-        self.up = nn.Upsample(scale_factor=2)
         streams = [None] if lite else [f"noise {size} 0", f"noise {size} 1"]
-        self.layers = nn.ModuleList(Layer(after if i else before, after, stream) for i, stream in enumerate(streams))
+        self.layers = nn.ModuleList(
+            Layer(after if i else before, after, stream, up=i == 0) for i, stream in enumerate(streams)
+        )
 
     def forward(self, x: Tensor, seed: Tensor | None) -> Tensor:
-        x = self.up(x)
         for layer in self.layers:
             x = layer(x, seed)
         return x
