@@ -3,15 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-all mutants lint format docs wheel clean
+.PHONY: demo test test-slow test-all mutants lint format docs wheel clean
 
 demo: .venv/installed  ## train a DCGAN on handwritten digits: a minute or two on two cores
 	$(BIN)/gan-train experiment=demo
 
-test: .venv/installed-dev  ## the whole suite, with every pair of options
-	$(BIN)/pytest -n auto --dist worksteal
+# Times are of two cores.
+test: .venv/installed-dev  ## while you work, about five minutes: all but slow tests, with every pair of options
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not product"
 
-test-all: .venv/installed-dev  ## with every combination of model, loss, penalty and augmentation as well
+test-slow: .venv/installed-dev  ## the rest, a quarter of an hour: processes, browsers, ONNX, how-tos, runs that are killed
+	$(BIN)/pytest -n auto --dist worksteal -m "slow and not product"
+
+test-all: .venv/installed-dev  ## both, and every combination of model, loss, penalty and augmentation
 	$(BIN)/pytest -n auto --dist worksteal -m ""
 
 mutants: .venv/installed-dev  ## which small changes of the code the tests notice: see docs/mutants.md; MUTANTS=--all for every one

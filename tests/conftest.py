@@ -1,17 +1,28 @@
 """What the tests share: a tiny model on a few digits, trained by the real command."""
 
+import copy
+import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as PyTorch reads it, here and in what tests start
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from PIL import Image
 
 from ganduel import build, checkpoint, setup
 from ganduel.commands import cli
+from ganduel.config import compose as composing
 from ganduel.config.compose import compose as compose_config
 from ganduel.config.schema import Train
 from ganduel.data.prepare import prepare
@@ -48,6 +59,39 @@ MODELS = {
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
+
+
+def remember_configurations() -> None:
+    """Let Hydra read every file, argument and command line of this process once: composing takes a third of a second,
+    and most tests do it. What is remembered depends on nothing else, and is only read."""
+    hydra_compose, parse_rule = composing.hydra_compose, OverridesParser.parse_rule
+
+    @functools.cache
+    def parsed(text: str) -> Any:
+        return yaml.load(text, Loader=get_yaml_loader())
+
+    def load(file: Any) -> Any:
+        text = file.read() if hasattr(file, "read") else Path(file).read_text(encoding="utf-8")
+        plain = parsed(text)
+        return OmegaConf.create() if plain is None else OmegaConf.create(plain)
+
+    @functools.cache
+    def override(line: str) -> Override:
+        return parse_rule(OverridesParser.create(), line, "override")
+
+    def rule(parser: OverridesParser, line: str, name: str) -> Any:
+        return copy.copy(override(line)) if name == "override" else parse_rule(parser, line, name)
+
+    @functools.lru_cache(256)
+    def composed(folder: Path, command: str, overrides: tuple[str, ...]) -> DictConfig:
+        return hydra_compose(command, overrides=list(overrides))
+
+    OmegaConf.load = staticmethod(load)
+    OverridesParser.parse_rule = rule
+    composing.hydra_compose = lambda command, overrides: composed(composing.config_dir(), command, tuple(overrides))
+
+
+remember_configurations()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -147,6 +147,7 @@ def test_penalties_go_through_it(pipe, channels):
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_images_are_right():
     transform, images = ada(pipe="bgcfnc", p=0.8), torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: transform(x, seeds(2)), images)
@@ -282,6 +283,7 @@ def adapting(compose: Callable[..., dict[str, Any]], trainer: Callable[..., Any]
     return lambda *overrides, **model: trainer(*fast, *overrides, **model)
 
 
+@pytest.mark.slow
 def test_the_trainer_tells_it_about_reals(adapting):
     for logit, expected in ((5.0, 0.58), (-5.0, 0.42)):
         one = adapting()
@@ -290,6 +292,7 @@ def test_the_trainer_tells_it_about_reals(adapting):
         assert one.readings() == {"ada/p": pytest.approx(expected), "ada/r": pytest.approx(math.copysign(1, logit))}
 
 
+@pytest.mark.slow
 def test_p_is_the_same_over_micro_batches(adapting):
     ends = []
     for micro in (8, 4, 2):
@@ -301,6 +304,7 @@ def test_p_is_the_same_over_micro_batches(adapting):
     assert largest_difference(ends[0], ends[1]) == largest_difference(ends[0], ends[2]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_its_p(train):
     """And with what it has counted since p last moved."""
     settings = ("interval=3", "speed=0.1", "p=0.5", "pipe=bgcfnc")

@@ -308,6 +308,7 @@ def test_all_off_is_the_identity():
     assert DiffAugment(**OFF)(images, seeds(2)) is images
 
 
+@pytest.mark.slow
 def test_training_images_themselves_are_augmented(train, compose, capsys, monkeypatch):
     """data.augment=[...] takes the options of augment=[...]; D is left alone."""
     assert train("data.augment=[affine,instance_noise]", "data.augment.instance_noise.fade=0.016 kimg") == 0

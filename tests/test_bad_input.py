@@ -470,6 +470,7 @@ def test_nothing_is_lost_by_a_refused_resume(gan: Gan, packed: str) -> None:
 # Asking
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_questions_leave_no_files(gan: Gan, name: str) -> None:
     for question, answer in {
@@ -512,6 +513,7 @@ def test_own_folder_of_configurations(gan: Gan, packed: str, tmp_path: Path) -> 
 # The real commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "message"),
     [

@@ -37,6 +37,7 @@ def assert_differentiable(fn, *inputs: torch.Tensor) -> None:
     assert gradcheck(penalty, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
 def test_convolutions(stride, padding):
     x, weight = draw(2, 3, 5, 5), draw(4, 3, 3, 3)

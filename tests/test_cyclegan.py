@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from conftest import MODELS, TINY, assert_equal, largest_difference, rows, state
 from PIL import Image
-from test_distributed import torchrun
+from processes import together
 from torch import nn
 
 from ganduel import build, randomness
@@ -281,11 +281,12 @@ def arguments(packed, tmp_path, monkeypatch) -> list[str]:
     return [*TINY, packed, *MODELS["cyclegan"]]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(arguments):
     """The pool of older fakes included, whole in either."""
     arguments += [*SMOOTH, "duration=6 steps"]
     assert cli.command("train", [*arguments, "name=one"]) == 0
-    result = torchrun(2, *arguments, "name=two")
+    result = together(2, *arguments, "name=two")
     assert result.returncode == 0, result.stderr
     one, two = state("runs/one")["state"], state("runs/two")["state"]
     assert int(two["game"]["pools._A.count"]) == 10
@@ -372,6 +373,7 @@ def features(compose) -> list[str]:
     return ["metric.features=digits", f"metric.weights={weights}"]
 
 
+@pytest.mark.slow
 def test_both_directions_are_measured(arguments, features, capsys):
     arguments.remove("metric.which=[]")
     assert cli.command("train", [*arguments, "duration=2 steps", *features]) == 0

@@ -1,4 +1,4 @@
-"""Many processes end where one does. Started by torchrun, on gloo."""
+"""Many processes end where one does, on gloo. Two tests start them by torchrun, the others without it."""
 
 import json
 import os
@@ -6,16 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, children, largest_difference, rows, state
+from processes import together
 
 from ganduel.commands import cli
 
+pytestmark = pytest.mark.slow
 Done = subprocess.CompletedProcess
-TRAIN, FID = ("-m", "ganduel.train"), ("-m", "ganduel.fid")
 SETTINGS = (*NO_BATCH_NORM, "duration=10 steps", "regularizer=[r1]", "regularizer.r1.every=2")
 SETTINGS += ("loss.smooth_real=0.1", "loss.flip=0.05", "loss.noise=0.1")
 SETTINGS += ("turns=gated", "turns.loss_floor=1.36", "optimizer.D.lr=0.002")  # closed in some turns
@@ -23,10 +23,11 @@ SETTINGS += ("augment=[ada]", "augment.ada.interval=3", "augment.ada.speed=0.1",
 SETTINGS += ("every.log=4 steps", "every.metric=5 steps", "metric.which=[fid,kid]", "metric.samples=64")
 
 
-def torchrun(processes: int, *arguments: str, what: Sequence[str] = TRAIN) -> Done:
+def torchrun(processes: int, *arguments: str) -> Done:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "ganduel.train"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *what, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_two_processes_equal_one(train, tiny):
@@ -55,7 +56,7 @@ def test_a_measurement_is_shared(tmp_path):
     found = {}
     for world in (1, 2, 3):
         folder = tmp_path / f"{world}"
-        done = torchrun(world, str(folder), what=[str(Path(__file__).with_name("measuring.py"))])
+        done = together(world, str(folder), what=str(Path(__file__).with_name("measuring.py")))
         assert done.returncode == 0, done.stderr
         files = [(folder / f"{rank}.jsonl").read_text().splitlines() for rank in range(world)]
         found[world] = [{(line := json.loads(text))["case"]: line for text in file} for file in files]
@@ -82,8 +83,8 @@ def test_gan_fid_on_two_processes(tiny, capsys):
     """The value is that of one process, and that of training: of the first process's BatchNorm statistics, which are
     in the checkpoint. Only one process speaks and writes."""
     measured = ("metric.which=[fid]", "metric.samples=64", "every.metric=12 steps")
-    assert torchrun(2, *tiny, *measured, "duration=12 steps", "optimizer.G.lr=0.01").returncode == 0
-    done = torchrun(2, "ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=64", "json=true", what=FID)
+    assert together(2, *tiny, *measured, "duration=12 steps", "optimizer.G.lr=0.01").returncode == 0
+    done = together(2, "ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=64", "json=true", what="ganduel.fid")
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)
     assert cli.command("fid", ["ckpt=runs/tiny/checkpoints/latest.pt", "metric.samples=64", "json=true"]) == 0
@@ -91,12 +92,12 @@ def test_gan_fid_on_two_processes(tiny, capsys):
     *_, trained, first, second = rows("runs/tiny", "metrics.jsonl")
     assert [row["by"] for row in (trained, first, second)] == ["gan-train", "gan-fid", "gan-fid"]
     assert two["fid"] == pytest.approx(one["fid"], rel=1e-7) and trained["fid"] == pytest.approx(one["fid"], rel=1e-7)
-    done = torchrun(2, "ckpt=nowhere", what=FID)
+    done = together(2, "ckpt=nowhere", what="ganduel.fid")
     assert done.returncode != 0 and "error: ckpt: nowhere does not exist" in done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(tiny):
-    result = torchrun(2, *tiny, "batch_size=7")
+    result = together(2, *tiny, "batch_size=7")
     assert result.returncode != 0
     assert "error: batch_size=7 cannot be shared by 2 processes; set a multiple of 2" in result.stderr
 
@@ -107,7 +108,7 @@ def test_two_processes_equal_one_in_stylegan2(tiny):
     base = (*(argument for argument in tiny if argument not in dcgan), *MODELS["stylegan2_ada"], "optimizer=sgd")
     lazy = ("regularizer.r1_stylegan.every=2", "regularizer.path_length.every=2", "duration=6 steps")
     ada = ("augment.ada.p=0.5", "augment.ada.speed=1", "optimizer.G.lr=0.05", "optimizer.D.lr=0.05")
-    results = [torchrun(n, *base, *lazy, *ada, f"name={n}") for n in (1, 2)]
+    results = [together(n, *base, *lazy, *ada, f"name={n}") for n in (1, 2)]
     assert [result.returncode for result in results] == [0, 0], results[1].stderr
     one, two = state("runs/1")["state"], state("runs/2")["state"]
     for part in ("game", "ema", "regularizers"):
@@ -134,7 +135,7 @@ def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
     rates = {"cyclegan": (1e-5, 1e-4), "stylegan2_ada": (0.05, 0.05), "wgan_gp": (0.01, 0.001)}.get(model, (0.01, 0.01))
     plain = ("optimizer=sgd", *(f"optimizer.{p}.lr={rate}" for p, rate in zip("GD", rates, strict=True)))
     arguments = [*TINY, packed, *MODELS[model], *chosen[model], *plain, "data.validation=0", "every.log=2 steps"]
-    results = [torchrun(n, *arguments, f"name={n}") for n in (1, 4)]
+    results = [together(n, *arguments, f"name={n}") for n in (1, 4)]
     assert [result.returncode for result in results] == [0, 0], results[1].stderr
     one, four = state("runs/1")["state"], state("runs/4")["state"]
     for part in ("game", "ema", "regularizers"):
@@ -156,7 +157,7 @@ def test_one_of_two_processes_is_killed(train, tiny):
         "optimizer.G.lr=0.001",
         "optimizer.D.lr=0.001",
     )
-    assert torchrun(2, *tiny, "name=whole", *common).returncode == 0
+    assert together(2, *tiny, "name=whole", *common).returncode == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
     process = subprocess.Popen(
         [*command, "-m", "ganduel.train", *tiny, "name=killed", *common],

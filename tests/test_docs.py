@@ -28,6 +28,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": os.pathsep.join(paths), "PYTHONPATH": str(Path(ganduel.__file__).parents[1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS / "howto").glob("*.md")))
 def test_how_tos_run_as_printed(name, tmp_path, environment):
     """Blocks with a title are files; those of the shell run in order, in a folder of their own."""
@@ -117,6 +118,7 @@ def section(page: str, option: str, group: str) -> list[str]:
     return (page if group == "." else page.split(f"\n## {option}\n")[1].split("\n## ")[0]).splitlines()
 
 
+@pytest.mark.slow
 def test_it_builds_without_a_network(tmp_path):
     """Strictly, and asks nothing of other servers when it is read."""
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -79,6 +79,7 @@ def test_frechet_distance_is_torch_fidelitys():
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_better_images_score_better(digits, digit_features):
     real = digits.gather(digits.train)
     noise = torch.randint(0, 256, (300, *digits.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -150,6 +151,7 @@ def test_an_image_has_its_class_wherever_it_is_drawn(skewed):
     assert torch.equal(*game.generators["G"].asked[-8:].chunk(2))  # a walk stays in its class
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_matter(digits, digit_features):
     images = digits.store.pixels[:101]
     values = [score(images, digits, digit_features, batch=batch)["fid"] for batch in (1, 7, 64)]
@@ -168,6 +170,7 @@ def test_inception_offline_says_what_to_do(monkeypatch, tmp_path):
         find_features("inception", None, None, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_inception(train, monkeypatch, capsys):
     from ganduel.runs import recorder
 
@@ -201,6 +204,7 @@ def test_digit_features_need_labels(digits, tmp_path):
         find_features("digits", None, digits, tmp_path)
 
 
+@pytest.mark.slow
 def test_gan_fid_of_a_run(train, capsys, packed):
     """The same samples give the value that training logged; the row joins metrics.jsonl and survives a resume."""
     assert train("metric.which=[fid,kid]", "metric.samples=200") == 0
@@ -237,6 +241,7 @@ def test_gan_fid_refuses_other_images(train, capsys, tmp_path):
     assert "these are not the images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
     """The folders of a stranger's file are only looked into."""
     from ganduel import checkpoint
@@ -346,6 +351,7 @@ def test_the_best_networks_are_kept(train):
     assert state("runs/tiny", "best")["step"] == min(values, key=values.__getitem__)
 
 
+@pytest.mark.slow
 def test_a_poisoned_cache_is_not_used(digits, digit_features, tmp_path):
     """Statistics of other images under the right name: renamed, with their account of themselves edited, or damaged."""
     every = ("fid", "kid")

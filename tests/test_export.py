@@ -68,6 +68,7 @@ def packages() -> None:
 NOISY = [name for name in [*MODELS, *TURNED] if name != "cyclegan"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISY)
 def test_onnx_draws_what_we_draw(trained, tmp_path, name):
     run = trained(name)
@@ -89,6 +90,7 @@ def test_onnx_draws_what_we_draw(trained, tmp_path, name):
         assert (made - near).abs().max() < 1e-4 < 1e-3 < (near - ours).abs().max()
 
 
+@pytest.mark.slow
 def test_onnx_translates_as_we_do(trained, tmp_path):
     """In both directions, and images of other sizes and numbers than those that it was made with."""
     run = trained("cyclegan")
@@ -102,6 +104,7 @@ def test_onnx_translates_as_we_do(trained, tmp_path):
         assert (both[0] - both[1]).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_onnx_of_a_u_net(tmp_path):
     network = UNetGenerator(resolution=16, image_channels=1, channels=4, norm="instance", dropout=0.5)
     network.eval().requires_grad_(False)
@@ -162,6 +165,7 @@ def test_the_card_says_what_it_is(trained, tmp_path, capsys):
     assert "`latent` (N, 100), float32, normal noise" in text and '"latent": np.random.randn(16, 100)' in text
 
 
+@pytest.mark.slow
 def test_the_card_of_a_translation(trained, tmp_path):
     assert cli.command("export", [f"ckpt={trained('cyclegan')}", "format=onnx", f"out={tmp_path}"]) == 0
     text = (tmp_path / "README.md").read_text()
@@ -183,6 +187,7 @@ def test_the_card_takes_texts_as_they_are(trained, tmp_path, monkeypatch):
     assert (tmp_path / "README.md").read_text().startswith("# a<b> & 'c' {{ 7 * 191 }}{% raw %}\n\nA `dcgan` generator")
 
 
+@pytest.mark.slow
 def test_code_of_the_card_runs(trained, tmp_path, monkeypatch):
     """As it stands."""
     for form in ("onnx", "safetensors"):
@@ -209,6 +214,7 @@ def test_what_is_refused(trained, capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx, "plain", lambda network: torch.nn.Sequential(network, torch.nn.Hardtanh(0.5, 1.0)))
     assert cli.command("export", [f"ckpt={trained('dcgan')}", "format=onnx", f"out={tmp_path}"]) == 1

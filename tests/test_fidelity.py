@@ -25,6 +25,7 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return benchmark_fid.untrained(tmp_path_factory.mktemp("weights") / "inception.pth")
 
 
+@pytest.mark.slow
 def test_fid_kid_and_prc_are_torch_fidelitys_own(train, inception, capsys, tmp_path):
     """On PNGs of what gan-fid measures; and the batch size changes nothing."""
     assert train(f"data.limit={COUNT}", "duration=1 steps") == 0

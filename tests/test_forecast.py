@@ -51,6 +51,7 @@ def test_lazy_phases_count_by_their_share(trainer, monkeypatch):
     assert ticks == 6  # in both steps all phases were due
 
 
+@pytest.mark.slow
 def test_the_banner_tells(train, capsys):
     assert train("duration=60 steps", "every.log=30 steps", "name=told") == 0
     said = capsys.readouterr().err

@@ -67,6 +67,7 @@ def test_an_alarm_is_told_once_and_stops_where_it_shall(train, capsys, monkeypat
     assert state("runs/tiny")["step"] == 8 and state("runs/tiny")["health"]["raised"].count("spread") == 1
 
 
+@pytest.mark.slow
 def test_a_healthy_run_raises_no_alarm(train, capsys):
     """A small DCGAN on digits, from its first step."""
     settings = ("model.channels=16", "batch_size=32", "duration=60 steps", "every.log=5 steps", "data.validation=200")

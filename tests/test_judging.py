@@ -60,6 +60,7 @@ def shown(picture: torch.Tensor, images: torch.Tensor, times: int) -> bool:
     return any(torch.equal(picture[:, y : y + height, x : x + width], grid) for y, x in inside.tolist())
 
 
+@pytest.mark.slow
 def test_real_and_fake_images_lie_side_by_side(trained, capsys):
     run = trained("dcgan")
     assert cli.command("sample", [f"ckpt={run}", "mode=compare", "count=9"]) == 0
@@ -71,6 +72,7 @@ def test_real_and_fake_images_lie_side_by_side(trained, capsys):
     assert not shown(picture, real.flip(0), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [("dcgan", ()), ("vanilla", ()), ("stylegan2_ada", ("model.classes=10",)), ("cyclegan", ()), ("wgan", ())],
@@ -163,6 +165,7 @@ def test_what_the_output_means_is_the_loss_to_say(trainer, monkeypatch, argument
     assert ("probability" in title) == (seen is torch.sigmoid)
 
 
+@pytest.mark.slow
 def test_histograms_of_a_checkpoint(trained, capsys):
     run = trained("dcgan")
     assert cli.command("sample", [f"ckpt={run}", "mode=histograms", "seeds=0-15"]) == 0

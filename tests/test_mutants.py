@@ -71,6 +71,7 @@ for mutant in mutants.mutants("area"):
 """
 
 
+@pytest.mark.slow
 def test_a_mutant_meets_the_tests_of_its_module(module):
     """2 x 1 is 2 / 1, which survives, but -2 is not 2. In a process of its own: this one has its modules already."""
     (module.parent / "__init__.py").write_text("")

@@ -470,6 +470,7 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_disk_full_half_way(tmp_path: Path) -> None:
     """A file-size limit stands for a full disk: packing says what to do, and goes on from there."""
     script = f"""

@@ -61,6 +61,7 @@ def column(window, name: str) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_browser_opens_it(report, tmp_path):
     with browser(tmp_path / "profile") as window:
         window.open(report)
@@ -95,6 +96,7 @@ def test_a_browser_opens_it(report, tmp_path):
         assert window.complaints() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_can_be_read_by_day_and_by_night(report, tmp_path, dark):
     """Text stands out from what is behind it, 4.5 to 1 (WCAG 2, level AA), and everything has a name."""
@@ -185,6 +187,7 @@ def test_no_text_becomes_a_tag_an_attribute_or_a_template(tmp_path, text):
     assert sum(text in words for words in read) >= 10 and not any("1337" in words for words in read)
 
 
+@pytest.mark.slow
 def test_large_pictures_are_made_to_fit(tmp_path, monkeypatch):
     """Noise does not compress: as they are, these would take twice as much."""
     assert page.LIMIT == 5_000_000
@@ -198,6 +201,7 @@ def test_large_pictures_are_made_to_fit(tmp_path, monkeypatch):
     assert 600_000 < len(text) < 1_000_000 and text.count(b"<img") == 2 * 7
 
 
+@pytest.mark.slow
 def test_many_runs_fit(tmp_path, monkeypatch):
     """Their curves have fewer points, and leave room for pictures."""
     monkeypatch.setattr(page, "LIMIT", 1_000_000)

@@ -121,6 +121,7 @@ def test_all_weights_come_over(publish, overrides):
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed, capsys):
     one = game()
     networks = persistent(one.generators["G"]), persistent(one.discriminators["D"])

@@ -45,7 +45,10 @@ def small(name: str) -> list[str]:
     return overrides
 
 
-@pytest.mark.parametrize("name", NAMES)
+BY_COMMAND = ("demo", "horse2zebra_paper")  # quickly enough; slow are the others
+
+
+@pytest.mark.parametrize("name", [n if n in BY_COMMAND else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
     """In a folder of their own name, by the command that stands in the file."""
     monkeypatch.chdir(tmp_path)
@@ -95,6 +98,7 @@ def test_sweeps_are_of_different_games(name):
     assert len(set(seen)) == count
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "mnist_dcgan_tutorial"

@@ -141,6 +141,7 @@ def test_the_line_being_written_is_left_out(tmp_path):
     assert [row["step"] for row in read(run).stats] == [1]
 
 
+@pytest.mark.slow
 def test_command(train, capsys):
     """On what gan-train leaves behind."""
     assert train("-m", "optimizer.D.lr=0.001,0.002", "metric.which=[fid]", "metric.samples=20", "name=sweep") == 0

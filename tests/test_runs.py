@@ -83,6 +83,7 @@ def test_tensorboard_has_every_curve_over_images_seen(train):
     assert any("hparams" in name for name in events.summary_metadata)
 
 
+@pytest.mark.slow
 def test_twenty_steps_resumed_to_forty_equal_forty(train):
     """Nothing of a checkpoint differs, and no line of the statistics is missing, repeated or changed."""
     common = ("every.log=3 steps", "every.checkpoint=7 steps", *PENALTY)
@@ -99,6 +100,7 @@ def test_twenty_steps_resumed_to_forty_equal_forty(train):
     assert rows("runs/a")[:6] == whole[:6] and rows("runs/a")[8:] == whole[7:]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(train, tiny):
     """SIGKILL, the same command again, and so on: the weights and the statistics are those of an undisturbed run."""
     common = ("duration=250 steps", "every.log=2 steps", "every.checkpoint=5 steps", "every.sample=50 steps", *PENALTY)
@@ -123,6 +125,7 @@ def test_killed_at_random_moments(train, tiny):
     assert rows("runs/whole") == rows("runs/killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_end(train, tiny, number, code):
     common = ("duration=100000 steps", "every.log=1 steps", "every.sample=90000 steps", "every.checkpoint=90000 steps")
@@ -138,6 +141,7 @@ def test_signals_save_and_end(train, tiny, number, code):
     assert saved >= 3 and rows(RUN)[-1]["step"] == saved
 
 
+@pytest.mark.slow
 def test_sigusr1_saves_and_goes_on(tiny):
     process = spawn((*tiny, "duration=100000 steps", "every.log=1 steps", "every.checkpoint=90000 steps"))
     while not (RUN / "stats.jsonl").exists() or len((RUN / "stats.jsonl").read_text().splitlines()) < 3:
@@ -155,6 +159,7 @@ def test_sigusr1_saves_and_goes_on(tiny):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused_then_taken(train, capsys):
     assert train() == 0
     before = (RUN / "checkpoints" / "latest.pt").read_bytes()
@@ -174,6 +179,7 @@ SMALLER = ("batch_size=4", "accept_changes=true")
 FALLING = ("scheduler=cosine", "scheduler.length=20 steps")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_a_smaller_batch(train, capsys):
     """8 steps of 8 images and 8 of 4 are 96 images. They are a run's end, its files' names, and what curves lie over;
     and nothing of that is another when it is interrupted."""
@@ -204,6 +210,7 @@ def test_a_run_goes_on_with_a_smaller_batch(train, capsys):
     assert "duration=0.09 kimg is shorter than the 16 steps that runs/a has done already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_so_many_kimg_are_so_many_images(train):
     """10 steps of 100 images and 30 of 50 are 2,500. Of files so many kimg apart, each has a name of its own."""
     kept = ("every.checkpoint=1 kimg", "every.sample=1 kimg", "keep=3", *NO_BATCH_NORM)
@@ -214,6 +221,7 @@ def test_so_many_kimg_are_so_many_images(train):
     assert named == {"000001kimg.pt": 1000, "000002kimg.pt": 1500, "000003kimg.pt": 2500}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [(), SMALLER])
 def test_a_state_that_counts_iterations_alone_is_resumed(train, changes):
     """As checkpoints once were: their images are those of their own batch."""
@@ -244,12 +252,14 @@ def test_a_run_with_the_names_of_older_versions_is_resumed(train):
     assert state(RUN)["step"] == 8
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_are_refused(train, capsys):
     assert train() == 0
     assert train("duration=8 steps", "model.channels=8", "accept_changes=true") == 1
     assert "do not fit the settings (model.channels: 4 -> 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_may_change_freely(train):
     assert train() == 0
     free = (
@@ -284,6 +294,7 @@ def test_other_images_are_refused(train, capsys, tmp_path):
     assert "the images themselves" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_as_it_is(train, capsys):
     assert train() == 0
     before = state(RUN)
@@ -293,6 +304,7 @@ def test_a_finished_run_stays_as_it_is(train, capsys):
     assert "duration=2 steps is shorter" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_overwrite_moves_the_old_run_aside(train):
     assert train() == 0
     assert train("overwrite=true", "seed=1") == 0
@@ -301,6 +313,7 @@ def test_overwrite_moves_the_old_run_aside(train):
     assert seeds == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, capsys):
     assert train("duration=8 steps", "every.checkpoint=3 steps") == 0
     whole = state(RUN)
@@ -320,6 +333,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, capsys):
     assert "overwrite=true starts anew" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(train, capsys):
     assert train("every.checkpoint=2 steps") == 0
     good = state(RUN)
@@ -342,6 +356,7 @@ def test_out_of_memory_says_what_to_do(train, capsys, monkeypatch):
     assert "out of memory with micro_batch=4: set micro_batch=2" in error
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(train, tiny):
     """A limit on the size of files stands in for a full disk: the write fails half way."""
     import resource
@@ -363,6 +378,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, tiny):
     assert state(RUN)["step"] == 8
 
 
+@pytest.mark.slow
 def test_periodic_checkpoints_hold_networks_only(train):
     kept = "every.checkpoint=10 steps", "every.sample=10 steps", "keep=2"
     assert train("duration=3 kimg", "batch_size=100", *kept, *NO_BATCH_NORM) == 0
@@ -387,6 +403,7 @@ def test_so_many_periodic_checkpoints_stay(tmp_path, keep, left):
     assert found == left and (run.checkpoints / "latest.pt").exists()
 
 
+@pytest.mark.slow
 def test_init_from(train, capsys):
     assert train("name=old") == 0
     assert train("name=new", "init_from=runs/old", "seed=1", "optimizer.G.lr=1e-12", "optimizer.D.lr=1e-12") == 0
@@ -397,6 +414,7 @@ def test_init_from(train, capsys):
     assert "init_from=runs/old: its networks are not those of this run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_run_folder_a_job(train):
     assert train("-m", "seed=0,1", "optimizer.G.lr=0.001") == 0
     seeds = [state(f"runs/tiny/{job}")["config"]["seed"] for job in (0, 1)]
@@ -406,6 +424,7 @@ def test_a_sweep_has_a_run_folder_a_job(train):
     assert state("runs/tiny/1")["step"] == 6
 
 
+@pytest.mark.slow
 def test_a_kill_between_two_renames_loses_nothing(train):
     assert train("every.checkpoint=2 steps") == 0
     folder = RUN / "checkpoints"
@@ -414,6 +433,7 @@ def test_a_kill_between_two_renames_loses_nothing(train):
     assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_does_not_replace_the_good_one(train, monkeypatch):
     assert train("every.checkpoint=2 steps") == 0
     folder = RUN / "checkpoints"
@@ -428,6 +448,7 @@ def test_a_damaged_checkpoint_does_not_replace_the_good_one(train, monkeypatch):
     assert (folder / "latest.damaged").read_bytes() == b"nothing"
 
 
+@pytest.mark.slow
 def test_networks_without_a_state_are_not_trained_over(train, capsys):
     assert train() == 0
     for name in ("latest", "previous"):
@@ -436,6 +457,7 @@ def test_networks_without_a_state_are_not_trained_over(train, capsys):
     assert "holds networks only, not the full training state" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_step_0_is_done_once(train):
     """A run that ended before its first checkpoint, or with it, begins anew."""
     settings = ("metric.which=[fid]", "metric.samples=20", "every.metric=2 steps")
@@ -488,6 +510,7 @@ def test_who_handled_a_signal_before_is_asked_after_saving(train, monkeypatch, n
     assert saved == [1]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
     from ganduel.game import LatentGame
 
@@ -506,12 +529,14 @@ def test_a_signal_ends_a_measurement(train, monkeypatch, capsys):
     assert state(RUN)["step"] in (0, 4)
 
 
+@pytest.mark.slow
 def test_overwrite_moves_nothing_for_a_run_that_cannot_be(train):
     assert train() == 0
     assert train("overwrite=true", "batch_size=100000") == 1
     assert state(RUN)["step"] == 4 and not Path("runs/tiny.old-1").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_no_longer_needs_what_it_began_from(train):
     assert train("name=old") == 0
     assert train("name=new", "init_from=runs/old") == 0
@@ -519,6 +544,7 @@ def test_a_resumed_run_no_longer_needs_what_it_began_from(train):
     assert train("name=new", "init_from=runs/old", "duration=6 steps") == 0
 
 
+@pytest.mark.slow
 def test_what_was_allowed_is_not_stored(train):
     assert train("allow=[some_package]") == 0
     content = state(RUN)

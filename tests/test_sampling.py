@@ -1,10 +1,13 @@
 """gan-sample, and `ganduel.load`."""
 
+import functools
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +25,24 @@ from ganduel.sampling.sampler import parse_seeds
 from ganduel.system.errors import UserError
 
 
+@pytest.fixture(scope="module")
+def trained(packed, tmp_path_factory) -> Callable[..., Path]:
+    """Folders of runs of so many settings, trained when they are first asked for: the tests get copies."""
+
+    @functools.cache
+    def folder(*arguments: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp("trained"))
+            assert cli.command("train", [*TINY, packed, *arguments]) == 0
+            return Path.cwd()
+
+    return folder
+
+
 @pytest.fixture
-def run(train, capsys) -> Path:
-    assert train("duration=6 steps") == 0
+def run(trained, tmp_path, monkeypatch, capsys) -> Path:
+    shutil.copytree(trained(*MODELS["dcgan"], "duration=6 steps"), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     return Path("runs/tiny")
 
@@ -292,10 +310,10 @@ def test_what_a_model_cannot_show(run, capsys, arguments, words):
 
 
 @pytest.fixture
-def styled(packed, tmp_path, monkeypatch, capsys) -> Path:
+def styled(trained, tmp_path, monkeypatch, capsys) -> Path:
     """A run of a generator with a mapping network, noise and classes."""
+    shutil.copytree(trained(*MODELS["stylegan2_ada"], "model.classes=10"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    assert cli.command("train", [*TINY, packed, *MODELS["stylegan2_ada"], "model.classes=10"]) == 0
     capsys.readouterr()
     return Path("runs/tiny")
 

@@ -123,6 +123,7 @@ def test_both_learning_rates_are_logged(train):
         assert [row[f"learning_rate/{player}"] for row in rows("runs/tiny")] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cosine", "linear_decay"])
 def test_a_longer_run_does_not_change_its_schedule_silently(train, capsys, name):
     """Its length is the duration unless it is set; whoever lengthens the run says what is to become of it."""

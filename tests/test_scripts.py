@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def script(name: str, *arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_step_counts_every_phase(tmp_path):
     """Five turns of the critic, one of them in four with R1; two settings in turns."""
     tiny = "model=wgan_gp model.channels=4 data.resolution=16 batch_size=4 regularizer=[r1] regularizer.r1.every=4"
@@ -51,6 +53,7 @@ def test_benchmark_step_counts_every_phase(tmp_path):
     assert "times as fast as the first" in printed
 
 
+@pytest.mark.slow
 def test_benchmark_fid_times_every_part(tmp_path):
     """Of a measurement of so many images, and what the real ones cost once."""
     tiny = ("model=dcgan", "model.channels=4", "data.resolution=16", "batch_size=4")
@@ -73,6 +76,7 @@ def test_benchmark_fid_times_every_part(tmp_path):
     assert "a measurement takes " in printed and "the real images, once: " in printed
 
 
+@pytest.mark.slow
 def test_benchmark_winograd_compares_where_it_suits():
     rows = [
         line.split("|")[1:-1] for line in script("benchmark_winograd", "--rounds=1", "1x256x32", "1x64x32").splitlines()
@@ -84,6 +88,7 @@ def test_benchmark_winograd_compares_where_it_suits():
     assert rows[3][1].strip() == "does not suit"
 
 
+@pytest.mark.slow
 def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     """Parts in processes of their own; rows of what ends badly are kept, and the rest goes on."""
     out = tmp_path / "check"
@@ -141,8 +146,13 @@ def test_the_textbook_does_the_work_that_ours_does():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
-def test_scripts_explain_themselves(name):
-    assert f"scripts/{name}.py" in script(name, "--help")
+def test_scripts_explain_themselves(name, monkeypatch, capsys):
+    """In this process, which has imported what they import. Others here start them as commands."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    assert not ended.value.code
+    assert f"scripts/{name}.py" in capsys.readouterr().out
 
 
 def test_mnist_table_trains_six_models_alike(monkeypatch):

@@ -74,6 +74,7 @@ def test_captured_phases_train_the_same(trainer, case):
     assert isinstance(one.players["G"].optimizer.param_groups[0]["lr"], torch.Tensor)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_in_g_learns_from_new_fakes_alone(trainer):
     """Once an iteration where players share fakes, also where G makes them again: captured, in micro batches, and for
     lazy penalties on fakes. By hand: a batch moves the statistics once, so each of k parts does."""
@@ -203,6 +204,7 @@ def test_a_state_that_is_loaded_ends_captures(trainer):
     assert not captured.graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["dcgan", "wgan_gp", "cyclegan"])
 def test_compiled_networks_train_the_same(trainer, model):
     """In the main losses only; penalties differentiate the networks as they are."""
@@ -233,6 +235,7 @@ def test_what_cannot_be_compiled_says_so(trainer):
         one.iterate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_no_step_waits_for_the_device(trainer, model):
     """No number is read on the host, but for what lies there: the order of the images, and on CPUs Adam's count."""

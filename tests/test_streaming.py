@@ -19,7 +19,7 @@ import pytest
 import torch
 from conftest import NO_BATCH_NORM, about, assert_equal, largest_difference, rows, state
 from fake_s3 import BUCKET, Store, serve
-from test_distributed import torchrun
+from processes import together
 
 from ganduel.commands import cli
 from ganduel.config.schema import Data, typed
@@ -125,6 +125,7 @@ def test_shards_hold_what_a_file_holds(tmp_path: Path, stream: str, compress: bo
     assert beside == {"noise.json"} | ({"noise.cache"} if "://" in stream else set())
 
 
+@pytest.mark.slow
 def test_litdata_reads_them(tmp_path: Path) -> None:
     """In a process of its own: its import takes seconds, and warns."""
     path = pack(tmp_path / "noise.json", str(tmp_path / "shards"), compress=True)
@@ -213,6 +214,7 @@ def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return lambda stream: (f"data.packed={tmp_path / 'own'}", f"data.stream={stream}")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_from_s3(
     train: Callable[..., int],
     tiny: tuple[str, ...],
@@ -249,13 +251,14 @@ def reached(log: Path, step: int) -> bool:
     return bool(text) and text[-1].endswith("}") and json.loads(text[-1])["step"] >= step
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(
     train: Callable[..., int], tiny: tuple[str, ...], sharded: Callable[[str], tuple[str, ...]], tmp_path: Path
 ) -> None:
     packed, address = sharded(str(tmp_path / "shards"))
     common = (*NO_BATCH_NORM, packed, "duration=8 steps", "every.log=4 steps")
     assert train("name=one", *common, address) == 0
-    result = torchrun(2, *tiny, "name=two", *common, address)
+    result = together(2, *tiny, "name=two", *common, address)
     assert result.returncode == 0, result.stderr
     one, two = state("runs/one"), state("runs/two")
     assert largest_difference(one["state"]["game"], two["state"]["game"]) < 1e-5
@@ -317,6 +320,7 @@ def test_recipes_do_not_share_shards(data_folder: Path, stream: str, capsys: pyt
         assert intact(open_store(path, about(path), where(path, stream)), one["content"])
 
 
+@pytest.mark.slow
 def test_shards_may_be_moved(
     train: Callable[..., int],
     sharded: Callable[[str], tuple[str, ...]],
@@ -435,6 +439,7 @@ def test_damage_while_reading_is_one_line(tmp_path: Path, stream: str, compress:
         store.gather(torch.arange(COUNT))
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_reached(
     train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def best(run: str) -> float:
     return min(row["fid"] for row in rows(run, "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_sweep_names_its_best_run(train, capsys):
     """By the best of each, which need not be the last."""
     assert train("-m", "seed=0,1", *MEASURED) == 0
@@ -33,6 +34,7 @@ def test_a_sweep_names_its_best_run(train, capsys):
     assert capsys.readouterr().err.endswith(f"best of 2 runs: {fid:.4g}, {run}\n")
 
 
+@pytest.mark.slow
 @needs("hydra_optuna_sweeper")
 def test_optuna_minimises_the_best_fid(tiny):
     """Three trials; in a process of its own, for Optuna's own warnings are not ours to mend."""
@@ -49,6 +51,7 @@ def test_optuna_minimises_the_best_fid(tiny):
     assert done.stderr.endswith(f"best of 3 runs: {min(fids):.4g}, runs/tiny/{winner}\n")
 
 
+@pytest.mark.slow
 @needs("hydra_joblib_launcher")
 def test_jobs_side_by_side(tiny):
     command = [
@@ -73,6 +76,7 @@ def test_jobs_for_slurm_are_queued_again(train, capsys):
     assert launcher["additional_parameters"] == {"requeue": True} and launcher["_target_"].endswith("SlurmLauncher")
 
 
+@pytest.mark.slow
 @needs("hydra_submitit_launcher")
 def test_submitit_runs_the_jobs(tiny):
     """On this machine, as on a cluster: each job pickled and in a process of its own."""
@@ -82,6 +86,7 @@ def test_submitit_runs_the_jobs(tiny):
     assert [state(f"runs/tiny/{job}")["config"]["seed"] for job in (0, 1)] == [0, 1]
 
 
+@pytest.mark.slow
 @needs("hydra_submitit_launcher")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_submitit_queues_again_what_has_saved(tiny):

@@ -139,6 +139,7 @@ def test_both_have_a_turn(n_critic, n_generator):
         Turns(n_critic, n_generator, "D", **UNGATED)
 
 
+@pytest.mark.slow
 def test_a_gate_closes_opens_and_the_run_ends(train):
     """A D that learns far faster than G is held until G has caught up; its turns go on, and so does time."""
     strong = ("turns=gated", "turns.loss_floor=0.9", "optimizer.D.lr=0.002", "optimizer.G.lr=0.01")

@@ -137,6 +137,7 @@ def test_validation_leaves_no_trace(trainer):
     assert validate(one) != first
 
 
+@pytest.mark.slow
 def test_validation_has_a_time_of_its_own(train, monkeypatch, capsys):
     """It is told in a line of the log, and alarms go by it until the next one, in a resumed run too."""
     asked: list[int | None] = []
