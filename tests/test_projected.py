@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganduel.commands import cli
+from ganduel.commands.train import with_features
+from ganduel.config.compose import compose as compose_config
+from ganduel.evaluation import extractors
 from ganduel.models.efficientnet import pretrained
 from ganduel.models.fastgan import Generator, widths
+from ganduel.models.frozen import synchronise
 from ganduel.models.projected import Discriminator, Judge, Mixing
+from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
 from ganduel.trainer import Trainer
 
@@ -29,6 +34,17 @@ class Pools(nn.Module):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         return [F.avg_pool2d(self.colours(images), stride).tanh() for stride in (4, 8, 16, 32)]
+
+
+class Normed(Pools):
+    """The same behind batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        return super().levels(self.norm(images))
 
 
 def fastgan(resolution: int = 64, **settings: Any) -> Generator:
@@ -224,15 +240,47 @@ def test_other_weights_of_the_frozen_network_are_refused() -> None:
     other.load_state_dict(one.state_dict())
     torch.manual_seed(1)
     other = Discriminator(resolution=32, image_channels=3, classes=0, network=Pools(), input=64, channel_max=16)
-    with pytest.raises(UserError, match="frozen network of D has other weights here"):
+    with pytest.raises(UserError, match=r"model.discriminator.network: its weights"):
         other.load_state_dict(one.state_dict())
 
 
 def test_the_frozen_network_stays_in_evaluation_mode() -> None:
-    network = nn.Sequential(nn.BatchNorm2d(3))
-    network.levels = Pools().levels
-    d = discriminator(network=network)
-    assert d.train().training and not any(module.training for module in d.features.network.modules())
+    d = discriminator(network=Normed())
+    before = d.features.network.norm.running_mean.clone()
+    d.train()(torch.rand(2, 3, 32, 32))
+    assert d.training and torch.equal(d.features.network.norm.running_mean, before)
+
+
+def test_several_gpus_leave_the_frozen_network_alone() -> None:
+    d = nn.ModuleDict({"D": discriminator(network=Normed())})
+    synchronise(d)
+    kinds = [type(module) for module in d.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert kinds.count(nn.BatchNorm2d) == 1 and kinds.count(nn.SyncBatchNorm) == 3
+    assert isinstance(d["D"].features.network.norm, nn.BatchNorm2d)
+
+
+class Wrong(Pools):
+    """Levels at other strides, or none that lets gradients through."""
+
+    def __init__(self, strides: tuple[int, ...], gradient: bool) -> None:
+        super().__init__()
+        self.strides, self.gradient = strides, gradient
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        return [F.avg_pool2d(images if self.gradient else images.detach(), stride) for stride in self.strides]
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (Wrong((4, 8, 16), True), r"must have sizes \[\(16, 16\), \(8, 8\)"),
+        (Wrong((2, 4, 8, 16), True), r"and have \[\(32, 32\)"),
+        (Wrong((4, 8, 16, 32), False), "no gradient reaches the images"),
+    ],
+)
+def test_networks_that_cannot_serve(network: nn.Module, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        discriminator(network=network)
 
 
 def test_gradients_pass_through_the_frozen_network() -> None:
@@ -283,3 +331,28 @@ def test_a_resumed_run_is_that_without_a_break(packed: str, tmp_path: Any, monke
     assert cli.command("train", [*arguments, "name=parts", "duration=2 steps"]) == 0
     assert cli.command("train", [*arguments, "name=parts"]) == 0
     assert_equal(state("runs/whole")["state"], state("runs/parts")["state"])
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "resolved"),
+    [("projected", "auto", "efficientnet_lite2"), ("dcgan", "auto", "efficientnet"), ("dcgan", "digits", "digits")],
+)
+def test_another_network_measures(compose, tmp_path, monkeypatch, model, features, resolved) -> None:  # type: ignore
+    monkeypatch.setattr(extractors, "hub", lambda: tmp_path)  # without Inception's weights
+    config = compose("metric.which=[fid]", f"metric.features={features}", model=model)
+    assert with_features(config, RunFolder(tmp_path / "run")).metric.features == resolved
+
+
+def test_a_network_does_not_judge_itself(compose, tmp_path) -> None:  # type: ignore
+    config = compose("metric.which=[fid]", "metric.features=efficientnet", model="projected")
+    with pytest.raises(UserError, match=r"metric\.features=efficientnet: D sees images through this network"):
+        with_features(config, RunFolder(tmp_path / "run"))
+    with_features(compose("metric.which=[]", "metric.features=efficientnet", model="projected"), RunFolder(tmp_path))
+
+
+def test_the_recipe_is_the_papers() -> None:
+    config = compose_config("train", ["model=projected"])
+    assert [config.optimizer[player]["betas"] for player in "GD"] == [[0.0, 0.99]] * 2
+    assert [config.optimizer[player]["lr"] for player in "GD"] == [2e-4] * 2
+    assert config.ema.half_life == "20 kimg" and config.batch_size == 64
+    assert config.loss["_target_"] == "ganduel.losses.hinge" and [*config.augment] == ["diffaugment"]

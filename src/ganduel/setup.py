@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from ganduel import build, checkpoint, checks, randomness
 from ganduel.augment import Chain
@@ -16,6 +15,7 @@ from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
+from ganduel.models.frozen import synchronise
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
@@ -84,7 +84,7 @@ def build_game(config: Train, method: Method, device: torch.device) -> Game:
     checks.check_path_length(game, method.penalties)
     if device.type == "cuda" and distributed.world() > 1:
         checks.check_synchronised(game, method.penalties)
-        game = nn.SyncBatchNorm.convert_sync_batchnorm(game)
+        synchronise(game)
     return game
 
 

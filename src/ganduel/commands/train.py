@@ -55,16 +55,19 @@ def with_features(config: Train, run: RunFolder) -> Train:
     extractor.
     """
     metric, seen = config.metric, seen_by_discriminator(config.model)
-    if metric.which and seen and metric.features == seen:
+    if not metric.which:
+        return config
+    features = metric.features
+    if features == "auto":
+        resumed = run.started() and not config.overwrite and metric.weights is None
+        began = run.stored_config().get("metric", {}).get("features", "auto") if resumed else "auto"
+        features = resolved(began, metric.weights, seen)
+    if features == seen:
         raise UserError(
             f"metric.features={seen}: D sees images through this network, so the distance would be too small: set "
-            "metric.features=auto, for another network"
+            "metric.features=inception or another one"
         )
-    if metric.features != "auto" or not metric.which:
-        return config
-    resumed = run.started() and not config.overwrite and metric.weights is None
-    began = run.stored_config().get("metric", {}).get("features", "auto") if resumed else "auto"
-    return replace(config, metric=replace(metric, features=resolved(began, metric.weights, seen)))
+    return replace(config, metric=replace(metric, features=features))
 
 
 Handler = Callable[[int, Any], Any]

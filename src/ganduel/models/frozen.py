@@ -37,7 +37,7 @@ class Pretrained(nn.Module):
         digest = hashlib.sha256()
         for name, tensor in network.named_buffers():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         self.register_buffer("digest", torch.tensor(list(digest.digest()), dtype=torch.uint8))
         self.register_load_state_dict_pre_hook(_same_weights)
 
@@ -56,6 +56,20 @@ def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *res
     if stored is not None and not torch.equal(stored.cpu(), module.digest.cpu()):
         own, other = (bytes(digest.tolist()).hex()[:12] for digest in (module.digest, stored))
         raise UserError(
-            f"the frozen network of D has other weights here (SHA-256 {own}...) than in training ({other}...): install "
-            "the version of its package that the training used"
+            f"model.discriminator.network: its weights (SHA-256 {own}...) are not those of the training ({other}...): "
+            "set the network of the training, or install the version of its package that was used then"
         )
+
+
+def synchronise(game: nn.Module) -> None:
+    """Replace batch normalisation by `nn.SyncBatchNorm`, which takes its statistics over all processes. Pretrained
+    networks stay as they are."""
+    places = [(parent, name) for parent in game.modules() for name, _ in parent.named_children()]
+    frozen = [
+        (parent, name, child) for parent, name in places if isinstance(child := getattr(parent, name), Pretrained)
+    ]
+    for parent, name, _ in frozen:
+        setattr(parent, name, nn.Identity())
+    nn.SyncBatchNorm.convert_sync_batchnorm(game)  # in place, for the game itself is no normalisation
+    for parent, name, child in frozen:
+        setattr(parent, name, child)

@@ -21,10 +21,24 @@ EMBEDDED = 64  # numbers a patch and a class are compared by
 
 
 class Network(Protocol):
-    """What a frozen network must have to serve as features."""
+    """What a frozen network must have: a module of PyTorch with this method."""
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) in [-1, 1] to four feature maps (N, C, H / s, W / s), at s = 4, 8, 16 and 32."""
+        """Images (N, 3, H, W) in [-1, 1] to four feature maps (N, C, H / s, W / s), at s = 4, 8, 16 and 32. Gradients
+        reach the images."""
+
+
+def channels_of(network: Network) -> list[int]:
+    """The numbers of channels of the four levels. Raises ValueError if the levels are not as `Network` says."""
+    levels = network.levels(torch.zeros(1, 3, 64, 64, requires_grad=True))
+    found, wanted = [tuple(level.shape[2:]) for level in levels], [(64 // s, 64 // s) for s in STRIDES]
+    if found != wanted:
+        raise ValueError(f"network: the levels of an image of 64x64 pixels must have sizes {wanted}, and have {found}")
+    if not all(level.requires_grad for level in levels):
+        raise ValueError(
+            "network: no gradient reaches the images, so G could not learn; levels must work without no_grad"
+        )
+    return [level.shape[1] for level in levels]
 
 
 class Mixing(nn.Module):
@@ -122,9 +136,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"channel_max={channel_max} must be at least 1, classes={classes} at least 0")
         self.size, self.classes = size, classes
         self.features = Pretrained(network)
-        with torch.no_grad():
-            channels = [level.shape[1] for level in self.features.levels(torch.zeros(1, 3, 64, 64))]
-        self.mixing = Mixing(channels, channel_max)
+        self.mixing = Mixing(channels_of(self.features), channel_max)
         self.judges = nn.ModuleList(
             Judge(maps, 2 * size // stride, classes, channel_max)
             for maps, stride in zip(self.mixing.channels, STRIDES, strict=True)

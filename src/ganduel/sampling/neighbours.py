@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
-from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.extractors import find_features, seen_by_discriminator
 from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
 from ganduel.sampling.sampler import Sampler
@@ -22,6 +22,7 @@ USUAL = 1000  # held-out images, as a reference for the distances
 
 
 BATCH = 64  # images whose features are computed at once
+EXACT = 2.0, "donot_use_mm_for_euclid_dist"  # matrix products are faster, but give a copy a distance above 0
 
 By = Literal["auto", "pixels", "efficientnet", "efficientnet_lite2"]
 
@@ -32,9 +33,10 @@ def neighbours(
     """Write one PNG with generated images, each beside its nearest training images, and return its path.
 
     Images are compared `by` their pixels, or by the features of an EfficientNet, which also recognise a copy that is
-    shifted or has other colours. "auto" is pixels for models that are measured by the digit classifier, and
-    efficientnet for all others. Prints the median distance to the nearest training image, for generated and for
-    held-out images. Raises UserError for a `count` out of range, or if the training images are not found.
+    shifted or has other colours. "auto" is pixels for models that are measured by the digit classifier. For all others
+    it is an EfficientNet that D does not see images through. Prints the median distance to the nearest training image,
+    for generated and for held-out images. Raises UserError for a `count` out of range, or if the training images are
+    not found.
     """
     samples = sampler.bytes(seeds, batch=batch)
     images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
@@ -43,7 +45,9 @@ def neighbours(
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")
     check_size(len(seeds), count + 1, samples.shape[2:])
     if by == "auto":
-        by = "pixels" if sampler.config["metric"]["features"] == "digits" else "efficientnet"
+        seen = seen_by_discriminator(sampler.config["model"])  # G has learnt to satisfy this network
+        by = "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
+        by = "pixels" if sampler.config["metric"]["features"] == "digits" else by
     held_out = images.gather(images.validation[:USUAL]).cpu() if images.held_out else samples[:0]
     if by == "pixels":
         mirror = bool(sampler.config["data"]["mirror"])
@@ -96,7 +100,7 @@ def nearest_by_features(
 
     with torch.no_grad():
         own = vectors(queries)
-        found = _search(images, len(own), count, lambda real: torch.cdist(own, vectors(real)), BATCH)
+        found = _search(images, len(own), count, lambda real: torch.cdist(own, vectors(real), *EXACT), BATCH)
     return found[0], _gathered(images, found[1][:shown])
 
 
