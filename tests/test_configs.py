@@ -106,7 +106,7 @@ def test_optimizers(name):
             for view, parameter in zip(built.param_groups[0]["params"], network.parameters(), strict=True):
                 view.grad = parameter.grad  # as the trainer does
             before = network.weight.detach().clone()
-            built.iterate()
+            built.step()
             assert not torch.equal(before, network.weight)  # fused or not, it works on a CPU
 
 

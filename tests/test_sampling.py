@@ -73,7 +73,7 @@ def test_what_is_loaded(run):
     assert (model.resolution, model.channels, model.step) == (32, 1, 6) and model.images_seen == 6 * 8
     assert model.config["model"]["name"] == "dcgan" and model.path == run / "checkpoints" / "latest.pt"
     assert repr(model) == f"Sampler('{model.path}': dcgan, 32 pixels, 48 images seen)"
-    with pytest.raises(UserError, match="draws images from seeds"):
+    with pytest.raises(UserError, match="makes images from seeds"):
         model.translate(torch.zeros(1, 1, 32, 32))
     with pytest.raises(UserError, match="does not exist"):
         ganduel.load("runs/none")
