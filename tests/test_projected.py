@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ganduel.commands import cli
 from ganduel.commands.train import with_features
 from ganduel.config.compose import compose as compose_config
+from ganduel.config.keys import config_dir
 from ganduel.evaluation import extractors
 from ganduel.models.efficientnet import pretrained
 from ganduel.models.fastgan import Generator, widths
@@ -356,3 +357,18 @@ def test_the_recipe_is_the_papers() -> None:
     assert [config.optimizer[player]["lr"] for player in "GD"] == [2e-4] * 2
     assert config.ema.half_life == "20 kimg" and config.batch_size == 64
     assert config.loss["_target_"] == "ganduel.losses.hinge" and [*config.augment] == ["diffaugment"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page(packed: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore
+    """A frozen network of one's own, as docs/projected.md has it, trains; the printed commands name its package."""
+    page = (config_dir().parent / "docs" / "projected.md").read_text()
+    code = page.partition('```python title="mine.py"\n')[2].partition("```")[0]
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["allow=[mine]", "model.discriminator.network._target_=mine.Edges", "~model.discriminator.network.name"]
+    assert f"'{own[0]}' {own[1]}" in page and own[2] in page
+    assert cli.command("train", [*TINY, packed, *MODELS["projected"], *own, "duration=1 steps"]) == 0
+    assert "gan-sample ckpt=runs/tiny 'allow=[mine]'" in capsys.readouterr().err
+    assert cli.command("sample", ["ckpt=runs/tiny", "allow=[mine]"]) == 0

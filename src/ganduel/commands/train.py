@@ -229,6 +229,7 @@ class Training:
         recorder.log.hyperparameters({k: v for k, v in leaves(plain(self.config)) if v is not None}, recorder.metric)
         recorder.log.bar.close()
         folder = shlex.quote(str(self.run.path))
+        allow = f" {shlex.quote('allow=[' + ','.join(self.config.allow) + ']')}" if self.config.allow else ""
         recorder.log.say(
             f"finished   {self.clock.describe()}\n"
             + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
@@ -236,8 +237,8 @@ class Training:
             + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"
             "next, type one of\n"
-            f"  gan-sample ckpt={folder}{self.trainer.game.sampling}\n"
-            f"  gan-fid ckpt={folder}\n"
+            f"  gan-sample ckpt={folder}{allow}{self.trainer.game.sampling}\n"
+            f"  gan-fid ckpt={folder}{allow}\n"
             f"  tensorboard --logdir {shlex.quote(self.config.runs_dir)}\n"
             f'  {self.command("duration")} duration="{2 * recorder.step} steps"'
         )
