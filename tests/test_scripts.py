@@ -91,6 +91,8 @@ def test_benchmark_winograd_compares_where_it_suits():
 @pytest.mark.slow
 def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     """Parts in processes of their own; rows of what ends badly are kept, and the rest goes on."""
+    import gpu_check
+
     out = tmp_path / "check"
     script("gpu_check", "--device=cpu", "--seconds=200", f"--out={out}", "--parts", "waiting", "compile")
     found = json.loads(out.with_suffix(".json").read_text())
@@ -98,8 +100,6 @@ def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     assert [row["part"] for row in found["rows"]] == ["waiting"] * len(gpu_check.FAMILIES) + ["compile"]
     assert not any(row["ok"] is False for row in found["rows"])
     assert out.with_suffix(".md").read_text().count("| waiting |") == len(gpu_check.FAMILIES)
-
-    import gpu_check
 
     def broken(bench):
         bench.tell("first", 1.0, "times", ok=True)
