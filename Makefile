@@ -9,7 +9,7 @@ demo: .venv/installed  ## train a DCGAN on handwritten digits: a minute or two o
 	$(BIN)/gan-train experiment=demo
 
 # Times are of two cores.
-test: .venv/installed-dev  ## while you work, about five minutes: all but slow tests, with every pair of options
+test: .venv/installed-dev  ## while you work, seven to eight minutes on two cores: all but slow tests, with every pair of options
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not product"
 
 test-slow: .venv/installed-dev  ## the rest, a quarter of an hour: processes, browsers, ONNX, how-tos, runs that are killed
