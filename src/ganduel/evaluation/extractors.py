@@ -146,12 +146,17 @@ def seen_by_discriminator(model: Mapping[str, Any]) -> str:
     return str((parts.get("network") or {}).get("name", ""))
 
 
+def efficientnet_besides(seen: str) -> str:
+    """The EfficientNet that measures where D has `seen` images through a network of this name: another one, because
+    the generator was trained to satisfy the one that D has."""
+    return "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
+
+
 def resolved(kind: str, weights: str | None, seen: str = "") -> str:
     """`kind` itself or, if it is "auto", the extractor to use.
 
     "auto" means Inception if its weights are on this machine or `weights` names them, and EfficientNet if not. In that
-    case, this prints how to download Inception's weights. A discriminator may have `seen` images through an
-    EfficientNet. Then "auto" takes another one, because the generator was trained to satisfy the one that D has.
+    case, this prints how to download Inception's weights. `seen` is the network through which D sees images.
     """
     if kind != "auto":
         return kind
@@ -168,7 +173,7 @@ def resolved(kind: str, weights: str | None, seen: str = "") -> str:
             f"  url={folder}\n"
             '  curl -fL --create-dirs -o "$dir/$file" "$url/$file"'
         )
-    return "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
+    return efficientnet_besides(seen)
 
 
 def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None, folder: Path) -> Features:

@@ -64,10 +64,8 @@ def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *res
 def synchronise(game: nn.Module) -> None:
     """Replace batch normalisation by `nn.SyncBatchNorm`, which takes its statistics over all processes. Pretrained
     networks stay as they are."""
-    places = [(parent, name) for parent in game.modules() for name, _ in parent.named_children()]
-    frozen = [
-        (parent, name, child) for parent, name in places if isinstance(child := getattr(parent, name), Pretrained)
-    ]
+    children = [(parent, *named) for parent in game.modules() for named in parent.named_children()]
+    frozen = [(parent, name, child) for parent, name, child in children if isinstance(child, Pretrained)]
     for parent, name, _ in frozen:
         setattr(parent, name, nn.Identity())
     nn.SyncBatchNorm.convert_sync_batchnorm(game)  # in place, for the game itself is no normalisation

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
-from ganduel.evaluation.extractors import find_features, seen_by_discriminator
+from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
 from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
 from ganduel.sampling.sampler import Sampler
@@ -44,19 +44,18 @@ def neighbours(
     if not 1 <= count <= images.count:
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")
     check_size(len(seeds), count + 1, samples.shape[2:])
-    if by == "auto":
-        seen = seen_by_discriminator(sampler.config["model"])  # G has learnt to satisfy this network
-        by = "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
-        by = "pixels" if sampler.config["metric"]["features"] == "digits" else by
+    if by == "auto" and sampler.config["metric"]["features"] == "digits":
+        by = "pixels"
+    name = efficientnet_besides(seen_by_discriminator(sampler.config["model"])) if by == "auto" else by
     held_out = images.gather(images.validation[:USUAL]).cpu() if images.held_out else samples[:0]
-    if by == "pixels":
+    if name == "pixels":
         mirror = bool(sampler.config["data"]["mirror"])
         distances, found = nearest(samples, images, count, mirror)
         usual = nearest(held_out, images, 1, mirror)[0] if images.held_out else distances[:0]
     else:  # in one pass, because the features of all training images take long
-        both, found = nearest_by_features(torch.cat([samples, held_out]), images, count, by, shown=len(samples))
+        both, found = nearest_by_features(torch.cat([samples, held_out]), images, count, name, shown=len(samples))
         distances, usual = both.split([len(samples), len(held_out)])
-    unit = "grey levels" if by == "pixels" else f"of {by}'s features"
+    unit = "grey levels" if name == "pixels" else f"of {name}'s features"
     told = f"nearest training images: {distances[:, 0].median():.3g} {unit} from samples (median)"
     if images.held_out:
         told += f", {usual[:, 0].median():.3g} from held-out images; samples that are much nearer than these are copies"
