@@ -32,7 +32,7 @@ from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
 
-# Few examples while one works, always the same; `make test-all` sets GANDUEL_EXAMPLES=all for thousands, new ones each time.
+# A few examples, always the same; `make test-all` sets GANDUEL_EXAMPLES=all: thousands, and new ones each time.
 hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))

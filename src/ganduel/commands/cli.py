@@ -12,6 +12,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -20,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, finish
+from ganduel.config.compose import check_sweep, compose, finish, parts_of_its_own
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, listed, parse, quote
 from ganduel.config.schema import METRICS
@@ -98,7 +99,7 @@ def command(name: str, arguments: list[str]) -> int:
             typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
             if name == "report":
                 read.overrides = listed("runs", read.overrides)
-            named = [str(override.key_or_group) for override in parse(read.overrides)]
+            named = {str(override.key_or_group): override.value() for override in parse(read.overrides)}
         except ValueError as error:
             return _fail(str(error), 2)
         if name == "train" and "settings_from" in named:
@@ -106,7 +107,11 @@ def command(name: str, arguments: list[str]) -> int:
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
                 check_sweep(name, read.overrides)
-            return _through_hydra(name, flags, read.overrides)
+            own = Path(read.config_dir or "") / "experiment" / f"{named.get('experiment')}.yaml"
+            added = (
+                [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named] if read.config_dir else []
+            )
+            return _through_hydra(name, flags, [*added, *read.overrides], added)
         perform(name, compose(name, read.overrides), typed)
         return 0
     except UserError as error:
@@ -172,10 +177,10 @@ def _read(arguments: Sequence[str]) -> Namespace:
     return read
 
 
-def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
+def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], added: Sequence[str]) -> int:
     """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
 
-    Returns the exit code.
+    `added` are the overrides that nobody typed. Returns the exit code.
     """
 
     finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
@@ -187,7 +192,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
 
         context = HydraConfig.get()
         own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
+        overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
         try:
             if name == "train" and context.mode == RunMode.MULTIRUN:
                 with open_dict(composed):

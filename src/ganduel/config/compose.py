@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -15,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
@@ -22,6 +24,7 @@ from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
+PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
 # CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
 # GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -43,6 +46,20 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             return finish(hydra_compose(command, overrides=list(overrides)))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(explain(command, overrides, error)) from error
+
+
+def parts_of_its_own(experiment: Path) -> list[str]:
+    """Overrides that choose no option of any group, if the file of an experiment is a complete configuration.
+
+    Such a file comes from `--cfg job`, or is the config.yaml of a run. It has all parts with all their keys, and the
+    default parts have keys that must not be merged into these. For any other file, the list is empty.
+    """
+    try:
+        content = OmegaConf.load(experiment)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # Hydra says it better
+        return []
+    complete = isinstance(content, DictConfig) and content.keys() >= {*PARTS}
+    return [f"{part}=null" for part in PARTS] if complete else []
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:

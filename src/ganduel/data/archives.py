@@ -32,7 +32,7 @@ Keep = Callable[[str], Any]  # gets a file name relative to the tree, with slash
 PACKED = "packed"  # name of the folder of packed copies inside a root; it is never searched for originals
 LARGEST = 256 << 20  # bytes: no image is larger
 SUSPECT, RATIO = 100 << 20, 1000  # no image above SUSPECT bytes compresses by more than RATIO
-RATIO_OF_ALL = 100  # nor do more than SUSPECT bytes of images, all together, by more than this
+RATIO_OF_ALL = 100  # nor do all images together, above a few hundred megabytes, by more than this
 HEADER = 1 << 20  # bytes: no member of a tar has a longer name, or more about itself
 BLOCK = 1 << 20  # bytes read at a time
 LINKS = 40  # longest chain of links that is followed, as on a disk
@@ -143,7 +143,7 @@ class Zip:
             total += member.file_size
             if _absurd(member.file_size, member.compress_size):
                 raise _too_large(self.path, name, member.file_size)
-            if total > SUSPECT and total > RATIO_OF_ALL * self.path.stat().st_size:
+            if total > max(2 * LARGEST, RATIO_OF_ALL * self.path.stat().st_size):
                 raise _bomb(self.path, total)
             if self._members.setdefault(name, member) is not member:
                 raise _twice(self.path, name)
@@ -234,16 +234,13 @@ class Tar:
                 self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
                 weakref.finalize(self, self._spool.close)
             found: set[str] = set()
-            there = self.path.stat().st_size
+            most = max(SUSPECT, RATIO_OF_ALL * self.path.stat().st_size)
             for member in _headers(file):
-                if (
-                    (end := member.offset_data + member.size) > SUSPECT
-                    and file is not raw
-                    and end > RATIO_OF_ALL * there
-                ):
-                    raise _bomb(self.path, end)
                 name = _checked(member.name, self.path)
+                end = member.offset_data + member.size
                 if member.isdir() or _hidden(*name.split("/")) or not keep(name):
+                    if end > most and file is not raw:
+                        raise _bomb(self.path, end)
                     continue
                 if name in found:
                     raise _twice(self.path, name)
@@ -254,6 +251,8 @@ class Tar:
                 elif member.isreg():
                     if _absurd(member.size, member.size):
                         raise _too_large(self.path, name, member.size)
+                    if end > most and file is not raw:
+                        raise _bomb(self.path, end)
                     self._places[name] = self._place(file, member), member.size
                 bar.update(raw.tell() - bar.n)
         return sorted(name for name in {*self._places, *self._links} if keep(name))

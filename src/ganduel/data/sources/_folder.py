@@ -43,7 +43,7 @@ class Labels(NamedTuple):
 Kind = Literal["auto", "folders", "json", "none"]
 
 
-def folder(root: str, category: None, labels: Kind = "auto") -> Source:
+def folder(root: str, category: None, labels: Kind) -> Source:
     """Any folder or archive of images, in the order of their paths.
 
     If all outermost folders have names from `PARTS` and one is train, they are the official parts; capital letters do
