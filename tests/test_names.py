@@ -65,18 +65,20 @@ def test_a_path_is_taken_as_it_is_typed(name: str) -> None:
 
 
 def test_every_path_key_of_every_command_is_quoted() -> None:
-    name = "a b=c,d(e#f'g\"h[i]~{k} ${l} \\"
+    name = "a b=c(e#f'g\"h[i]~{k} ${l} \\"
     for command, schema in SCHEMAS.items():
-        for key in marked("path", schema):
-            value = f"[{name.replace(',', '')}]" if key in LISTS else name
-            wanted = [name.replace(",", "")] if key in LISTS else name
-            config: Any = compose(command, [*NEEDED.get(command, []), quote(f"{key}={value}")])
+        typed = {key: f"[{name}]" if key in LISTS else f"{name},x" for key in marked("path", schema)}
+        config: Any = compose(
+            command, [*NEEDED.get(command, []), *(quote(f"{k}={value}") for k, value in typed.items())]
+        )
+        for key in typed:
+            value = config
             for part in key.split("."):
-                config = config[part] if isinstance(config, dict) else getattr(config, part)
-            assert config == wanted, (command, key)
+                value = value[part] if isinstance(value, dict) else getattr(value, part)
+            assert value == ([name] if key in LISTS else f"{name},x"), (command, key)
 
 
-NEEDED = {"sample": ["ckpt=x"], "export": ["ckpt=x"], "import": ["input=x"]}
+NEEDED = {"import": ["data=folder"]}
 
 
 @pytest.mark.parametrize(

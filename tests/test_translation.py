@@ -1,6 +1,7 @@
 """gan-sample mode=translate: any image, any size, by name."""
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,7 @@ def test_tiles_cover_an_image_and_their_weights_add_up_to_one(length: int, side:
     pieces = spans(length, side)
     assert pieces[0][0] == 0 and pieces[-1][1] == length
     assert all(end - start == min(side, length) for start, end in pieces)
-    assert all(before[1] - after[0] >= sampling.OVERLAP for before, after in zip(pieces, pieces[1:], strict=False))
+    assert all(before[1] - after[0] >= sampling.OVERLAP for before, after in itertools.pairwise(pieces))
     total = torch.zeros(length)
     for (start, end), weight in zip(pieces, fades(pieces, total), strict=True):
         total[start:end] += weight
@@ -227,7 +228,7 @@ def test_what_memory_cannot_hold_is_not_tried(monkeypatch) -> None:
     """A system may kill the process instead of raising an exception."""
     images, network = torch.rand(1, 3, 300, 700), Plus(1e9)
     needed = sampling.AT_ONCE * 3 * 4 * 300 * 512  # bytes of the largest map, some times
-    monkeypatch.setattr(sampling, "available", lambda device: needed / 1e9)
+    monkeypatch.setattr(sampling, "available", lambda device: 1.01 * needed / 1e9)
     assert torch.allclose(within_memory(network, images), images + 1, atol=1e-6)
     assert max(network.seen) == (300, 512)
 
