@@ -68,7 +68,7 @@ def look_alikes(store: Store, features: str, count: int) -> list[Alike]:
 
 def nearest_earlier(vectors: Tensor) -> list[Alike]:
     """For each of the vectors (N, F) but the first, the nearest earlier one; sorted by distance."""
-    found = []
+    found: list[Alike] = []
     for rows in torch.arange(1, len(vectors)).split(ROWS):
         distances = torch.cdist(vectors[rows], vectors[: int(rows[-1])], compute_mode=EXACT)
         distances[torch.arange(distances.shape[1]) >= rows[:, None]] = torch.inf
