@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as PyTorch reads it, here and in what tests start
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,11 @@ from ganduel.evaluation import digit_classifier
 from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
+
+# A few examples, always the same; `make test-all` sets GANDUEL_EXAMPLES=all: thousands, and new ones each time.
+hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")

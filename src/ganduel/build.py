@@ -201,7 +201,16 @@ def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
 
 
 def source(data: Data, allow: Sequence[str]) -> Callable[[], Any]:
-    """A function that finds the originals of a data set when it is called."""
+    """A function that finds the originals of a data set when it is called.
+
+    A source with a parameter `labels` gets `data.labels`. Others bring labels of their own or have none. Raises
+    UserError if `data.labels` asks for another kind.
+    """
+    target = locate(data.source.get("_target_"), "data.source", allow)
+    if "labels" in inspect.signature(target).parameters:
+        return partial(part, data.source, "data.source", allow, labels=data.labels)
+    if data.labels not in ("auto", "none"):
+        raise UserError(f"data.labels={data.labels} is not allowed; data.name={data.name} takes auto, none")
     return partial(part, data.source, "data.source", allow)
 
 

@@ -36,6 +36,8 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if "margin" in (data := made.get("data") or {}):  # a share of the resolution
         extra = round(data["resolution"] * data.pop("margin"))
         data["load_size"] = data["resolution"] + extra if extra else None
+    if "source" in data:
+        data.setdefault("labels", "auto")
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
     return made
