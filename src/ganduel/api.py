@@ -71,8 +71,8 @@ class Run:
         return Samples(self.load(**settings).bytes(seeds))
 
     def film(self, *overrides: str) -> "Film":
-        """Make a GIF of walks between samples: `gan-sample mode=interpolate mode.video=gif` with these overrides."""
-        made = _perform("sample", [f"ckpt={self.path}", "mode=interpolate", "mode.video=gif", *overrides])
+        """Make a GIF of walks between samples: gan-sample's mode=interpolate with these overrides, as a loop."""
+        made = _perform("sample", [f"ckpt={self.path}", "mode=interpolate", "mode.video=gif", "mode.back=true", *overrides])
         return Film(made["out"])
 
     def measure(self, *overrides: str) -> dict[str, Any]:
