@@ -32,10 +32,10 @@ def load(path: str | Path, **settings: Any) -> "Sampler":
     return Sampler(path, **settings)
 
 
-def train(*overrides: str) -> "Run":
+def train(*overrides: str, **keys: Any) -> "Run":
     """Train as gan-train does, with the same arguments, and return the run.
 
-        run = train("model=dcgan", "data=digits", "duration=500 steps")
+        run = train("model=dcgan", "data=digits", "optimizer.G.lr=5e-4", duration="500 steps")
         run.sample(16)                              # a picture that a notebook shows; .tensor is uint8 (16, C, H, W)
         run.measure("metric.which=[fid]")           # as gan-fid does
         run.history["loss/G"]                       # columns; pandas.DataFrame(run.history) makes a table
@@ -45,7 +45,7 @@ def train(*overrides: str) -> "Run":
     """
     from ganduel.api import train
 
-    return train(*overrides)
+    return train(*overrides, **keys)
 
 
 def open_run(path: str | Path) -> "Run":

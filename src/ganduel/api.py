@@ -70,17 +70,20 @@ class Run:
         """
         return Samples(self.load(**settings).bytes(seeds))
 
-    def film(self, *overrides: str) -> "Film":
+    def film(self, *overrides: str, **keys: Any) -> "Film":
         """Make a GIF of walks between samples: gan-sample's mode=interpolate with these overrides, as a loop."""
-        made = _perform("sample", [f"ckpt={self.path}", "mode=interpolate", "mode.video=gif", "mode.back=true", *overrides])
+        made = _perform(
+            "sample",
+            [f"ckpt={self.path}", "mode=interpolate", "mode.video=gif", "mode.back=true", *overrides, *_typed(keys)],
+        )
         return Film(made["out"])
 
-    def measure(self, *overrides: str) -> dict[str, Any]:
+    def measure(self, *overrides: str, **keys: Any) -> dict[str, Any]:
         """Measure the model with gan-fid: `run.measure("metric.which=[fid,kid]", "metric.samples=1000")`.
 
         Returns the values with all that they depend on: counts, features, data, seed, versions. Raises UserError.
         """
-        return _perform("fid", [f"ckpt={self.path}", *overrides])
+        return _perform("fid", [f"ckpt={self.path}", *overrides, *_typed(keys)])
 
     def __repr__(self) -> str:
         last = next(reversed(runs.read(self.path).stats), {"step": 0, "images": 0})
@@ -152,9 +155,20 @@ class Film:
         return f'<img alt="walks" src="data:image/gif;base64,{b64encode(self.path.read_bytes()).decode()}">'
 
 
-def train(*overrides: str) -> Run:
+def train(*overrides: str, **keys: Any) -> Run:
     """See `ganduel.train`."""
-    return Run(_perform("train", overrides)["run"])
+    return Run(_perform("train", [*overrides, *_typed(keys)])["run"])
+
+
+def _typed(keys: dict[str, Any]) -> list[str]:
+    """Keyword arguments as one would type them: duration="500 steps" is duration=500 steps, None is null."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{','.join(map(text, value))}]"
+        return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+    return [f"{key}={text(value)}" for key, value in keys.items()]
 
 
 def _perform(name: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -260,6 +260,8 @@ class Report:
 
     runs: list[str]
     out: str | None = field(metadata=PATH)
+    watch: bool
+    port: int = field(metadata=limited(0, 65535))
     json: bool
 
 
