@@ -122,7 +122,7 @@ def test_the_slider_moves_all_runs_to_the_same_time(tmp_path):
 @pytest.mark.slow
 def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
     """The values are those that were logged, at the place of the pointer."""
-    told = "return [...document.querySelectorAll('figure[data-chart] .values')].map(v => v.innerText.trim())"
+    told = "return [...document.querySelectorAll('figure[data-chart] .values')].map(v => v.innerText.replaceAll('(', ' ('))"
     with browser(tmp_path / "profile") as window:
         window.look(1400, 4000)
         window.open(report)
@@ -132,8 +132,7 @@ def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
         fid, loss, accuracy = (titles.index(name) for name in ("FID", "Loss of G", "Accuracy of D, real"))
         assert window.run("return document.querySelectorAll('canvas').length") >= 5  # those that are in sight
         assert window.run(told)[fid].split() == ["29.5", "30.25"]
-        last = [value.split()[:2] for value in window.run(told)[loss].split("(")]
-        assert float(window.run(told)[loss].split()[0]) == pytest.approx(2.5 / 39, rel=1e-3) and len(last) == 4
+        assert window.run(told)[loss].split() == 3 * ["0.0641", "(0.05128)"]  # 2.5 / 39 and, held-out, 2 / 39
         # In the middle of the plot is step 20 of 1 to 39, for which each run has a value of its own.
         over = f"document.querySelectorAll('figure[data-chart]')[{loss}].querySelector('.u-over')"
         window.run(
@@ -143,7 +142,7 @@ def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
         )
         value, held, *_ = window.run(told)[loss].split()
         assert float(value) == pytest.approx(2.5 / 20, rel=1e-3) and held == "(0.1)"
-        assert window.run(told)[accuracy].split()[:1] == ["(0.5)"]  # all charts tell of the same time
+        assert window.run(told)[accuracy].split() == 3 * ["(0.5)"]  # all charts tell of the same time
         assert "200 images" in window.run("return document.querySelector('#curves').innerText")
         window.click(".legend button", 0)
         assert window.run(told)[fid].split() == ["30.25"]
@@ -163,7 +162,7 @@ def test_a_page_renews_itself_while_a_run_goes_on(tmp_path):
         assert window.run(SHOWN)[0] == [11000]
         time.sleep(3)  # it must have asked once
         picture(folder / "0" / "samples" / "000012kimg.png", 12, size=(64, 64))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while window.run(SHOWN)[0] != [12000] and time.monotonic() < deadline:
             time.sleep(0.5)
         assert window.run(SHOWN) == [[12000], [11000], [11000]]
