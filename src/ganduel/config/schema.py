@@ -271,6 +271,8 @@ class Report:
 
     runs: list[str] = field(metadata=PATH_LIST)
     out: str | None = field(metadata=PATH)
+    watch: bool
+    port: int = field(metadata=limited(0, 65535))
     json: bool
 
 

@@ -27,18 +27,21 @@ def interpolate(
     batch: int,
     space: Literal["z", "w"],
     method: Literal["lerp", "slerp"] | None,
-    steps: int,
+    steps: int | None,
     video: Literal["none", "gif", "mp4"],
     fps: int,
     back: bool,
     scale: int | None,
 ) -> Path:
-    """Write a picture with one row per pair of seeds, or a video of all pairs, and return its path.
+    """Write a picture with one row per pair of seeds, or a film with all pairs as tiles, and return its path.
+
+    By default, there are 8 images between the ends in a picture, and 58 in a film, so that it has 60 frames.
 
     Raises UserError for an odd number of seeds and for settings out of range.
     """
     if len(seeds) % 2:
         raise UserError(f"seeds={seeds}: mode=interpolate needs pairs; give an even number of seeds")
+    steps = (8 if video == "none" else 58) if steps is None else steps
     if steps < 1 or not 1 <= fps <= 50:
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
     if scale is not None and scale < 1:
