@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import sys
 import tempfile
 from argparse import Namespace
@@ -194,6 +195,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
     """
 
     started = False
+    swept: set[str] = set()  # folders that hold the runs of a sweep
     finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
 
     def job(composed: Any) -> float | None:
@@ -216,6 +218,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
             sys.exit(_fail(str(error)))
         except Interrupted as error:
             sys.exit(error.code)
+        if name == "train" and context.mode == RunMode.MULTIRUN:
+            swept.add(os.path.dirname(result["run"]))
         if "best" in result:
             sign = METRICS[composed.metric.which[0]][1]
             finished.append((sign * result["best"], result["best"], result["run"]))
@@ -236,6 +240,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
     if len(finished) > 1:
         _, value, folder = min(finished)
         print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
+    if swept:
+        print(f"compare them: gan-report {shlex.join(sorted(swept))}", file=sys.stderr)
     return 0
 
 

@@ -177,6 +177,7 @@ class Pack:
 
     data: Data
     workers: int | None = field(metadata=limited(1))
+    look_alikes: str | None = field(metadata=one_of(None, "efficientnet", "efficientnet_lite2"))
     json: bool
     allow: list[str]
 
@@ -270,6 +271,8 @@ class Report:
 
     runs: list[str] = field(metadata=PATH_LIST)
     out: str | None = field(metadata=PATH)
+    watch: bool
+    port: int = field(metadata=limited(0, 65535))
     json: bool
 
 

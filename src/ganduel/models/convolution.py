@@ -1,8 +1,8 @@
 """Convolutions and resampling with fast derivatives of every order, which penalties need.
 
-PyTorch's second derivatives are slow. For a convolution, they compute the gradient of the weights by a convolution with
-kernels of the size of the image. For a grouped convolution, they take many times as long as the first derivative. Here
-every derivative is again one of the functions below. On CPUs, all expect channels_last, which is up to twice as fast.
+PyTorch's second derivatives are slow. That of a convolution convolves with kernels of the size of the image. That of a
+grouped convolution takes many times as long as the first derivative. Here every derivative is again one of the functions
+below. On CPUs, all of them expect channels_last, which is up to twice as fast.
 """
 
 import inspect
@@ -128,13 +128,15 @@ def modulated(
     gain: float = 1.0,
     epsilon: Tensor | float = 1e-8,
 ) -> Tensor:
-    """A convolution whose weights an image's style scales an input channel at a time, and which are then normalised so
-    that every output keeps unit variance, times `gain` (Karras et al. 2020, "Analyzing and Improving the Image Quality
-    of StyleGAN", equations 1 and 3).
+    """StyleGAN2's modulated convolution (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN",
+    equations 1 and 3): a style scales each input channel, and demodulation normalises each output channel.
 
-    The result is that of weights of its own for every image. It is computed as: scale the input by `scale` (N, in),
-    `convolve` with shared weights, scale the output. `squares` (out, in) are the weights' squares, summed over the
-    kernel.
+    Maps x (N, in, H, W) to what `convolve` gives, (N, out, ...). `scale` (N, in) is the style of each image. `squares`
+    (out, in) are the squares of the weights, summed over the kernel. The output has unit variance, times `gain`, if the
+    input has. `bias` (out,) is added at the end.
+
+    The result is that of separate weights for every image. But all images share the weights of `convolve`: the style
+    scales the input, and the demodulation scales the output.
     """
     demodulation = gain * (scale.square() @ squares.T + epsilon).rsqrt()
     y = convolve(x * scale.to(x.dtype)[:, :, None, None])

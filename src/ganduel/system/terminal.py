@@ -1,6 +1,7 @@
 """What the user reads: messages on stderr, results on stdout. Every foreign text is made printable here."""
 
 import codecs
+import importlib.util
 import io
 import os
 import re
@@ -12,12 +13,21 @@ from tqdm import tqdm
 LONGEST = 2000  # characters of a line that is printed; a foreign name may have millions
 
 
+def in_notebook() -> bool:
+    """Whether the kernel of a notebook runs this process."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 def say(text: str) -> None:
-    """Print one message, above the progress bar if there is one. Its lines are made printable."""
+    """Print one message, above the progress bar if there is one. Its lines are made printable.
+
+    It goes to stderr, but not in notebooks, which colour stderr as errors.
+    """
     lines = [printable(line) for line in text.split("\n")]
     if sys.stderr.isatty():
         lines = [re.sub(r"^(\s*)(warning:)", "\\1\033[1m\\2\033[0m", line) for line in lines]
-    tqdm.write("\n".join(lines), file=sys.stderr)
+    tqdm.write("\n".join(lines), file=sys.stdout if in_notebook() else sys.stderr)
 
 
 def tell(text: str) -> None:
@@ -52,5 +62,9 @@ codecs.register_error(AS_BYTES, _as_bytes)
 
 
 def progress(**settings: Any) -> tqdm:
-    """A progress bar with tqdm's arguments. It is silent if stderr is not a terminal, because bars clutter logs."""
-    return tqdm(disable=not sys.stderr.isatty(), **settings)
+    """A progress bar with tqdm's arguments, in a terminal or a notebook. Elsewhere it is silent: bars clutter logs."""
+    if in_notebook() and importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm as widget
+
+        return widget(**settings)
+    return tqdm(disable=not (in_notebook() or sys.stderr.isatty()), **settings)
