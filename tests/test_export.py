@@ -215,6 +215,16 @@ def test_what_is_refused(trained, capsys, arguments, words):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("opset", [1, 999])
+def test_an_opset_that_pytorch_does_not_write(tmp_path, capsys, opset):
+    """It would write 18, with a traceback on the terminal that nothing follows from."""
+    network = torch.nn.Conv2d(1, 2, 3)
+    with pytest.raises(UserError, match=f"format.opset={opset} is not allowed: this PyTorch writes 18 instead"):
+        onnx.write(network, {"images": torch.rand(3, 1, 8, 8)}, tmp_path / "x.onnx", opset)
+    assert capsys.readouterr() == ("", "") and not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx, "plain", lambda network: torch.nn.Sequential(network, torch.nn.Hardtanh(0.5, 1.0)))
     assert cli.command("export", [f"ckpt={trained('dcgan')}", "format=onnx", f"out={tmp_path}"]) == 1
