@@ -38,6 +38,11 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data["load_size"] = data["resolution"] + extra if extra else None
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
+    scheduler = made.get("scheduler") or {}
+    if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
+        scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
+    if "scheduler" in made:
+        made.setdefault("schedule", {})
     return made
 
 
