@@ -99,6 +99,7 @@ def duel(
         "loss_floor": None,
         "accuracy_ceiling": None,
         "share": False,
+        "reals": "same",
     }
     turns = Turns(**usual | moves)
     return Trainer(

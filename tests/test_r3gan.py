@@ -11,6 +11,7 @@ from conftest import MODELS
 from torch.nn.functional import conv2d, leaky_relu
 
 from ganduel import build
+from ganduel.clock import Clock, Duration
 from ganduel.config.compose import compose
 from ganduel.game import LatentGame
 from ganduel.models.r3gan import Block
@@ -46,17 +47,45 @@ def test_reference_numbers():
     assert all(relative < 1e-5 for _, relative in found.values())
 
 
-@pytest.mark.parametrize(
-    ("overrides", "of_g", "of_d"),
-    [
-        (["data.resolution=32"], 20_732_160, 20_683_776),
-        (["data.resolution=32", "model.classes=10"], 20_781_952, 21_280_512),
-        (["data.resolution=64"], 22_429_824, 22_381_440),
-        (["data.resolution=256"], 23_057_952, 23_009_568),
-    ],
-)
-def test_published_sizes(overrides, of_g, of_d):
-    composed = compose("train", ["model=r3gan", "data.channels=3", *overrides])
+# preset -> parameters of G and of D, batch, half of gamma, half-life in kimg, p, length of the schedules in kimg
+PUBLISHED = {
+    "cifar10": (20_781_952, 21_280_512, 512, 0.025, 5000, 0.55, 20_000),
+    "ffhq64": (22_429_824, 22_381_440, 256, 1.0, 500, 0.3, 20_000),
+    "ffhq256": (23_057_952, 23_009_568, 256, 75.0, 500, 0.3, 20_000),
+    "imagenet32": (82_914_304, 86_548_992, 4096, 0.25, 50_000, 0.5, 200_000),
+    "imagenet64": (103_570_432, 107_205_120, 4096, 0.5, 50_000, 0.4, 200_000),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_presets(name):
+    """Sizes, and where every schedule begins, is in its middle, and ends."""
+    of_g, of_d, batch, weight, half_life, p, kimg = PUBLISHED[name]
+    composed = compose("train", [f"experiment={name}_r3gan", "data.root=data"])
+    assert (composed.batch_size, composed.turns["reals"]) == (batch, "next")
+    with torch.device("meta"):
+        made = build.game(composed.model, {}, [])
+    assert [sum(p.numel() for p in n.parameters()) for n in (made.generators, made.discriminators)] == [of_g, of_d]
+    own = {
+        "optimizer.D.lr": composed.optimizer["D"]["lr"],
+        "optimizer.D.beta2": composed.optimizer["D"]["betas"][1],
+        "regularizer.r1.weight": composed.regularizer["r1"]["weight"],
+        "regularizer.r2.weight": composed.regularizer["r2"]["weight"],
+        "augment.ada.p": composed.augment["ada"]["p"],
+        "ema.half_life": Duration.parse(composed.ema.half_life, "").amount,
+    }
+    schedules = build.schedules(composed.scheduler, composed.schedule, [])
+    assert schedules.keys() == own.keys() | {"optimizer.G.lr", "optimizer.G.beta2"}
+    ends = [(2e-4, 5e-5), (0.9, 0.99), (weight, weight / 10), (weight, weight / 10), (0, p), (0, half_life)]
+    for share in (0, 0.5, 1, 2):
+        clock = Clock(batch, 1, 1, images_seen=int(1000 * kimg * share))
+        found = [schedules[key](clock, value) for key, value in own.items()]
+        assert found == pytest.approx([a + (b - a) * min(share, 1) for a, b in ends])
+
+
+def test_cifar10_without_labels():
+    composed = compose("train", ["experiment=cifar10_r3gan", "model.classes=0", "data.root=data"])
+    of_g, of_d = 20_732_160, 20_683_776
     with torch.device("meta"):
         made = build.game(composed.model, {}, [])
     assert [sum(p.numel() for p in n.parameters()) for n in (made.generators, made.discriminators)] == [of_g, of_d]

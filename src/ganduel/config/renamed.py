@@ -41,6 +41,8 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     scheduler = made.get("scheduler") or {}
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
+    if made.get("turns"):
+        made["turns"].setdefault("reals", "same")
     if "scheduler" in made:
         made.setdefault("schedule", {})
     return made
