@@ -168,6 +168,7 @@ class Pack:
 
     data: Data
     workers: int | None = field(metadata=limited(1))
+    look_alikes: str | None = field(metadata=one_of(None, "efficientnet", "efficientnet_lite2"))
     json: bool
     allow: list[str]
 
