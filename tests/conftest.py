@@ -67,6 +67,14 @@ MODELS = {
         "model.discriminator.input=64",
         "model.discriminator.channel_max=8",
     ),
+    "r3gan": (
+        "model=r3gan",
+        "data.resolution=16",
+        "model.channel_base=64",
+        "model.channel_max=8",
+        "model.group=4",
+        "model.latent=8",
+    ),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")

@@ -168,6 +168,7 @@ class Train:
     augment: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
+    schedule: dict[str, Any]
     turns: dict[str, Any]
 
 
