@@ -36,7 +36,7 @@ from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
 
-TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
+TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),

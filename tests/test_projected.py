@@ -1,6 +1,7 @@
 """Projected GAN: sizes as published, mixing and judging by other means, and a network that nothing changes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import MODELS, TINY, assert_equal, state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.commands.train import with_features
 from ganduel.config.compose import compose as compose_config
@@ -325,6 +327,19 @@ def test_generators_that_cannot_be() -> None:
         fastgan(1024, channels=1)
 
 
+def test_a_resumed_trainer_is_one_without_a_break(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    """By way of a file, which does not hold the frozen network."""
+    one, other = (trainer(model="projected") for _ in range(2))
+    for _ in range(2):
+        one.iterate()
+    checkpoint.save(tmp_path / "half.pt", {"state": one.state_dict()})
+    other.load_state_dict(checkpoint.load(tmp_path / "half.pt", needs=["state"])["state"])
+    for made in (one, other):
+        made.iterate()
+    assert_equal(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.slow
 def test_a_resumed_run_is_that_without_a_break(packed: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [*TINY, packed, *MODELS["projected"]]
