@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as PyTorch reads it, here and in what tests start
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,11 @@ from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
 
+# A few examples, always the same; `make test-all` sets GANDUEL_EXAMPLES=all: thousands, and new ones each time.
+hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
+
 TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
@@ -60,6 +66,14 @@ MODELS = {
         "model.generator.excitation=4",
         "model.discriminator.input=64",
         "model.discriminator.channel_max=8",
+    ),
+    "r3gan": (
+        "model=r3gan",
+        "data.resolution=16",
+        "model.channel_base=64",
+        "model.channel_max=8",
+        "model.group=4",
+        "model.latent=8",
     ),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
