@@ -18,7 +18,7 @@ from ganduel.config.keys import config_dir
 from ganduel.evaluation import extractors
 from ganduel.models.efficientnet import pretrained
 from ganduel.models.fastgan import Generator, widths
-from ganduel.models.frozen import synchronise
+from ganduel.models.frozen import synchronise_batch_norm
 from ganduel.models.projected import Discriminator, Judge, Mixing
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
@@ -257,7 +257,7 @@ def test_the_frozen_network_stays_in_evaluation_mode() -> None:
 
 def test_several_gpus_leave_the_frozen_network_alone() -> None:
     d = nn.ModuleDict({"D": discriminator(network=Normed())})
-    synchronise(d)
+    synchronise_batch_norm(d)
     kinds = [type(module) for module in d.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert kinds.count(nn.BatchNorm2d) == 1 and kinds.count(nn.SyncBatchNorm) == 3
     assert isinstance(d["D"].features.network.norm, nn.BatchNorm2d)
