@@ -1,6 +1,7 @@
 """Every YAML file is found, composes, and builds what it says."""
 
 import copy
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -187,8 +188,10 @@ def test_rules_hold_in_every_command(command):
         assert named == key and found.endswith(says)
 
 
-@pytest.mark.parametrize("extra", ["seed=3", "regularizer=[r1]", "augment=[ada]", "+model.more=1"])
-@pytest.mark.parametrize("model", MODELS)
+EXTRAS = ("seed=3", "regularizer=[r1]", "augment=[ada]", "+model.more=1")
+
+
+@pytest.mark.parametrize(("model", "extra"), [*zip(MODELS, itertools.cycle(EXTRAS), strict=False)])
 def test_what_the_tests_remember_is_what_hydra_composes(monkeypatch, model, extra):
     """Every composition of these tests, Hydra's own notes included, is that of Hydra without a memory."""
 
