@@ -6,12 +6,14 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 
 import importlib
 import json
+import math
 import os
 import shlex
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -20,12 +22,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, finish
+from ganduel.config.compose import check_sweep, compose, finish, parts_of_its_own
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, listed, parse, quote
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable
+from ganduel.system.terminal import printable, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -36,6 +38,17 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
     "import": ("ganduel.commands.import_weights", lambda result: _imported(**result)),
     "report": ("ganduel.commands.report", lambda result: result["text"]),
+}
+
+# command -> how to make it need less memory
+LESS_MEMORY = {
+    "train": "train a smaller model or with a smaller batch_size",
+    "sample": "take fewer seeds or a smaller batch",
+    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=[fid]",
+    "data": "pack with workers=1",
+    "export": "export on a machine where nothing else runs",
+    "import": "import on a machine where nothing else runs",
+    "report": "report on fewer runs",
 }
 
 
@@ -79,7 +92,7 @@ def command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    quoted = [quote(a) for a in arguments]
+    quoted = [quote(a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
     try:
         try:
             read = _read(quoted)
@@ -87,13 +100,19 @@ def command(name: str, arguments: list[str]) -> int:
             typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
             if name == "report":
                 read.overrides = listed("runs", read.overrides)
-            parse(read.overrides)
+            named = {str(override.key_or_group): override.value() for override in parse(read.overrides)}
         except ValueError as error:
             return _fail(str(error), 2)
+        if name == "train" and "settings_from" in named:
+            read.overrides = typed = _again(read.overrides)
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
                 check_sweep(name, read.overrides)
-            return _through_hydra(name, flags, read.overrides)
+            own = Path(read.config_dir or "") / "experiment" / f"{named.get('experiment')}.yaml"
+            added = (
+                [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named] if read.config_dir else []
+            )
+            return _through_hydra(name, flags, [*added, *read.overrides], added)
         perform(name, compose(name, read.overrides), typed)
         return 0
     except UserError as error:
@@ -108,6 +127,12 @@ def command(name: str, arguments: list[str]) -> int:
         return 141
     except OSError as error:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        from ganduel.system.device import out_of_memory  # which imports PyTorch
+
+        if not out_of_memory(error):
+            raise
+        return _fail(f"memory ran out; {LESS_MEMORY[name]}, or use a machine with more memory")
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
@@ -115,8 +140,23 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     module, line = COMMANDS[name]
     result = importlib.import_module(module).main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(result) if settings.json else line(result))
+        tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
     return result
+
+
+def _again(overrides: list[str]) -> list[str]:
+    from ganduel.runs.again import again  # which imports PyTorch
+
+    return again(overrides)
+
+
+def _finite(value: Any) -> Any:
+    """A result without numbers that JSON lacks: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _imported(out: str, settings: list[str]) -> str:
@@ -138,10 +178,10 @@ def _read(arguments: Sequence[str]) -> Namespace:
     return read
 
 
-def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
+def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], added: Sequence[str]) -> int:
     """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
 
-    Returns the exit code.
+    `added` are the overrides that nobody typed. Returns the exit code.
     """
 
     swept: set[str] = set()  # folders that hold the runs of a sweep
@@ -154,7 +194,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
 
         context = HydraConfig.get()
         own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
+        overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
         try:
             if name == "train" and context.mode == RunMode.MULTIRUN:
                 with open_dict(composed):

@@ -14,6 +14,8 @@ from ganduel.system.terminal import progress, say
 
 def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
     """Write one PNG with all images in rows, and return its path. Raises UserError if it would be too large."""
+    if columns is not None and columns < 1:
+        raise UserError(f"mode.columns={columns} is not allowed; it takes 1 or more, or null")
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
     return save_picture(tile(sampler.bytes(seeds, batch=batch), columns), out)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ganduel.data.loading import to_bytes
+from ganduel.game import WITH_MAPPING
 from ganduel.pictures import check_size, save_picture, tile
 from ganduel.sampling.films import save_gif, save_mp4
 from ganduel.sampling.sampler import Sampler, parse_seeds
@@ -67,12 +68,9 @@ def walk(
     """
     a, b = sampler.latents(starts), sampler.latents(ends)
     if space == "w":
-        latent, a, b = a, sampler.map_latents(a, starts), sampler.map_latents(b, ends)
-        if a is latent:
-            raise UserError(
-                "mode.space=w needs a model with a mapping network: stylegan2_ada, or dcgan with "
-                "model.generator.mapping; set mode.space=z"
-            )
+        if not sampler.generator.has_mapping:
+            raise UserError(f"mode.space=w needs {WITH_MAPPING}; set mode.space=z")
+        a, b = sampler.map_latents(a, starts), sampler.map_latents(b, ends)
     between = slerp if method == "slerp" else torch.lerp
     at_once = max(1, batch // len(starts))
     for first in range(0, steps + 2, at_once):
@@ -114,7 +112,7 @@ def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any,
     across = parse_seeds(columns, "mode.columns")
     side, top = (sampler.map_latents(sampler.latents(some), some) for some in (seeds, across))
     if side.ndim != 3:
-        raise UserError("mode=mix needs a model with a w for each layer: stylegan2_ada")
+        raise UserError("mode=mix needs a model with a w for each layer: stylegan2_ada, projected_stylegan2")
     layers = side.shape[1]
     first = layers // 2 if layer is None else layer
     if not 0 < first < layers:
