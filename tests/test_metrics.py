@@ -148,7 +148,8 @@ def test_kid_takes_subsets_of_at_most_1000(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("which", "least"), [(["fid"], 2), (["kid"], 2), (["prc", "fid"], 4), (["dc", "prc"], 6), (["successive"], 4), (["isc"], 10)]
+    ("which", "least"),
+    [(["fid"], 2), (["kid"], 2), (["prc", "fid"], 4), (["dc", "prc"], 6), (["successive"], 4), (["isc"], 10)],
 )
 def test_how_few_images_will_do(which, least):
     for counts in ((least - 1, 19), (19, least - 1)):
