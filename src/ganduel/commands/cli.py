@@ -7,13 +7,13 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 import importlib
 import json
 import os
+import shlex
 import sys
 import tempfile
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -21,10 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ganduel import __version__
 from ganduel.config.compose import check_sweep, compose, finish
 from ganduel.config.explain import explain
-from ganduel.config.keys import config_dir, listed, parse, quote
-from ganduel.config.schema import METRICS
+from ganduel.config.help import help_text
+from ganduel.config.keys import bracketed, config_dir, listed, own_options, parse, quote
+from ganduel.config.schema import LISTS, METRICS
+from ganduel.config.slips import answer, several_values
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable
+from ganduel.system.terminal import printable, program
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -73,30 +75,62 @@ def report() -> None:
     sys.exit(command("report", sys.argv[1:]))
 
 
+class Line(NamedTuple):
+    """A command line, as it was read."""
+
+    flags: list[str]  # those of Hydra
+    overrides: list[str]  # for Hydra
+    typed: list[str]  # the overrides as they were typed
+    sweep: bool
+    help: bool
+    through_hydra: bool  # whether a flag asks for what only Hydra does
+
+
+def read(name: str, arguments: Sequence[str]) -> Line:
+    """Read a command line. Raises UserError, with the right line for what people often type instead, and ValueError."""
+    if "#" in arguments:  # a comment that was copied: zsh takes it for arguments
+        arguments = arguments[: list(arguments).index("#")]
+    parser = get_args_parser()
+    if told := answer(name, arguments, [flag for action in parser._actions for flag in action.option_strings]):
+        raise UserError(told)
+    quoted = [quote(a) for a in arguments]
+    found = _parsed(parser, quoted)
+    flags = [a for a in quoted if a not in (*found.overrides, "--")]
+    typed = [a for a, q in zip(arguments, quoted, strict=True) if q in found.overrides]
+    overrides = [bracketed(name, a, found.multirun) for a in found.overrides]
+    if name == "report":
+        overrides = listed("runs", overrides)
+    if found.config_dir:
+        overrides = [own_options(found.config_dir), *overrides]
+        typed = [f"--config-dir={found.config_dir}", *typed]
+    parse(overrides)
+    here = "overrides", "run", "config_dir", "help"
+    others = any(value for flag, value in vars(found).items() if flag not in here)
+    return Line(flags, overrides, typed, found.multirun, found.help, others)
+
+
 def command(name: str, arguments: list[str]) -> int:
     """Run a command with its arguments. Returns the exit code."""
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    quoted = [quote(a) for a in arguments]
+    line = None
     try:
         try:
-            read = _read(quoted)
-            flags = [a for a in quoted if a not in (*read.overrides, "--")]
-            typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
-            if name == "report":
-                read.overrides = listed("runs", read.overrides)
-            parse(read.overrides)
+            line = read(name, arguments)
         except ValueError as error:
             return _fail(str(error), 2)
-        if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
-            if read.multirun and not read.config_dir:
-                check_sweep(name, read.overrides)
-            return _through_hydra(name, flags, read.overrides)
-        perform(name, compose(name, read.overrides), typed)
+        if line.help:
+            print(help_text(name, line.overrides))
+            return 0
+        if line.through_hydra:
+            if line.sweep:
+                check_sweep(name, line.overrides)
+            return _through_hydra(name, line.flags, line.overrides)
+        perform(name, compose(name, line.overrides), line.typed)
         return 0
     except UserError as error:
-        return _fail(str(error))
+        return _fail(sweep_meant(name, line, str(error)) if line else str(error))
     except Interrupted as error:
         return error.code
     except KeyboardInterrupt:
@@ -107,6 +141,16 @@ def command(name: str, arguments: list[str]) -> int:
         return 141
     except OSError as error:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
+
+
+def sweep_meant(name: str, line: Line, error: str) -> str:
+    """An error text, or a better one if it is about a key of a part that got several values and takes one."""
+    for argument in line.typed:
+        key, _, value = argument.partition("=")
+        part = key.rpartition(".")[0]
+        if f"{key}=[{value}]" in line.overrides and key not in LISTS[name] and error.startswith((key, f"{part}:")):
+            return several_values(name, argument, line.typed)
+    return error
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
@@ -120,28 +164,28 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    return f"{out}\nto start from it: gan-train model=stylegan2_ada init_from={out} {' '.join(settings)}"
+    command = shlex.join([*program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    return f"{out}\nto start from it: {command}"
 
 
-def _read(arguments: Sequence[str]) -> Namespace:
+def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Separate flags from overrides with Hydra's own parser. Raises ValueError."""
 
     def fail(message: str) -> NoReturn:
         raise ValueError(f"{message}; --hydra-help explains the flags")
 
-    parser = get_args_parser()
     parser.error = fail  # type: ignore[method-assign]
-    read = parser.parse_intermixed_args(arguments)
-    if read.config_name or read.config_path:
+    found = parser.parse_intermixed_args(arguments)
+    if found.config_name or found.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
-    return read
+    if loose := [a for a in found.overrides if "=" not in a and not a.startswith("~")]:
+        fail(f"{loose[0]} has no value: keys and groups are typed as key=value")
+    return found
 
 
 def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
-
-    Returns the exit code.
-    """
+    """Let Hydra handle flags such as --cfg, and run the jobs of a sweep one after another. Returns the exit code."""
+    import hydra  # takes a third of a second, which most commands do without
 
     finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -19,11 +20,25 @@ from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
+from ganduel.data.archives import ARCHIVES
 from ganduel.system.errors import UserError
 
-# CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
+OWN_SETS = "folder", "zip", "folder_pair"  # options of data for images of the user's
+
+
+def set_name(name: str, root: str | None) -> str:
+    """The name of a data set in the names of runs. Sets of the user's own have that of their folder or archive."""
+    if name not in OWN_SETS or root is None:
+        return name
+    found = Path(root).expanduser().resolve().name
+    stem = found.removesuffix(next((end for end in ARCHIVES if found.lower().endswith(end)), ""))
+    return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
+
+
+# The name of a run's data set, CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
 # GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
+    "set_name": set_name,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,

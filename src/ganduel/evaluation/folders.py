@@ -24,7 +24,7 @@ class Folder:
 
     def __init__(self, path: str, size: int | None = None):
         if not Path(path).is_dir():
-            raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
+            raise UserError(f"folders: {path} is no folder; give two, as in folders=real,fake")
         self.path, self.recipe = Path(path), Recipe(size, 3, None, "lanczos") if size else None
         try:
             source = find_images(path, None)
