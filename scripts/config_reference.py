@@ -1,6 +1,6 @@
 """Make the documentation's pages on configuration from configs/, whenever the documentation is built.
 
-python scripts/config_reference.py loss         prints one page
+python scripts/config_reference.py loss         prints one page; legend is docs/legend.md
 mkdocs build                                    makes all pages: this file is a hook in mkdocs.yml
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from ganduel.config import schema
 from ganduel.config.comments import bases, comments, keys_of, lead
 from ganduel.config.keys import config_dir
+from ganduel.runs import legend
 
 TOP = config_dir()
 LIMITS = {
@@ -31,7 +32,7 @@ def pages() -> dict[str, str]:
 
 
 def command_page(path: Path) -> str:
-    return f"# gan-{path.stem}\n\n{lead(path)}\n\n{table(path)}"
+    return f"# gan-{path.stem}\n\n{spread(lead(path))}\n\n{table(path)}"
 
 
 def group_page(group: str) -> str:
@@ -103,9 +104,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made = pages()
+    made = {**pages(), "legend": legend.page()}
     parser.add_argument("page", choices=list(made), help="which")
-    print(made[parser.parse_args().page])
+    print(made[parser.parse_args().page].rstrip("\n"))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def set_name(name: str, root: str | None) -> str:
     return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
 
 
-# The name of a run's data set, CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
-# GPU, in the resolution and the batch size.
+# The data set's name in that of a run; CycleGAN's load size for any resolution (pixels); and the formulas of
+# StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),

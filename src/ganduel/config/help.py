@@ -31,7 +31,7 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
     parts = [introduction(own)]
     if groups := list(groups_of(own)):
         parts.append("Groups, typed as group=option:")
-        any_number = {group: "; any number, after commas" for group in LIST_GROUPS}
+        any_number = dict.fromkeys(LIST_GROUPS, "; any number, after commas")
         told = {group: ", ".join(options(group)) + any_number.get(group, "") for group in groups}
         parts.append("\n".join(row(group, text, 16) for group, text in told.items()))
     files = [own, *(file for group in groups for file in files_of(group, chosen.get(group)))]
@@ -56,7 +56,9 @@ def introduction(path: Path) -> str:
     """The comment at the top of a command's YAML file. Paragraphs are filled; indented lines stay."""
     text, made = lead(path), []
     for paragraph in text.split("\n\n"):
-        made.append(paragraph if paragraph.startswith("  ") else textwrap.fill(paragraph, WIDTH, break_on_hyphens=False))
+        made.append(
+            paragraph if paragraph.startswith("  ") else textwrap.fill(paragraph, WIDTH, break_on_hyphens=False)
+        )
     return "\n\n".join(made)
 
 

@@ -26,16 +26,18 @@ class Slip(NamedTuple):
 
 
 TRAIN = "train"
+IMAGES = "train data"
+TORCHRUN = "torchrun --nproc-per-node={} -m ganduel.train"
 OPENED = "sample fid export"  # commands that take a checkpoint
 SLIPS = [
-    Slip(TRAIN, "lr learning_rate optimizer.lr", "G and D have a learning rate each", "optimizer.G.lr={} optimizer.D.lr={}"),
+    Slip(TRAIN, "lr learning_rate optimizer.lr", "G and D have one each", "optimizer.G.lr={} optimizer.D.lr={}"),
     Slip(TRAIN, "beta1 b1", "G and D have betas each", "optimizer.G.betas={},0.999 optimizer.D.betas={},0.999"),
     Slip(TRAIN, "epochs epoch num_epochs n_epochs max_epochs", "a duration has a unit", 'duration="{} epochs"'),
     Slip(TRAIN, "steps iterations iters niter max_steps num_steps", "a duration has a unit", 'duration="{} steps"'),
     Slip(TRAIN, "kimg", "a duration has a unit", 'duration="{} kimg"'),
     Slip(TRAIN, "batch bs batchsize batch-size train_batch_size", "it is called batch_size", "batch_size={}"),
     Slip(TRAIN, "gpu gpu_id gpu_ids device_id", "CUDA chooses the GPU", start="CUDA_VISIBLE_DEVICES={} gan-train"),
-    Slip(TRAIN, "gpus num_gpus n_gpus", "torchrun starts one process a GPU", start="torchrun --nproc-per-node={} -m ganduel.train"),
+    Slip(TRAIN, "gpus num_gpus n_gpus", "torchrun starts a process for each", start=TORCHRUN),
     Slip(TRAIN, "cuda use_cuda", "it is called device", "device=cuda"),
     Slip(TRAIN, "amp fp16 mixed_precision", "it is called precision", "precision=bf16"),
     Slip(TRAIN, "dataset", "it is called data", "data={}"),
@@ -48,8 +50,8 @@ SLIPS = [
     Slip(TRAIN, "metrics metric", "it is called metric.which", "metric.which={}"),
     Slip(TRAIN, "resume continue continue_train", "the same command again resumes a run"),
     Slip(TRAIN, "outdir output out save_dir", "a run is a folder inside runs_dir", "runs_dir={}"),
-    Slip(f"{TRAIN} data", "resolution size image_size img_size imsize", "it is called data.resolution", "data.resolution={}"),
-    Slip(f"{TRAIN} data", "root path data_root dataroot data_dir datadir", "it is called data.root", "data=folder data.root={}"),
+    Slip(IMAGES, "resolution size image_size img_size imsize", "it is called data.resolution", "data.resolution={}"),
+    Slip(IMAGES, "root path data_root dataroot data_dir", "images are data=folder", "data=folder data.root={}"),
     Slip(OPENED, "checkpoint run model network weights pkl", "it is called ckpt", "ckpt={}"),
     Slip("sample", "n num number samples n_samples num_samples", "it is called count", "count={}"),
     Slip("sample", "seed", "it is called seeds", "seeds={}"),

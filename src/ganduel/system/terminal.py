@@ -3,10 +3,13 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+BAR_WIDTH = 10  # columns of the bar itself; a terminal must have seven times as many
 
 
 def say(text: str) -> None:
@@ -34,3 +37,31 @@ def program(name: str) -> list[str]:
 def progress(**settings: Any) -> tqdm:
     """A progress bar with tqdm's arguments. It is silent if stderr is not a terminal, because bars clutter logs."""
     return tqdm(disable=not sys.stderr.isatty(), **settings)
+
+
+class Bar(tqdm):
+    """A progress bar that fits the terminal. `notes` are what it says beside, the most important first."""
+
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        now = self.format_dict
+        rate = now["rate"] or ((now["n"] - now["initial"]) / now["elapsed"] if now["elapsed"] else 0)
+        left = (now["total"] - now["n"]) / rate if rate else None
+        return bar_line(now["n"], now["total"], left, self.notes, now["ncols"] or 80)
+
+
+def bar_line(done: int, total: int, seconds: float | None, notes: Sequence[str], columns: int) -> str:
+    """A line of progress that is shorter than `columns`: numbers, as many notes as fit, and a bar if there is room.
+
+    `seconds` is how long the rest takes; None if unknown.
+    """
+    share = done / total if total else 1.0
+    left = [] if seconds is None else [f"{tqdm.format_interval(seconds)} left"]
+    drawn = BAR_WIDTH if columns >= 7 * BAR_WIDTH else 0
+    bar = f" {'#' * round(share * drawn):-<{drawn}}" if drawn else ""
+    line = f"{share:4.0%}{bar}"
+    for note in (f"{done:,}/{total:,}", *left, *notes):
+        if len(line) + 2 + len(note) < columns:  # a terminal may wrap a full line
+            line += f"  {note}"
+    return line
