@@ -164,7 +164,7 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    command = shlex.join([*program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    command = shlex.join([program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
     return f"{out}\nto start from it: {command}"
 
 

@@ -34,7 +34,7 @@ def main(config: Train, overrides: list[str]) -> dict[str, Any]:
     """Start or resume the run that the configuration names. Returns its folder and its results."""
     device = choose(config.device)
     if not overrides:
-        say(NOTHING_TYPED.format(train=shlex.join(program("gan-train")), duration=config.duration))
+        say(NOTHING_TYPED.format(train=shlex.quote(program("gan-train")), duration=config.duration))
     distributed.start(device)
     try:
         run = RunFolder(Path(config.runs_dir) / config.name)
@@ -241,10 +241,10 @@ class Training:
         allow = [f"allow={','.join(self.config.allow)}"] if self.config.allow else []
         longer = f"duration={2 * recorder.step} steps"
         following = [
-            [*program("gan-sample"), folder, *allow, *shlex.split(self.trainer.game.sampling)],
-            [*program("gan-fid"), folder, *allow],
-            [*program("gan-report"), str(self.run.path)],
-            [*program("tensorboard"), "--logdir", self.config.runs_dir],
+            [program("gan-sample"), folder, *allow, *shlex.split(self.trainer.game.sampling)],
+            [program("gan-fid"), folder, *allow],
+            [program("gan-report"), str(self.run.path)],
+            [program("tensorboard"), "--logdir", self.config.runs_dir],
         ]
         recorder.log.say(
             f"finished   {self.clock.describe()}\n"
@@ -262,10 +262,10 @@ class Training:
         """The command that resumes this run, with `more` overrides in place of those of the same keys."""
         replaced = tuple(f"{argument.partition('=')[0]}=" for argument in ("overwrite=", *more))
         typed = [o for o in self.overrides if not o.startswith(replaced)]
-        start = program("gan-train")
+        start = [program("gan-train")]
         if distributed.world() > 1:  # as on one node; of several, torchrun must be told more
             processes = os.environ.get("LOCAL_WORLD_SIZE", distributed.world())
-            start = [*program("torchrun"), f"--nproc-per-node={processes}", "-m", "ganduel.train"]
+            start = [program("torchrun"), f"--nproc-per-node={processes}", "-m", "ganduel.train"]
         return shlex.join([*start, *typed, *more])
 
 

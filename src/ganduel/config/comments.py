@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from ganduel.config.keys import config_dir
 
@@ -25,7 +26,7 @@ def lead(path: Path) -> str:
 
 def bases(path: Path) -> list[Path]:
     """The options of the same group that a file begins with and changes."""
-    listed = yaml.safe_load(path.read_text()).get("defaults", []) if path.parent != config_dir() else []
+    listed: Any = OmegaConf.load(path).get("defaults", []) if path.parent != config_dir() else []
     return [path.with_name(f"{name}.yaml") for name in listed if isinstance(name, str) and name != "_self_"]
 
 

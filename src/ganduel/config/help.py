@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -72,9 +71,10 @@ def completion(command: str) -> str:
 
 def groups_of(path: Path) -> Iterator[str]:
     """The groups from which a command's YAML file chooses, in its order."""
-    for chosen in yaml.safe_load(path.read_text())["defaults"]:
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(path))["defaults"]  # type: ignore[index, call-overload]
+    for chosen in defaults:
         name = next(iter(chosen)) if isinstance(chosen, dict) else ""
-        if (config_dir() / name).is_dir() and name:
+        if name and (config_dir() / name).is_dir():
             yield name
 
 

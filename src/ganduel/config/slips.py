@@ -35,7 +35,7 @@ SLIPS = [
     Slip(TRAIN, "epochs epoch num_epochs n_epochs max_epochs", "a duration has a unit", 'duration="{} epochs"'),
     Slip(TRAIN, "steps iterations iters niter max_steps num_steps", "a duration has a unit", 'duration="{} steps"'),
     Slip(TRAIN, "kimg", "a duration has a unit", 'duration="{} kimg"'),
-    Slip(TRAIN, "batch bs batchsize batch-size train_batch_size", "it is called batch_size", "batch_size={}"),
+    Slip(TRAIN, "batch bs batchsize train_batch_size", "it is called batch_size", "batch_size={}"),
     Slip(TRAIN, "gpu gpu_id gpu_ids device_id", "CUDA chooses the GPU", start="CUDA_VISIBLE_DEVICES={} gan-train"),
     Slip(TRAIN, "gpus num_gpus n_gpus", "torchrun starts a process for each", start=TORCHRUN),
     Slip(TRAIN, "cuda use_cuda", "it is called device", "device=cuda"),
@@ -80,12 +80,13 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
         value_follows = bool(left) and "=" not in left[0] and not left[0].startswith("-")
         if word.startswith("-") and word.partition("=")[0] not in flags:  # --key value, or --key=value
             name, equals, value = word.lstrip("-").partition("=")
+            name = name.replace("-", "_")
             if not equals and value_follows:
                 value = left.pop(0)
-            if name.replace("-", "_") not in table and name not in keys(command):
+            if name not in table and name not in keys(command):
                 return None
             says.append(f"{word.partition('=')[0]} is typed without dashes")
-            word = f"{name if name in table else name.replace('-', '_')}={value or VALUE}"
+            word = f"{name}={value or VALUE}"
         elif word.startswith("-"):
             words.append(word)
             if value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):

@@ -22,16 +22,16 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def program(name: str) -> list[str]:
-    """The words that start a program of this environment in the user's shell, such as gan-sample.
+def program(name: str) -> str:
+    """How the user's shell starts a program of this environment, such as gan-sample.
 
-    The name alone, if the shell finds this environment's; its path, if the environment is not activated.
+    By its name alone, if the shell finds this environment's; by its path, if the environment is not activated.
     """
     own = Path(sys.executable).parent / name
     found = shutil.which(name)
     if not own.exists() or (found and os.path.samefile(found, own)):
-        return [name]
-    return [os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)]
+        return name
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def progress(**settings: Any) -> tqdm:
