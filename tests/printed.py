@@ -52,11 +52,15 @@ def files() -> list[Printed]:
     """Commands in the comments at the beginning of YAML files, with what stands behind them as a comment."""
     found = []
     for path in sorted(config_dir().rglob("*.yaml")):
-        for line in lead(path).splitlines():
+        for line in re.split(r"(?<!\\)\n", lead(path)):
             if line.startswith("  ") and START.match(line.strip()):
-                command = re.sub(r" {3,}(\w)", r"  # \1", line.strip())
-                found.append(Printed(str(path.relative_to(config_dir().parent)), command))
+                found.append(Printed(str(path.relative_to(config_dir().parent)), with_comment(line)))
     return found
+
+
+def with_comment(line: str) -> str:
+    """An indented line: a command, and what stands far behind it as a comment."""
+    return re.sub(r"(?<=\S) {3,}(\w)", r"  # \1", line.strip())
 
 
 def said(where: str, text: str) -> list[Printed]:

@@ -34,7 +34,7 @@ def output(packed: str, tmp_path_factory: pytest.TempPathFactory) -> list[printe
     for name in cli.COMMANDS:
         for line in help_text(name, []).splitlines():
             if line.startswith("  gan-"):
-                found.append(printed.Printed(f"gan-{name} --help", re.sub(r" {3,}(\w)", r"  # \1", line.strip())))
+                found.append(printed.Printed(f"gan-{name} --help", printed.with_comment(line)))
     for slip in SLIPS:
         for command in slip.commands.split():
             told = answer(command, [f"{slip.keys.split()[0]}=1"], [])
@@ -55,7 +55,7 @@ def output(packed: str, tmp_path_factory: pytest.TempPathFactory) -> list[printe
         ran = printed.said("gan-train", text.getvalue())
     assert [one.words[0] for one in ran] == [
         "gan-train",
-        *"gan-sample gan-fid gan-report tensorboard gan-train".split(),
+        *["gan-sample", "gan-fid", "gan-report", "tensorboard", "gan-train"],
     ]
     assert all("allow=os,re" in one.words for one in ran if one.words[0] in ("gan-sample", "gan-fid", "gan-train"))
     assert f"--config-dir={own}" in ran[0].words and ran[-1].words[-1] == "duration=8 steps"
