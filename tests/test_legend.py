@@ -32,7 +32,7 @@ def test_what_stands_first_says_most():
 
 
 def test_a_run_explains_all_its_curves(train):
-    """In TensorBoard, where the run has its folder's name. Training and validation share a chart; the end is the end."""
+    """In TensorBoard, where the run has its folder's name. Training and validation share a chart."""
     arguments = ("augment=ada", "augment.ada.p=0.5", "regularizer=r1", "regularizer.r1.every=1", "every.log=2 steps")
     assert train(*arguments, "metric.which=fid", "metric.samples=100", "model.discriminator.norm=layer") == 0
     run = Path("runs/tiny")
