@@ -87,8 +87,7 @@ def test_the_bar_on_a_terminal():
     file = io.StringIO()
     bar = Bar(total=10, initial=2, ncols=40, file=file)
     bar.update(3)
-    bar.notes = ("fid 85.2", "G 0.874")
-    bar.refresh()
+    bar.set_postfix_str("fid 85.2  G 0.874")
     last = file.getvalue().split("\r")[-1]
     assert last.startswith(" 50%  5/10  ") and last.rstrip().endswith("fid 85.2  G 0.874") and len(last) <= 40
     bar.close()

@@ -26,7 +26,8 @@ def lead(path: Path) -> str:
 
 def bases(path: Path) -> list[Path]:
     """The options of the same group that a file begins with and changes."""
-    listed: Any = OmegaConf.load(path).get("defaults", []) if path.parent != config_dir() else []
+    config: Any = OmegaConf.load(path)
+    listed = config.get("defaults", []) if path.parent != config_dir() else []
     return [path.with_name(f"{name}.yaml") for name in listed if isinstance(name, str) and name != "_self_"]
 
 

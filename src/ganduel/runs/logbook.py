@@ -1,6 +1,5 @@
 """The logs of a run: TensorBoard, JSON lines and train.log, and a progress bar or plain lines on the terminal."""
 
-import sys
 import time
 import warnings
 from typing import Any
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ganduel.runs.folder import RunFolder
 from ganduel.runs.legend import CHARTS, meaning
-from ganduel.system.terminal import Bar, say
+from ganduel.system.terminal import Bar, progress, say
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # from TensorBoard's dependencies
@@ -34,8 +33,7 @@ class Logbook:
         self.writer.add_custom_scalars(charts)
         self.described: set[str] = set()  # the curves whose meaning this file has
         self.images_seen = images_seen
-        settings = {"disable": not sys.stderr.isatty(), "dynamic_ncols": True, "smoothing": 0.05}
-        self.bar = Bar(total=steps, initial=step, **settings)
+        self.bar = progress(Bar, total=steps, initial=step, dynamic_ncols=True, smoothing=0.05)
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -58,13 +56,11 @@ class Logbook:
         pace = {"img/s": f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"}
         trouble = {"health": status["health"]} if status["health"] != "ok" else {}
         shown = trouble | values | losses | pace | status  # the bar shows what fits, in this order
-        self.bar.notes = tuple(
-            f"{value} {name}" if name == "img/s" else f"{name} {value}" for name, value in shown.items()
-        )
-        self.bar.refresh()
+        notes = "  ".join(f"{value} {name}" if name == "img/s" else f"{name} {value}" for name, value in shown.items())
+        self.bar.set_postfix_str(notes)
         if self.bar.disable and time.monotonic() - self.spoken > PLAIN_SECONDS:
             self.spoken = time.monotonic()
-            say(f"step {row['step']:,}/{self.bar.total:,}  " + "  ".join(self.bar.notes))
+            say(f"step {row['step']:,}/{self.bar.total:,}  {notes}")
 
     def curve(self, name: str, value: float) -> None:
         """Add a point to a curve of TensorBoard, at the number of images seen. The first says what the curve means."""

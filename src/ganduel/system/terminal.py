@@ -34,21 +34,23 @@ def program(name: str) -> str:
     return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
-def progress(**settings: Any) -> tqdm:
+def progress(kind: type[tqdm] = tqdm, **settings: Any) -> tqdm:
     """A progress bar with tqdm's arguments. It is silent if stderr is not a terminal, because bars clutter logs."""
-    return tqdm(disable=not sys.stderr.isatty(), **settings)
+    return kind(disable=not sys.stderr.isatty(), **settings)
 
 
 class Bar(tqdm):
-    """A progress bar that fits the terminal. `notes` are what it says beside, the most important first."""
+    """A progress bar that fits the terminal.
 
-    notes: tuple[str, ...] = ()
+    Its postfix holds notes with two spaces between them, the most important first. It shows as many as fit.
+    """
 
     def __str__(self) -> str:
         now = self.format_dict
+        notes = now["postfix"].split("  ") if now["postfix"] else []
         rate = now["rate"] or ((now["n"] - now["initial"]) / now["elapsed"] if now["elapsed"] else 0)
         left = (now["total"] - now["n"]) / rate if rate else None
-        return bar_line(now["n"], now["total"], left, self.notes, now["ncols"] or 80)
+        return bar_line(now["n"], now["total"], left, notes, now["ncols"] or 80)
 
 
 def bar_line(done: int, total: int, seconds: float | None, notes: Sequence[str], columns: int) -> str:
