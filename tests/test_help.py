@@ -4,8 +4,10 @@ import re
 
 import pytest
 
-from ganduel.commands import cli
+from ganduel.commands import cli, train
+from ganduel.config.compose import compose
 from ganduel.config.help import WIDTH, help_text
+from ganduel.system.errors import UserError
 
 NEEDED = {"train": ["data=folder"]}
 
@@ -47,3 +49,19 @@ def test_help_of_other_options():
 def test_help_with_a_mistake(capsys):
     assert cli.command("train", ["--help", "model=dcgna"]) == 1
     assert "Did you mean: dcgan" in capsys.readouterr().err
+
+
+def test_gan_train_alone(monkeypatch, capsys, tmp_path):
+    """It says what it is about to do, for how long, and what the short version is."""
+
+    def stop(*_):
+        raise UserError("that is enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "Training", stop)
+    for overrides, said in (([], True), (["metric.which=[]"], False)):
+        with pytest.raises(UserError, match="enough"):
+            train.main(compose("train", ["metric.which=[]"]), overrides)
+        told = capsys.readouterr().err
+        assert ("trains a DCGAN on handwritten digits for 1000 kimg" in told) == said
+        assert ("gan-train experiment=demo\n" in told) == said

@@ -33,10 +33,10 @@ from ganduel.trainer import Trainer
 def main(config: Train, overrides: list[str]) -> dict[str, Any]:
     """Start or resume the run that the configuration names. Returns its folder and its results."""
     device = choose(config.device)
-    if not overrides:
-        say(NOTHING_TYPED.format(train=shlex.quote(program("gan-train")), duration=config.duration))
     distributed.start(device)
     try:
+        if not overrides and distributed.is_main():
+            say(NOTHING_TYPED.format(train=shlex.quote(program("gan-train")), duration=config.duration))
         run = RunFolder(Path(config.runs_dir) / config.name)
         with ExitStack() as held:
             training = Training(with_features(config, run), overrides, run, device)
