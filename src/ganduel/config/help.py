@@ -26,9 +26,11 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
             config = compose(command, overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(explain(command, overrides, error)) from error
-    own, chosen = config_dir() / f"{command}.yaml", config.hydra.runtime.choices
+    own, groups = config_dir() / f"{command}.yaml", list(groups_of(config_dir() / f"{command}.yaml"))
+    # Hydra does not say which options of a list were chosen. Each of them has a key of its name.
+    chosen = {**config.hydra.runtime.choices, **{group: [*config[group]] for group in groups if group in LIST_GROUPS}}
     parts = [introduction(own)]
-    if groups := list(groups_of(own)):
+    if groups:
         parts.append("Groups, typed as group=option:")
         any_number = dict.fromkeys(LIST_GROUPS, "; any number, after commas")
         told = {group: ", ".join(options(group)) + any_number.get(group, "") for group in groups}
@@ -45,7 +47,7 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
         sections.setdefault(section, []).append(row(f"{key}={value}", known.get(key, ""), MIDDLE))
     for section, rows in sections.items():
         title = about.get(section, "")
-        if section in groups and (named := [*files_of(section, chosen[section])]):
+        if section in groups and (named := [*files_of(section, chosen.get(section))]):
             title = f"{section}={','.join(path.stem for path in named)}"
         parts.append("\n".join([*textwrap.wrap(f"{title}:", WIDTH), *rows] if title else rows))
     return "\n\n".join([*parts, completion(command)])
