@@ -85,9 +85,9 @@ def test_the_bar_before_the_first_step():
 def test_the_bar_on_a_terminal():
     """Its notes are those of the latest line of the log, at once, and it is as wide as asked."""
     file = io.StringIO()
-    bar = Bar(total=10, initial=2, ncols=40, file=file)
+    bar = Bar(total=10, initial=2, ncols=50, file=file)
     bar.update(3)
     bar.set_postfix_str("fid 85.2  G 0.874")
     last = file.getvalue().split("\r")[-1]
-    assert last.startswith(" 50%  5/10  ") and last.rstrip().endswith("fid 85.2  G 0.874") and len(last) <= 40
+    assert last.startswith(" 50%  5/10  ") and last.rstrip().endswith("fid 85.2  G 0.874") and len(last) <= 50
     bar.close()
