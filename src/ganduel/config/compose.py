@@ -20,8 +20,8 @@ from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
-from ganduel.data.archives import ARCHIVES
 from ganduel.system.errors import UserError
+from ganduel.system.files import ARCHIVES
 
 OWN_SETS = "folder", "zip", "folder_pair"  # options of data for images of the user's
 
@@ -31,7 +31,7 @@ def set_name(name: str, root: str | None) -> str:
     if name not in OWN_SETS or root is None:
         return name
     found = Path(root).expanduser().resolve().name
-    stem = found.removesuffix(next((end for end in ARCHIVES if found.lower().endswith(end)), ""))
+    stem = found[: len(found) - len(next((end for end in ARCHIVES if found.lower().endswith(end)), ""))]
     return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
 
 
