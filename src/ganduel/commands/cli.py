@@ -100,6 +100,8 @@ def read(name: str, arguments: Sequence[str]) -> Line:
     overrides = [bracketed(name, a, found.multirun) for a in found.overrides]
     if name == "report":
         overrides = listed("runs", overrides)
+    if loose := [a for a in overrides if "=" not in a and not a.startswith("~")]:
+        raise ValueError(f"{loose[0]} has no value: keys and groups are typed as key=value")
     if found.config_dir:
         overrides = [own_options(found.config_dir), *overrides]
         typed = [f"--config-dir={found.config_dir}", *typed]
@@ -178,8 +180,6 @@ def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     found = parser.parse_intermixed_args(arguments)
     if found.config_name or found.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
-    if loose := [a for a in found.overrides if "=" not in a and not a.startswith("~")]:
-        fail(f"{loose[0]} has no value: keys and groups are typed as key=value")
     return found
 
 
