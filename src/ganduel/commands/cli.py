@@ -6,12 +6,14 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 
 import importlib
 import json
+import math
 import os
 import shlex
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -19,14 +21,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, finish
+from ganduel.config.compose import check_sweep, compose, finish, parts_of_its_own
 from ganduel.config.explain import explain
 from ganduel.config.help import help_text
-from ganduel.config.keys import bracketed, config_dir, listed, own_options, parse, quote
-from ganduel.config.schema import LISTS, METRICS
+from ganduel.config.keys import config_dir, for_hydra, listed, own_options, parse
+from ganduel.config.schema import LIST_KEYS, METRICS
 from ganduel.config.slips import answer, several_values
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable, program
+from ganduel.system.terminal import printable, program, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -37,6 +39,17 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
     "import": ("ganduel.commands.import_weights", lambda result: _imported(**result)),
     "report": ("ganduel.commands.report", lambda result: result["text"]),
+}
+
+# command -> how to make it need less memory
+LESS_MEMORY = {
+    "train": "train a smaller model or with a smaller batch_size",
+    "sample": "take fewer seeds or a smaller batch",
+    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=fid",
+    "data": "pack with workers=1",
+    "export": "export on a machine where nothing else runs",
+    "import": "import on a machine where nothing else runs",
+    "report": "report on fewer runs",
 }
 
 
@@ -80,7 +93,8 @@ class Line(NamedTuple):
 
     flags: list[str]  # those of Hydra
     overrides: list[str]  # for Hydra
-    typed: list[str]  # the overrides as they were typed
+    added: list[str]  # those overrides that nobody typed
+    typed: list[str]  # the others as they were typed
     sweep: bool
     help: bool
     through_hydra: bool  # whether a flag asks for what only Hydra does
@@ -93,22 +107,26 @@ def read(name: str, arguments: Sequence[str]) -> Line:
     parser = get_args_parser()
     if told := answer(name, arguments, [flag for action in parser._actions for flag in action.option_strings]):
         raise UserError(told)
-    quoted = [quote(a) for a in arguments]
+    quoted = [for_hydra(name, a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
     found = _parsed(parser, quoted)
     flags = [a for a in quoted if a not in (*found.overrides, "--")]
     typed = [a for a, q in zip(arguments, quoted, strict=True) if q in found.overrides]
-    overrides = [bracketed(name, a, found.multirun) for a in found.overrides]
-    if name == "report":
-        overrides = listed("runs", overrides)
+    overrides = listed("runs", found.overrides) if name == "report" else [*found.overrides]
     if loose := [a for a in overrides if "=" not in a and not a.startswith("~")]:
         raise ValueError(f"{loose[0]} has no value: keys and groups are typed as key=value")
+    named = {str(override.key_or_group): override.value() for override in parse(overrides)}
+    added: list[str] = []
     if found.config_dir:
-        overrides = [own_options(found.config_dir), *overrides]
+        own = Path(found.config_dir) / "experiment" / f"{named.get('experiment')}.yaml"
+        parts = [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named]
+        added = [own_options(found.config_dir), *parts]
         typed = [f"--config-dir={found.config_dir}", *typed]
-    parse(overrides)
+    if name == "train" and "settings_from" in named:
+        overrides = _again(overrides)
+        typed = [*(a for a in typed if a.startswith("--config-dir=")), *overrides]
     here = "overrides", "run", "config_dir", "help"
     others = any(value for flag, value in vars(found).items() if flag not in here)
-    return Line(flags, overrides, typed, found.multirun, found.help, others)
+    return Line(flags, [*added, *overrides], added, typed, found.multirun, found.help, others)
 
 
 def command(name: str, arguments: list[str]) -> int:
@@ -128,7 +146,7 @@ def command(name: str, arguments: list[str]) -> int:
         if line.through_hydra:
             if line.sweep:
                 check_sweep(name, line.overrides)
-            return _through_hydra(name, line.flags, line.overrides)
+            return _through_hydra(name, line.flags, line.overrides, line.added)
         perform(name, compose(name, line.overrides), line.typed)
         return 0
     except UserError as error:
@@ -143,6 +161,12 @@ def command(name: str, arguments: list[str]) -> int:
         return 141
     except OSError as error:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        from ganduel.system.device import out_of_memory  # which imports PyTorch
+
+        if not out_of_memory(error):
+            raise
+        return _fail(f"memory ran out; {LESS_MEMORY[name]}, or use a machine with more memory")
 
 
 def sweep_meant(name: str, line: Line, error: str) -> str:
@@ -150,7 +174,7 @@ def sweep_meant(name: str, line: Line, error: str) -> str:
     for argument in line.typed:
         key, _, value = argument.partition("=")
         part = key.rpartition(".")[0]
-        if f"{key}=[{value}]" in line.overrides and key not in LISTS[name] and error.startswith((key, f"{part}:")):
+        if f"{key}=[{value}]" in line.overrides and key not in LIST_KEYS[name] and error.startswith((key, f"{part}:")):
             return several_values(name, argument, line.typed)
     return error
 
@@ -160,8 +184,23 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     module, line = COMMANDS[name]
     result = importlib.import_module(module).main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(result) if settings.json else line(result))
+        tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
     return result
+
+
+def _again(overrides: list[str]) -> list[str]:
+    from ganduel.runs.again import again  # which imports PyTorch
+
+    return again(overrides)
+
+
+def _finite(value: Any) -> Any:
+    """A result without numbers that JSON lacks: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _imported(out: str, settings: list[str]) -> str:
@@ -183,10 +222,14 @@ def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     return found
 
 
-def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra handle flags such as --cfg, and run the jobs of a sweep one after another. Returns the exit code."""
+def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], added: Sequence[str]) -> int:
+    """Let Hydra handle flags such as --cfg, and run the jobs of a sweep one after another.
+
+    `added` are the overrides that nobody typed. Returns the exit code.
+    """
     import hydra  # takes a third of a second, which most commands do without
 
+    swept: set[str] = set()  # folders that hold the runs of a sweep
     finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
 
     def job(composed: Any) -> float | None:
@@ -196,7 +239,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
 
         context = HydraConfig.get()
         own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
+        overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
         try:
             if name == "train" and context.mode == RunMode.MULTIRUN:
                 with open_dict(composed):
@@ -207,6 +250,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
             sys.exit(_fail(str(error)))
         except Interrupted as error:
             sys.exit(error.code)
+        if name == "train" and context.mode == RunMode.MULTIRUN:
+            swept.add(os.path.dirname(result["run"]))
         if "best" in result:
             sign = METRICS[composed.metric.which[0]][1]
             finished.append((sign * result["best"], result["best"], result["run"]))
@@ -225,6 +270,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) ->
     if len(finished) > 1:
         _, value, folder = min(finished)
         print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
+    if swept:
+        print(f"compare them: {shlex.join([program('gan-report'), *sorted(swept)])}", file=sys.stderr)
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, config_dir
-from ganduel.config.schema import LISTS, PATHS, SCHEMAS, SEVERAL, rules_of
+from ganduel.config.schema import LIST_KEYS, PATHS, SCHEMAS, SEVERAL, rules_of
 
 VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
 
@@ -136,7 +136,7 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
 
 def several_values(command: str, argument: str, words: Sequence[str]) -> str:
     """The text about an argument with several values, whose key takes one: the command that makes a sweep."""
-    lists = {*LIST_GROUPS, *LISTS[command], *SEVERAL[command]}
+    lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
     kept = [bracketed(command, word, sweep=False) if word.partition("=")[0] in lists else word for word in words]
     return f"{argument} has several values: -m runs one after the other. Type: gan-{command} -m {shlex.join(kept)}"
 
@@ -167,7 +167,7 @@ def sweeps(command: str, word: str) -> bool:
     """Whether an argument has several values although its key takes one."""
     key, _, value = word.partition("=")
     known = key.lstrip("+") in keys(command) or bool(options(key))
-    lists = {*LIST_GROUPS, *LISTS[command], *SEVERAL[command]}
+    lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
     return known and "," in value and bool(PLAIN.fullmatch(value)) and key not in {*lists, *PATHS}
 
 
