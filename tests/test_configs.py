@@ -241,3 +241,21 @@ def test_a_stored_configuration_of_another_version():
         _ = found.seed
     with pytest.raises(AttributeError, match="crop"):
         _ = found.data.crop
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["data=folder", "data.root=/x/My photos/"], "dcgan-My_photos"),
+        (["data=zip", "data.root=cats.ZIP"], "dcgan-cats"),
+        (["data=folder", "data.root=cats.tar.gz"], "dcgan-cats"),
+        (["data=folder", "data.root=/"], "dcgan-folder"),
+        (["data=folder", "data.root=null", "data.packed=x"], "dcgan-folder"),
+        (["data=celeba", "data.root=downloads/archive.zip"], "dcgan-celeba"),
+        (["model=cyclegan", "data=folder_pair", "data.root=data/ellipses"], "cyclegan-ellipses"),
+        (["experiment=photos_projected", "data.root=cats"], "photos_projected-cats"),
+    ],
+)
+def test_a_run_is_named_after_ones_own_images(overrides, name):
+    """So a second folder gets a run of its own."""
+    assert compose("train", overrides).name == name

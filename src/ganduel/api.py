@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ganduel.config.compose import compose
-from ganduel.config.keys import quote
+from ganduel.config.keys import for_hydra
 from ganduel.report import runs
 from ganduel.system.errors import Interrupted, UserError
 from ganduel.system.files import kimg
@@ -175,7 +175,7 @@ def _perform(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     failed = stopped = None
     try:
-        config = compose(name, [quote(override) for override in overrides])
+        config = compose(name, [for_hydra(name, override) for override in overrides])
         return importlib.import_module(COMMANDS[name][0]).main(config, list(overrides))
     except UserError as error:
         failed = str(error)

@@ -184,7 +184,7 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
     data = config.data
     chain = Chain(*build.parts(data.augment, "data.augment", config.allow).values()).to(device)
     if chain.adaptive:
-        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
+        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=NAME")
     path = distributed.in_turn(
         lambda: prepare(
             data,
