@@ -42,7 +42,7 @@ hypothesis.settings.register_profile("few", max_examples=50, deadline=None, dera
 hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
 
-TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
+TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
@@ -66,6 +66,14 @@ MODELS = {
         "model.generator.excitation=4",
         "model.discriminator.input=64",
         "model.discriminator.channel_max=8",
+    ),
+    "r3gan": (
+        "model=r3gan",
+        "data.resolution=16",
+        "model.channel_base=64",
+        "model.channel_max=8",
+        "model.group=4",
+        "model.latent=8",
     ),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }

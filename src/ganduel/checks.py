@@ -1,5 +1,6 @@
 """Checks before the first step: which combinations of parts a run refuses, and which ones it warns about."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from ganduel.data.loading import ImageSet, Pair
 from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import PathLength, Regularizer
+from ganduel.schedules import Schedule
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate
@@ -42,10 +44,22 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
         if loss.boundary is None:
             name = type(transform).__name__.lower()
             raise UserError(
-                f"augment=[{name}] adapts to how often D is right, and this loss only compares logits: fix its "
+                f"augment={name} adapts to how often D is right, and this loss only compares logits: fix its "
                 f"strength with augment.{name}.target=null augment.{name}.p=0.2, or set loss=nonsaturating, "
                 "least_squares or hinge"
             )
+
+
+def check_scheduled(game: Game, schedules: Mapping[str, Schedule]) -> None:
+    """Raise UserError if a schedule moves a number that adapts."""
+    for chain in game.chains.values():
+        for name, transform in zip(chain.names, chain.transforms, strict=False):
+            for key in getattr(transform, "dials", {}):
+                if f"augment.{name}.{key}" in schedules and getattr(transform, "adaptive", False):
+                    raise UserError(
+                        f"schedule.augment.{name}.{key}: {key} adapts to D already; set augment.{name}.target=null for "
+                        "the schedule, or leave the schedule out"
+                    )
 
 
 def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
@@ -57,7 +71,7 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
             raise UserError(f"regularizer.{name}.player={regularizer.player}: path lengths are G's; set G")
         if not all(isinstance(generator, Generator) for generator in game.generators.values()):
             raise UserError(
-                f"regularizer=[{name}] needs generators that start from noise, but this model's generators start from "
+                f"regularizer={name} needs generators that start from noise, but this model's generators start from "
                 "images: leave the penalty out"
             )
 
@@ -68,7 +82,7 @@ def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
         through = [n for n, r in penalties.items() if isinstance(r.fn, PathLength) or player == "discriminator"]
         if through and has_batch_norm(networks):
             raise UserError(
-                f"regularizer=[{','.join(through)}] over several GPUs cannot differentiate twice through batch "
+                f"regularizer={','.join(through)} over several GPUs cannot differentiate twice through batch "
                 f"normalisation: set model.{player}.norm=layer"
             )
 
@@ -112,7 +126,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     own = [name for name, r in penalties.items() if r.player == "D"]
     if own and has_batch_norm(game.discriminators):
         doubts.append(
-            f"regularizer=[{','.join(own)}] with batch normalisation in D: batch normalisation mixes the images of a "
+            f"regularizer={','.join(own)} with batch normalisation in D: batch normalisation mixes the images of a "
             "batch, so the penalty cannot measure D's gradient at each image; set model.discriminator.norm=layer"
         )
     wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())

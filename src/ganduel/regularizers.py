@@ -32,7 +32,7 @@ class Regularizer:
 
     fn: Callable[[Duel], Tensor | tuple[Tensor, dict[str, Tensor]]]
     player: Literal["D", "G"]
-    weight: float
+    weight: float | Tensor  # a tensor on the device if a schedule moves it
     every: int
 
     def __post_init__(self) -> None:

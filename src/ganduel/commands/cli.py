@@ -12,12 +12,11 @@ import os
 import shlex
 import sys
 import tempfile
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -25,10 +24,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ganduel import __version__
 from ganduel.config.compose import check_sweep, compose, finish, parts_of_its_own
 from ganduel.config.explain import explain
-from ganduel.config.keys import config_dir, listed, parse, quote
-from ganduel.config.schema import METRICS
+from ganduel.config.help import help_text
+from ganduel.config.keys import config_dir, for_hydra, listed, own_options, parse
+from ganduel.config.schema import LIST_KEYS, METRICS
+from ganduel.config.slips import answer, several_values
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable, tell
+from ganduel.system.terminal import printable, program, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -45,7 +46,7 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 LESS_MEMORY = {
     "train": "train a smaller model or with a smaller batch_size",
     "sample": "take fewer seeds or a smaller batch",
-    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=[fid]",
+    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=fid",
     "data": "pack with workers=1",
     "export": "export on a machine where nothing else runs",
     "import": "import on a machine where nothing else runs",
@@ -88,34 +89,69 @@ def report() -> None:
     sys.exit(command("report", sys.argv[1:]))
 
 
+class Line(NamedTuple):
+    """A command line, as it was read."""
+
+    flags: list[str]  # those of Hydra
+    overrides: list[str]  # for Hydra
+    added: list[str]  # those overrides that nobody typed
+    typed: list[str]  # the others as they were typed
+    sweep: bool
+    help: bool
+    through_hydra: bool  # whether a flag asks for what only Hydra does
+
+
+def read(name: str, arguments: Sequence[str]) -> Line:
+    """Read a command line. Raises UserError, with the right line for what people often type instead, and ValueError."""
+    if "#" in arguments:  # a comment that was copied: zsh takes it for arguments
+        arguments = arguments[: list(arguments).index("#")]
+    parser = get_args_parser()
+    if told := answer(name, arguments, [flag for action in parser._actions for flag in action.option_strings]):
+        raise UserError(told)
+    quoted = [for_hydra(name, a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
+    found = _parsed(parser, quoted)
+    flags = [a for a in quoted if a not in (*found.overrides, "--")]
+    typed = [a for a, q in zip(arguments, quoted, strict=True) if q in found.overrides]
+    overrides = listed("runs", found.overrides) if name == "report" else [*found.overrides]
+    if loose := [a for a in overrides if "=" not in a and not a.startswith("~")]:
+        raise ValueError(f"{loose[0]} has no value: keys and groups are typed as key=value")
+    named = {str(override.key_or_group): override.value() for override in parse(overrides)}
+    added: list[str] = []
+    if found.config_dir:
+        own = Path(found.config_dir) / "experiment" / f"{named.get('experiment')}.yaml"
+        parts = [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named]
+        added = [own_options(found.config_dir), *parts]
+        typed = [f"--config-dir={found.config_dir}", *typed]
+    if name == "train" and "settings_from" in named:
+        overrides = _again(overrides)
+        typed = [*(a for a in typed if a.startswith("--config-dir=")), *overrides]
+    here = "overrides", "run", "config_dir", "help"
+    others = any(value for flag, value in vars(found).items() if flag not in here)
+    return Line(flags, [*added, *overrides], added, typed, found.multirun, found.help, others)
+
+
 def command(name: str, arguments: list[str]) -> int:
     """Run a command with its arguments. Returns the exit code."""
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    quoted = [quote(a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
+    line = None
     try:
         try:
-            read = _read(quoted)
-            flags = [a for a in quoted if a not in (*read.overrides, "--")]
-            typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
-            if name == "report":
-                read.overrides = listed("runs", read.overrides)
-            named = {str(override.key_or_group): override.value() for override in parse(read.overrides)}
+            line = read(name, arguments)
         except ValueError as error:
             return _fail(str(error), 2)
-        if name == "train" and "settings_from" in named:
-            read.overrides = typed = _again(read.overrides)
-        if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
-            if read.multirun and not read.config_dir:
-                check_sweep(name, read.overrides)
-            own = Path(read.config_dir or "") / "experiment" / f"{named.get('experiment')}.yaml"
-            added = [one for one in parts_of_its_own(own) if one[1:] not in named] if read.config_dir else []
-            return _through_hydra(name, flags, [*added, *read.overrides], added)
-        perform(name, compose(name, read.overrides), typed)
+        if line.help:
+            print(help_text(name, line.overrides))
+            return 0
+        if line.through_hydra:
+            if line.sweep:
+                check_sweep(name, line.overrides)
+            return _through_hydra(name, line.flags, line.overrides, line.added)
+        perform(name, compose(name, line.overrides), line.typed)
         return 0
     except UserError as error:
-        return _fail(str(error))
+        return _fail(sweep_meant(name, line, str(error)) if line else str(error))
     except Interrupted as error:
         return error.code
     except KeyboardInterrupt:
@@ -132,6 +168,16 @@ def command(name: str, arguments: list[str]) -> int:
         if not out_of_memory(error):
             raise
         return _fail(f"memory ran out; {LESS_MEMORY[name]}, or use a machine with more memory")
+
+
+def sweep_meant(name: str, line: Line, error: str) -> str:
+    """An error text, or a better one if it is about a key of a part that got several values and takes one."""
+    for argument in line.typed:
+        key, _, value = argument.partition("=")
+        part = key.rpartition(".")[0]
+        if f"{key}=[{value}]" in line.overrides and key not in LIST_KEYS[name] and error.startswith((key, f"{part}:")):
+            return several_values(name, argument, line.typed)
+    return error
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
@@ -171,28 +217,29 @@ def _finite(value: Any) -> Any:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    return f"{out}\nto start from it: gan-train model=stylegan2_ada init_from={out} {' '.join(settings)}"
+    command = shlex.join([program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    return f"{out}\nto start from it: {command}"
 
 
-def _read(arguments: Sequence[str]) -> Namespace:
+def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Separate flags from overrides with Hydra's own parser. Raises ValueError."""
 
     def fail(message: str) -> NoReturn:
         raise ValueError(f"{message}; --hydra-help explains the flags")
 
-    parser = get_args_parser()
     parser.error = fail  # type: ignore[method-assign]
-    read = parser.parse_intermixed_args(arguments)
-    if read.config_name or read.config_path:
+    found = parser.parse_intermixed_args(arguments)
+    if found.config_name or found.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
-    return read
+    return found
 
 
 def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], added: Sequence[str]) -> int:
-    """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
+    """Let Hydra handle flags such as --cfg, and run the jobs of a sweep one after another.
 
     `added` are the overrides that nobody typed. Returns the exit code.
     """
+    import hydra  # takes a third of a second, which most commands do without
 
     started = False
     swept: set[str] = set()  # folders that hold the runs of a sweep
@@ -241,7 +288,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
         _, value, folder = min(finished)
         print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
     if swept:
-        print(f"compare them: gan-report {shlex.join(sorted(swept))}", file=sys.stderr)
+        print(f"compare them: {shlex.join([program('gan-report'), *sorted(swept)])}", file=sys.stderr)
     return 0
 
 

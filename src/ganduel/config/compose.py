@@ -22,11 +22,25 @@ from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
+from ganduel.system.files import ARCHIVES
 
 PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
-# CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
-# GPU, in the resolution and the batch size.
+OWN_SETS = "folder", "zip", "folder_pair"  # options of data for images of the user's
+
+
+def set_name(name: str, root: str | None) -> str:
+    """The name of a data set in the names of runs. Sets of the user's own have that of their folder or archive."""
+    if name not in OWN_SETS or root is None:
+        return name
+    found = Path(root).expanduser().resolve().name
+    stem = found[: len(found) - len(next((end for end in ARCHIVES if found.lower().endswith(end)), ""))]
+    return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
+
+
+# The data set's name in that of a run; CycleGAN's load size for any resolution (pixels); and the formulas of
+# StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
+    "set_name": set_name,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,

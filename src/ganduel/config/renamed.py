@@ -40,6 +40,13 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data.setdefault("labels", "auto")
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
+    scheduler = made.get("scheduler") or {}
+    if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
+        scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
+    if made.get("turns"):
+        made["turns"].setdefault("reals", "same")
+    if "scheduler" in made:
+        made.setdefault("schedule", {})
     return made
 
 

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 
 from ganduel.system.errors import UserError
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")  # the ends of archives' names, in small letters
+
 
 def make_folder(path: Path, key: str) -> None:
     """Create a folder and its parents. Raises UserError, which names the setting `key`, if this is not allowed."""
