@@ -16,6 +16,7 @@ from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.export import onnx
 from ganduel.models.cyclegan import UNetGenerator
+from ganduel.system.errors import UserError
 
 TURNED = {  # what else changes a network's layers
     "mapped": (*MODELS["dcgan"], "model.generator.mapping=2", "model.generator.norm=demodulation"),
