@@ -381,7 +381,7 @@ def test_weights_that_are_no_numbers(gan: Gan, bad_copy: Callable[..., Path]) ->
     def spoil(content: dict[str, Any]) -> None:
         for tensor in content["state"]["ema"].values():
             if tensor.is_floating_point():
-                tensor.view(-1)[-1] = float("nan")
+                tensor.fill_(float("nan"))
 
     for name in ("sample", "fid"):
         code, out, err = gan(name, f"ckpt={bad_copy(spoil)}", "device=cpu")
@@ -533,6 +533,7 @@ def test_questions_leave_no_files(gan: Gan, name: str) -> None:
 def test_questions_about_misspelt_options(fails: Fails) -> None:
     fails("train", ["--cfg", "job", "optimizer.D.lrr=1"], "Did you mean: optimizer.D.lr")
     fails("train", ["--cfg", "job", "model=dcgna"], "Did you mean: dcgan?")
+    fails("train", ["--cfg", "job", "loss=null"], "loss=null is not allowed; it takes hinge, ")
     fails("train", ["--help", "model=dcgna"], "Did you mean: dcgan?")
 
 

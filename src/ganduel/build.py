@@ -240,7 +240,7 @@ def _scheduled(node: Any, prefix: str, allow: Sequence[str]) -> Iterator[tuple[s
         if isinstance(inner, Mapping) and "_target_" not in inner:
             yield from _scheduled(inner, f"{key}.", allow)
         elif isinstance(inner, Mapping):
-            yield key, part(inner, f"schedule.{key}", allow)
+            yield key, part(dict(inner), f"schedule.{key}", allow)
         else:
             raise UserError(
                 f"schedule.{key}={inner}: there is no schedule to set this of; select one first, as in "

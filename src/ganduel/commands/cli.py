@@ -5,6 +5,7 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 """
 
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -180,12 +181,23 @@ def sweep_meant(name: str, line: Line, error: str) -> str:
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
-    """Run a command on a composed configuration. The first process prints the result."""
+    """Run a command on a composed configuration. The first process prints the result. Raises UserError."""
+    for package in getattr(settings, "allow", []):
+        if not _installed(package):
+            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
     module, line = COMMANDS[name]
     result = importlib.import_module(module).main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
         tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
     return result
+
+
+def _installed(package: str) -> bool:
+    """Whether a package can be found. Nothing of it is imported, because that runs its code."""
+    try:
+        return importlib.util.find_spec(package.partition(".")[0]) is not None
+    except (ImportError, ValueError):  # names that no package can have
+        return False
 
 
 def _again(overrides: list[str]) -> list[str]:
@@ -229,6 +241,7 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
     """
     import hydra  # takes a third of a second, which most commands do without
 
+    started = False
     swept: set[str] = set()  # folders that hold the runs of a sweep
     finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
 
@@ -237,6 +250,8 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
         from hydra.types import RunMode
         from omegaconf import open_dict
 
+        nonlocal started
+        started = True
         context = HydraConfig.get()
         own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
         overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
@@ -265,7 +280,9 @@ def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], ad
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(job)()
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 2 if end.code else 0
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if started and not isinstance(error, HydraException | OmegaConfBaseException):
+                raise
             return _fail(explain(name, overrides, error))
     if len(finished) > 1:
         _, value, folder = min(finished)

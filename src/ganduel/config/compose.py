@@ -1,6 +1,5 @@
 """Compose a configuration from files and the command line. Errors say what the user can do."""
 
-import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +62,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
 
 def parts_of_its_own(experiment: Path) -> list[str]:
-    """Overrides that choose no option of any group, if the file of an experiment is a complete configuration.
+    """Overrides that take the groups' options away, if the file of an experiment is a complete configuration.
 
     Such a file comes from `--cfg job`, or is the config.yaml of a run. It has all parts with all their keys, and the
     default parts have keys that must not be merged into these. For any other file, the list is empty.
@@ -73,7 +72,7 @@ def parts_of_its_own(experiment: Path) -> list[str]:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # Hydra says it better
         return []
     complete = isinstance(content, DictConfig) and content.keys() >= {*PARTS}
-    return [f"{part}=null" for part in PARTS] if complete else []
+    return [f"~{part}" for part in PARTS] if complete else []
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:
@@ -129,9 +128,6 @@ def finish(config: DictConfig) -> Any:
     for key, value in values.items():
         if not _finite(value):
             raise UserError(f"{key}={value} is not allowed; it takes finite numbers")
-    for package in plain.get("allow", []):
-        if not _installed(package):
-            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
@@ -168,14 +164,6 @@ def _finite(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _installed(package: str) -> bool:
-    """Whether a package can be found. Nothing of it is imported, because that runs its code."""
-    try:
-        return importlib.util.find_spec(package.partition(".")[0]) is not None
-    except (ImportError, ValueError):  # names that no package can have
-        return False
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:

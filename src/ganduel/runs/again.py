@@ -23,7 +23,7 @@ def again(overrides: Sequence[str]) -> list[str]:
     name, or if this version of ganduel composes other settings from the same overrides.
     """
     typed = {_key(override): override for override in parse(overrides)}
-    if typed["settings_from"].value() is None:
+    if not typed["settings_from"].value():  # null; or empty, which is refused with all other keys
         return [*overrides]
     run = RunFolder(Path(str(typed["settings_from"].value())))
     if "name" not in typed:
