@@ -17,8 +17,10 @@ from ganduel import __version__
 from ganduel.config.schema import METRICS
 from ganduel.report.curves import COLOURS, chart, curves
 from ganduel.report.runs import RESULTS, Row, Run, cell, shown
-from ganduel.system.files import kimg
+from ganduel.system.errors import UserError
+from ganduel.system.files import kimg, numbered, parsing
 from ganduel.system.templates import render
+from ganduel.system.terminal import say
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 LIMIT = 5_000_000  # bytes of the whole page
@@ -93,12 +95,12 @@ def _place(name: str) -> tuple[int, str]:
 def pictures(run: Run, most: int) -> list[tuple[str, Path]]:
     """(caption, file) of the pictures of a run: real images, up to `most` samples, the last histograms."""
     folder = run.path / "samples"
-    grids = sorted(folder.glob("[0-9]*kimg.png"), key=kimg)
+    grids = numbered(folder, ".png")
     if len(grids) > most:
         grids = [grids[round(i * (len(grids) - 1) / (most - 1))] for i in range(most)]
     found = [("real images", folder / "reals.png")] if (folder / "reals.png").exists() else []
     found += [(f"{1000 * kimg(path):,.0f} images seen", path) for path in grids]
-    judged = sorted((folder / "histograms").glob("[0-9]*kimg.png"), key=kimg)
+    judged = numbered(folder / "histograms", ".png")
     return found + [("what D makes of real and fake images", path) for path in judged[-1:]]
 
 
@@ -114,9 +116,10 @@ def embedded(path: Path, most: int) -> tuple[str, int, int] | None:
     The picture is made smaller until it fits. None if it cannot be read, or would be smaller than 48 pixels.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with parsing(path, "a picture"), Image.open(path, formats=["PNG"]) as image:
             picture = image.convert("RGB")
-    except OSError:
+    except UserError as error:
+        say(f"warning: {error}")
         return None
     side = min(SIDE, max(picture.size))
     while side >= 48:
