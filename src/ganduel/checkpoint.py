@@ -143,4 +143,3 @@ def checksum(content: Any) -> str:
 
     feed(content)
     return digest.hexdigest()
-

@@ -389,7 +389,7 @@ class Trainer:
 
 
 def check_moments(optimizer: torch.optim.Optimizer, player: str) -> None:
-    """Raise ValueError if a tensor that an optimizer keeps does not suit its parameter, which PyTorch does not check."""
+    """Raise ValueError if a tensor that an optimizer keeps does not suit its parameter. PyTorch does not check that."""
     for parameter, kept in optimizer.state.items():
         for what, x in kept.items():
             if isinstance(x, Tensor) and torch.broadcast_shapes(x.shape, parameter.shape) != parameter.shape:

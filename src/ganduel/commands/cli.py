@@ -1,4 +1,4 @@
-"""The entry points of all commands. PyTorch is imported only after the arguments are parsed.
+"""The entry points of all commands. They import Hydra with the first argument to read, and PyTorch once all are read.
 
 Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot
 be parsed, and 128 plus the signal's number if a signal stopped the command.
@@ -7,24 +7,16 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 import importlib
 import json
 import os
+import signal
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
-
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from contextlib import redirect_stderr
+from typing import IO, Any, NoReturn, cast
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, finish
-from ganduel.config.explain import explain
-from ganduel.config.keys import config_dir, listed, parse, quote
-from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable
+from ganduel.system.terminal import Steady, printable
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -40,44 +32,72 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 def train() -> None:
     """Entry point of gan-train."""
-    sys.exit(command("train", sys.argv[1:]))
+    _start("train")
 
 
 def sample() -> None:
     """Entry point of gan-sample."""
-    sys.exit(command("sample", sys.argv[1:]))
+    _start("sample")
 
 
 def fid() -> None:
     """Entry point of gan-fid."""
-    sys.exit(command("fid", sys.argv[1:]))
+    _start("fid")
 
 
 def data() -> None:
     """Entry point of gan-data."""
-    sys.exit(command("data", sys.argv[1:]))
+    _start("data")
 
 
 def export() -> None:
     """Entry point of gan-export."""
-    sys.exit(command("export", sys.argv[1:]))
+    _start("export")
 
 
 def import_weights() -> None:
     """Entry point of gan-import, which Python does not take as a name."""
-    sys.exit(command("import", sys.argv[1:]))
+    _start("import")
 
 
 def report() -> None:
     """Entry point of gan-report."""
-    sys.exit(command("report", sys.argv[1:]))
+    _start("report")
+
+
+def _start(name: str) -> NoReturn:
+    """Run a command on the arguments of this process, and end it."""
+    early_signals(name)
+    sys.exit(command(name, sys.argv[1:]))
+
+
+def early_signals(name: str) -> None:
+    """Prepare for signals in the seconds of importing, in which there is nothing to save.
+
+    Ctrl-C then ends the process at once, without a traceback from the middle of an import; `perform` brings its
+    exception back. What asks a run to save, and then to go on, does nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (getattr(signal, other, None) for other in ("SIGUSR1", "SIGUSR2") if name == "train"):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def command(name: str, arguments: list[str]) -> int:
     """Run a command with its arguments. Returns the exit code."""
+    with redirect_stderr(cast(IO[str], Steady(sys.stderr))):
+        return _command(name, arguments)
+
+
+def _command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
+    from ganduel.commands.sweep import through_hydra
+    from ganduel.config.compose import check_sweep, compose
+    from ganduel.config.keys import listed, parse, quote
+
     quoted = [quote(a) for a in arguments]
     try:
         try:
@@ -92,7 +112,8 @@ def command(name: str, arguments: list[str]) -> int:
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
                 check_sweep(name, read.overrides)
-            return _through_hydra(name, flags, read.overrides)
+            folders = [read.config_dir] if read.config_dir else []
+            return through_hydra(name, flags, read.overrides, folders, perform, _fail)
         perform(name, compose(name, read.overrides), typed)
         return 0
     except UserError as error:
@@ -103,7 +124,7 @@ def command(name: str, arguments: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has stopped, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
         return 141
     except OSError as error:
         return _fail(f"{error.filename or name}: {error.strerror or error}")
@@ -111,11 +132,24 @@ def command(name: str, arguments: list[str]) -> int:
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     """Run a command on a composed configuration. The first process prints the result."""
-    module, line = COMMANDS[name]
-    result = importlib.import_module(module).main(settings, overrides)
+    where, line = COMMANDS[name]
+    module = importlib.import_module(where)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = module.main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(result) if settings.json else line(result))
+        try:
+            print(json.dumps(result) if settings.json else line(result), flush=True)
+        except OSError:
+            if name != "train":
+                raise
+            _unread()  # a run's result is in its folder, and the next job of a sweep does not end
     return result
+
+
+def _unread() -> None:
+    """Send the rest of stdout to the null device. Otherwise Python fails once more when it ends and flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _imported(out: str, settings: list[str]) -> str:
@@ -126,6 +160,8 @@ def _imported(out: str, settings: list[str]) -> str:
 def _read(arguments: Sequence[str]) -> Namespace:
     """Separate flags from overrides with Hydra's own parser. Raises ValueError."""
 
+    from hydra._internal.utils import get_args_parser
+
     def fail(message: str) -> NoReturn:
         raise ValueError(f"{message}; --hydra-help explains the flags")
 
@@ -135,53 +171,6 @@ def _read(arguments: Sequence[str]) -> Namespace:
     if read.config_name or read.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
     return read
-
-
-def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str]) -> int:
-    """Let Hydra handle flags such as --help and --cfg, and run the jobs of a sweep one after another.
-
-    Returns the exit code.
-    """
-
-    finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
-
-    def job(composed: Any) -> float | None:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-        from omegaconf import open_dict
-
-        context = HydraConfig.get()
-        own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
-        try:
-            if name == "train" and context.mode == RunMode.MULTIRUN:
-                with open_dict(composed):
-                    composed.name = f"{composed.name}/{context.job.num}"
-                overrides = [o for o in overrides if not o.startswith("name=")] + [f"name={composed.name}"]
-            result = perform(name, finish(composed), overrides)
-        except UserError as error:
-            sys.exit(_fail(str(error)))
-        except Interrupted as error:
-            sys.exit(error.code)
-        if "best" in result:
-            sign = METRICS[composed.metric.which[0]][1]
-            finished.append((sign * result["best"], result["best"], result["run"]))
-        return result.get("best", next((value for value in result.values() if isinstance(value, float)), None))
-
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises the original exceptions
-    with tempfile.TemporaryDirectory() as scratch:  # for Hydra's files in a sweep of a command without run folders
-        elsewhere = [] if name == "train" else [f"hydra.sweep.dir='{scratch}'"]
-        sys.argv = [f"gan-{name}", *flags, "--", *overrides, *elsewhere]
-        try:
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(job)()
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 2 if end.code else 0
-        except (HydraException, OmegaConfBaseException) as error:
-            return _fail(explain(name, overrides, error))
-    if len(finished) > 1:
-        _, value, folder = min(finished)
-        print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
-    return 0
 
 
 def _fail(text: str, code: int = 1) -> int:

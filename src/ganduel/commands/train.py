@@ -150,8 +150,8 @@ class Training:
     def heed(self, signals: list[int], owners: dict[int, Handler]) -> None:
         """Save a checkpoint if a signal has reached any process.
 
-        SIGINT, SIGHUP and SIGTERM then end the run: this raises Interrupted. For other signals, it then calls the handler that
-        was installed before ours. submitit, for example, has one that queues a Slurm job again.
+        SIGINT, SIGHUP and SIGTERM then end the run: this raises Interrupted. For other signals, it then calls the
+        handler that was installed before ours. submitit, for example, has one that queues a Slurm job again.
         """
         urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()

@@ -33,10 +33,10 @@ def quote(argument: str) -> str:
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
         return argument
-    return f"{key}{equals}{_literal(os.path.expanduser(value))}"  # not every shell expands a ~ after =
+    return f"{key}{equals}{literal(os.path.expanduser(value))}"  # not every shell expands a ~ after =
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text in quotes, so that Hydra takes it literally."""
     backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # a single backslash before a quote would escape it
     return f"'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
@@ -46,7 +46,7 @@ def listed(key: str, arguments: Sequence[str]) -> list[str]:
     """Gather the arguments without =, such as the paths of runs/*, in one argument `key=[...]`."""
     loose = [argument for argument in arguments if "=" not in argument]
     rest = [argument for argument in arguments if "=" in argument]
-    return [f"{key}=[{','.join(map(_literal, loose))}]", *rest] if loose else rest
+    return [f"{key}=[{','.join(map(literal, loose))}]", *rest] if loose else rest
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -85,9 +85,9 @@ class RunFolder:
     def resume(self, use: Callable[[checkpoint.State], None]) -> tuple[bool, list[str]]:
         """Give the newest whole state to `use`, or the one before it if that is damaged.
 
-        A state is damaged if it cannot be read, or if `use` raises any exception except a UserError, or Damaged. Returns
-        whether there is a state, and a warning for each damaged file before it. Raises UserError if the folder has
-        checkpoints, but no whole state that can be used, and what `use` refuses with a UserError.
+        A state is damaged if it cannot be read, or if `use` raises anything but a UserError. Returns whether there is a
+        state, and a warning for each damaged file before it. Raises UserError if the folder has checkpoints, but no
+        whole state that can be used, or if `use` does.
         """
         warnings: list[str] = []
         for path in self._states():

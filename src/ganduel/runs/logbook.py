@@ -22,8 +22,8 @@ PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
 
 
 class Board:
-    """TensorBoard's files of a run. They repeat what other files of the run hold: if they cannot be written, as on a full
-    disk, the run says so once and goes on without them.
+    """TensorBoard's files of a run. They repeat what other files of the run hold: if they cannot be written, as on a
+    full disk, the run says so once and goes on without them.
     """
 
     def __init__(self, folder: Path, purge_step: int, say: Callable[[str], None]):
@@ -51,8 +51,8 @@ class Board:
         except OSError as error:
             self.writer = None
             self.say(
-                f"warning: TensorBoard's files cannot be written ({error.strerror or error}) and end here; the run goes "
-                "on, and stats.jsonl and metrics.jsonl hold all numbers"
+                f"warning: TensorBoard's files cannot be written ({error.strerror or error}) and end here; the run "
+                "goes on, and stats.jsonl and metrics.jsonl hold all numbers"
             )
 
     def _in_thread(self, failed: threading.ExceptHookArgs) -> None:

@@ -298,7 +298,7 @@ class Recorder:
         return resumed
 
     def _use(self, content: checkpoint.State) -> None:
-        """Go on from the content of a checkpoint. Raises UserError, or any other exception if the content is damaged."""
+        """Go on from the content of a checkpoint. Raises UserError, or any other exception for damaged content."""
         changed = differences(current(content["config"]), self.stored)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")

@@ -83,8 +83,8 @@ class Rows(NamedTuple):
 def read_rows(path: Path) -> Rows:
     """Read a log of ours, a .jsonl file; one that does not exist is empty.
 
-    A row is a JSON object, and `step` and `images` in it are numbers from 0 on. All other lines are bad, except a last one
-    without its end: a process is writing it, or was killed while it did. That line is left out.
+    A row is a JSON object, and `step` and `images` in it are numbers from 0 on. All other lines are bad, except a last
+    one without its end: a process is writing it, or was killed while it did. That line is left out.
     """
     rows, bad = [], []
     content = path.read_bytes() if path.exists() else b""
@@ -158,8 +158,8 @@ def sync(path: Path) -> None:
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold a lock file. The system releases the lock when this process ends, even after a crash.
 
-    If another process holds the lock, wait for it or, if `busy` is given, raise UserError(busy). On a file system without
-    locks, say so and go on without one.
+    If another process holds the lock, wait for it or, if `busy` is given, raise UserError(busy). On a file system
+    without locks, say so and go on without one.
     """
     lock = FileLock(path)
     try:
