@@ -1,7 +1,7 @@
 """Sweeps, the jobs of `gan-train -m`, and what else Hydra's own flags ask for.
 
-A job that fails says why and ends alone. The others go on, wherever a launcher runs them. At the end the failed ones are
-named.
+A job that fails says why and ends alone. The others go on, wherever a launcher runs them. At the end the failed ones
+are named.
 """
 
 import json
@@ -139,7 +139,7 @@ def _job(name: str, plan: Plan, perform: Perform, fail: Fail) -> Callable[[Any],
             sys.exit(error.code)
         except UserError as error:
             fail(f"{told['job']}: {error}")
-            told["error"] = str(error)
+            told["error"] = str(error).partition(";")[0]
         except Exception as error:  # a mistake of ours, or of a part that the user has written
             traceback.print_exc()
             told["error"] = brief(error)
