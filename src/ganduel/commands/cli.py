@@ -4,6 +4,7 @@ Exit codes: 0 for success, 1 for an error that the user can fix (one line on std
 be parsed, and 128 plus the signal's number if a signal stopped the command.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -127,7 +128,8 @@ def _command(name: str, arguments: list[str]) -> int:
         _unread()
         return 141
     except OSError as error:
-        return _fail(f"{error.filename or name}: {error.strerror or error}")
+        room = "; make room and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        return _fail(f"{error.filename or name}: {error.strerror or error}{room}")
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
