@@ -197,7 +197,7 @@ def kinds(
                 raise UserError(made)
             return made.stored
 
-        return Kind(path := picture(tmp_path / "photo.png", 1), read, signed=False)
+        return Kind(path := picture(tmp_path / "photo.png", 1), read)
 
     def tree(path: Path) -> Kind:
         def read() -> Any:
@@ -205,7 +205,7 @@ def kinds(
             with parsing(path, "an archive"):  # as the packer does: it rejects a member that cannot be read
                 return {name: found.read(name) for name in found.find(lambda name: name.endswith(".png"))}
 
-        return Kind(path, read, signed=False)
+        return Kind(path, read)
 
     members = {f"a/{i}.png": picture(tmp_path / "m" / f"{i}.png", i).read_bytes() for i in range(3)}
     return lambda name: {
