@@ -98,7 +98,7 @@ class SpectralNorm(nn.Module):
         u = (matrix * v).sum(dim=1)
         if self.training:
             normalize(u.detach(), dim=0, out=self.u)  # inside the vjp of penalties, only this can write to a buffer
-        return weight / u.norm()
+        return weight * u.norm().reciprocal()  # a product: its backward pass is half as long as a quotient's
 
 
 def normalise_spectrally(network: nn.Module) -> None:
