@@ -113,7 +113,16 @@ def test_a_state_that_cannot_be_used_falls_back(train, capsys, how):
     assert_equal(state("runs/whole")["state"], state(RUN)["state"])
 
 
-BAD = (b"\xff\xfe", b"3", b"{}", b"[1", b'"x"', b'{"step": null, "images": 1}', b'{"step": 1}', b"[" * 9999)
+BAD = (
+    b"\xff\xfe",
+    b"3",
+    b"{}",
+    b"[1",
+    b'"x"',
+    b'{"step": null, "images": 1}',
+    b'{"step": 1, "images": "x"}',
+    b"[" * 9999,
+)
 
 
 @pytest.fixture

@@ -98,6 +98,9 @@ def _rows(path: Path) -> list[Row]:
         return []
     rows, wrong = [], len(bad)
     for row, _ in found:
+        if "images" not in row:
+            wrong += 1
+            continue
         kept = {key: value for key, value in row.items() if not _measures(key) or type(value) in (int, float)}
         wrong += kept.keys() != row.keys()
         rows.append(kept)

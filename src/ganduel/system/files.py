@@ -83,8 +83,8 @@ class Rows(NamedTuple):
 def read_rows(path: Path) -> Rows:
     """Read a log of ours, a .jsonl file; one that does not exist is empty.
 
-    A row is a JSON object, and `step` and `images` in it are numbers from 0 on. All other lines are bad, except a last
-    one without its end: a process is writing it, or was killed while it did. That line is left out.
+    A row is a JSON object. Its `step` is a number from 0 on, and so is `images` if it is there. All other lines are bad,
+    except a last one without its end: a process is writing it, or was killed while it did. That line is left out.
     """
     rows, bad = [], []
     content = path.read_bytes() if path.exists() else b""
@@ -92,7 +92,7 @@ def read_rows(path: Path) -> Rows:
         try:
             row = json.loads(line.decode("utf-8"))
             if not isinstance(row, dict) or not all(
-                type(row[key]) in (int, float) and 0 <= row[key] < 2**63 for key in ("step", "images")
+                type(number) in (int, float) and 0 <= number < 2**63 for number in (row["step"], row.get("images", 0))
             ):
                 raise ValueError("not a row")
             rows.append((row, line))
