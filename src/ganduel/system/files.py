@@ -83,7 +83,7 @@ class Rows(NamedTuple):
 def read_rows(path: Path) -> Rows:
     """Read a log of ours, a .jsonl file; one that does not exist is empty.
 
-    A row is a JSON object. Its `step` is a number from 0 on, and so is `images` if it is there. All other lines are bad,
+    A row is a JSON object. Its `step` is a number from 0 on, and so is `images` where it is there. Other lines are bad,
     except a last one without its end: a process is writing it, or was killed while it did. That line is left out.
     """
     rows, bad = [], []
