@@ -15,8 +15,8 @@ test: .venv/installed-dev  ## while you work, seven to eight minutes on two core
 test-slow: .venv/installed-dev  ## the rest, a quarter of an hour: processes, browsers, ONNX, how-tos, runs that are killed
 	$(BIN)/pytest -n auto --dist worksteal -m "slow and not product"
 
-test-all: .venv/installed-dev  ## both, and every combination of model, loss, penalty and augmentation
-	$(BIN)/pytest -n auto --dist worksteal -m ""
+test-all: .venv/installed-dev  ## both, every combination of model, loss, penalty and augmentation, and thousands of names
+	GANDUEL_EXAMPLES=all $(BIN)/pytest -n auto --dist worksteal -m ""
 
 mutants: .venv/installed-dev  ## which small changes of the code the tests notice: see docs/mutants.md; MUTANTS=--all for every one
 	$(BIN)/python scripts/mutants.py $(MUTANTS)

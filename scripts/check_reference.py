@@ -1,11 +1,12 @@
-"""Compare our StyleGAN2 networks with numbers of a reference implementation: python scripts/check_reference.py FILE.npz
+"""Compare StyleGAN2 or R3GAN with numbers of a reference implementation: python scripts/check_reference.py FILE.npz
 
 The file has weights with the published names under G/ and D/, inputs under in/, and the expected results under out/ and
-grad_*/. The sizes of the networks are inferred from the shapes. For each result, prints the largest absolute
-difference, and the same divided by the largest expected number.
+grad_*/. An R3GAN may have a second network, with classes, under cond/. The sizes of the networks are inferred from the
+shapes. For each result, prints the largest absolute difference, and the same divided by the largest expected number.
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ganduel import build
+from ganduel.augment import Chain
 from ganduel.config.compose import compose
-from ganduel.game import Duel
+from ganduel.game import AugmentedDiscriminator, Duel
 from ganduel.importing import stylegan2_ada
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import path_lengths, r1, squared_gradient
@@ -22,7 +24,18 @@ from ganduel.regularizers import path_lengths, r1, squared_gradient
 Numbers = dict[str, Tensor]
 
 
-def networks(reference: Numbers) -> tuple:
+def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
+    """Yield each key of the reference's outputs and gradients with our value for it."""
+    if "in/img" in reference:
+        yield from compare_stylegan2(reference)
+        return
+    for prefix in ("", "cond/"):
+        own = {key.removeprefix(prefix): value for key, value in reference.items() if key.startswith(prefix)}
+        for key, value in compare_r3gan(own) if "in/z" in own else ():
+            yield prefix + key, value
+
+
+def stylegan2(reference: Numbers) -> tuple:
     """Generator and discriminator with the sizes and the weights of the reference."""
     generator, discriminator = (
         {name[2:]: value for name, value in reference.items() if name.startswith(f"{player}/")} for player in "GD"
@@ -35,9 +48,8 @@ def networks(reference: Numbers) -> tuple:
     return game.generators["G"], game.discriminators["D"]
 
 
-def compare(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
-    """Yield each key of the reference's outputs and gradients with our value for it."""
-    generator, discriminator = networks(reference)
+def compare_stylegan2(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
+    generator, discriminator = stylegan2(reference)
     z, images = reference["in/z"], reference["in/img"]
     w = generator.map_latent(z)
     yield "out/ws", w
@@ -70,6 +82,80 @@ def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Num
     yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
 
 
+def our_name(name: str, sizes: list[int]) -> str:
+    """Our name for a published name of R3GAN, G/NAME or D/NAME. `sizes` are those of the generator's stages."""
+    player, _, name = name.partition("/")
+    outer = {"ExtractionLayer.Layer": "input", "AggregationLayer.Layer": "output", "EmbeddingLayer": "embedding"}
+    if (layer := name.removesuffix(".weight")) in outer:
+        return f"{outer[layer]}.weight"
+    match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name)
+    assert match, name
+    stage, layer, rest = int(match[1]), int(match[2]), match[3]
+    size = sizes[stage] if player == "G" else sizes[::-1][stage]
+    if rest.startswith("Basis"):
+        return "basis"
+    if rest == "LinearLayer.weight":
+        return "dense.weight"
+    if rest == "LinearLayer.Layer.weight":
+        return f"up.{size}.0.weight" if player == "G" else f"down.{size}.1.weight"
+    kind, number = re.fullmatch(r"(Linear|NonLinear)\w*?(\d).*", rest).groups()  # type: ignore[union-attr]
+    part = f"{2 * int(number) - 2}.weight" if kind == "Linear" else f"{2 * int(number) - 1}.bias"
+    return f"stages.{size}.{layer - (player == 'G')}.layers.{part}"
+
+
+def as_ours(name: str, value: Tensor) -> Tensor:
+    """A published tensor of R3GAN in the shape of ours."""
+    return value.T if name.endswith("EmbeddingLayer.weight") else value[:, 0] if "Basis.weight" in name else value
+
+
+def compare_r3gan(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
+    images, z, label = reference["in/real"], reference["in/z"], reference.get("in/label")
+    weights = {key: value for key, value in reference.items() if key[:2] in ("G/", "D/") and "Resampler" not in key}
+    maps = [len(value) for key, value in weights.items() if re.match(r"G.*\.Layers\.1\.LinearLayer3", key)]
+    sizes = [4 << i for i in range(len(maps))]
+    (grouped,) = {value.shape[1] for key, value in weights.items() if "LinearLayer2" in key}
+    settings = {
+        "data.channels": images.shape[1],
+        "data.resolution": images.shape[-1],
+        "model.latent": z.shape[1],
+        "model.classes": 0 if label is None else weights["D/EmbeddingLayer.weight"].shape[1],
+        "model.channel_base": maps[-1] * sizes[-1],
+        "model.channel_max": maps[0],
+        "model.group": grouped,
+        "model.blocks": sum(bool(re.match(r"G/MainLayers\.0.*LinearLayer3", key)) for key in weights),
+    }
+    composed = compose("train", ["model=r3gan", *(f"{key}={value}" for key, value in settings.items())])
+    game = build.game(composed.model, {}, [])
+    players = {"G": game.generators["G"], "D": game.discriminators["D"]}
+    for player, network in players.items():
+        own = {key: value for key, value in weights.items() if key.startswith(f"{player}/")}
+        network.load_state_dict({our_name(key, sizes): as_ours(key, value) for key, value in own.items()}, strict=False)
+        assert len(own) == len(list(network.parameters()))
+
+    seed = torch.arange(len(z))
+    discriminator = AugmentedDiscriminator(players["D"], Chain(), seed, label)
+    duel = Duel("", discriminator, images, z, players["G"], seed, label)
+    yield "out/fake", duel.fake
+    real, fake = discriminator.both(images, duel.fake.detach())
+    yield "out/real_logits", real
+    yield "out/fake_logits", fake
+    loss: AdversarialLoss = build.part(composed.loss, "loss", [])
+    of_real, of_fake = squared_gradient(duel, images), squared_gradient(duel, duel.fake.detach())
+    yield "out/r1", of_real
+    yield "out/r2", of_fake
+    # "out/D_loss" is without the penalties, and the gradients are with them.
+    yield "out/D_loss", torch.stack([loss.discriminator(r, f, None) for r, f in zip(real, fake, strict=True)])
+    total = {"D": loss.discriminator(real, fake, None) + 0.25 * (of_real + of_fake).mean()}
+    fake = discriminator(duel.fake)
+    yield "out/G_loss", torch.stack([loss.generator(f, r) for r, f in zip(real.detach(), fake, strict=True)])
+    total["G"] = loss.generator(fake, real.detach())
+    for player, network in players.items():
+        keys = [key for key in reference if key.startswith(f"grad_{player}/")]
+        owners = [network.get_parameter(our_name(key.removeprefix("grad_"), sizes)) for key in keys]
+        for key, gradient in zip(keys, torch.autograd.grad(total[player], owners, retain_graph=True), strict=True):
+            yield key, gradient.T if "EmbeddingLayer" in key else gradient.view(reference[key].shape)
+
+
 def differences(path: str) -> dict[str, tuple[float, float]]:
     """The largest absolute difference for each key, and the same divided by the largest expected number.
 
@@ -82,7 +168,7 @@ def differences(path: str) -> dict[str, tuple[float, float]]:
         expected = reference.pop(key)
         largest = (expected - value.detach()).abs().max()
         found[key] = float(largest), float(largest / expected.abs().max())
-    if left := [key for key in reference if key.startswith(("out/", "grad_"))]:
+    if left := [key for key in reference if key.removeprefix("cond/").startswith(("out/", "grad_"))]:
         raise KeyError(f"not compared: {', '.join(left)}")
     return found
 

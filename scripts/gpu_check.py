@@ -54,6 +54,7 @@ FAMILIES = {
             *TOY,
         ],
     ),
+    "r3gan": (["model=r3gan"], ["model=r3gan", "model.channel_base=64", "model.channel_max=8", "model.group=4", *TOY]),
     "cyclegan": (
         ["model=cyclegan", "data.resolution=256"],
         ["model=cyclegan", "model.channels=2", "model.generator.blocks=1", "data.resolution=24", "batch_size=2"],

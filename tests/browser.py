@@ -40,8 +40,15 @@ class Browser:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)["value"]
 
-    def open(self, page: Path) -> None:
-        self.ask("POST", "/url", {"url": page.resolve().as_uri()})
+    def open(self, page: Path | str) -> None:
+        self.ask("POST", "/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
+
+    def look(self, width: int, height: int = 1000, dark: bool = False) -> None:
+        """See pages as a screen of this size does, by day or by night."""
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        for command, how in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", {"features": scheme})):
+            self.ask("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": how})
 
     def run(self, script: str) -> Any:
         """What a script returns in the page."""

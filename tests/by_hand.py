@@ -76,12 +76,14 @@ def duel(
     images: ImageSet | Pair | None = None,
     optimizer: dict[str, Any] | None = None,
     schedule: Schedule = lambda clock, rate: rate,
+    schedules: dict[str, Schedule] | None = None,
     micro_batch: int = N,
     loss_ema: float = 0.0,
     ema: tuple[float, float | None] = (0.0, None),
     **moves: Any,
 ) -> Trainer:
-    """By default Wasserstein's loss, and one turn each, D's first; `ema` is the averages' half-life and ramp."""
+    """By default Wasserstein's loss, and one turn each, D's first. `schedule` is of both rates; `ema` is the averages'
+    half-life and ramp."""
     game = game or LatentGame(LinearGenerator(), QuadraticDiscriminator(), Chain())
     penalties = penalties or {}
 
@@ -97,6 +99,7 @@ def duel(
         "loss_floor": None,
         "accuracy_ceiling": None,
         "share": False,
+        "reals": "same",
     }
     turns = Turns(**usual | moves)
     return Trainer(
@@ -108,7 +111,7 @@ def duel(
         images or image_set(0),
         EMA(game.generators, *ema),
         {"D": moved("D", game.discriminators, RATE_D), "G": moved("G", game.generators, RATE_G)},
-        schedule,
+        {"optimizer.D.lr": schedule, "optimizer.G.lr": schedule, **(schedules or {})},
         seed=SEED,
         batch_size=N,
         micro_batch=micro_batch,

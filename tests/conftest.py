@@ -1,6 +1,7 @@
 """What the tests share: a tiny model on a few digits, trained by the real command."""
 
 import copy
+import dataclasses
 import functools
 import json
 import os
@@ -10,10 +11,15 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as PyTorch reads it, here and in what tests start
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 import yaml
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +36,11 @@ from ganduel.evaluation import digit_classifier
 from ganduel.game import Duel
 from ganduel.regularizers import r1
 from ganduel.trainer import Trainer
+
+# A few examples, always the same; `make test-all` sets GANDUEL_EXAMPLES=all: thousands, and new ones each time.
+hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
 
 TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
@@ -56,15 +67,28 @@ MODELS = {
         "model.discriminator.input=64",
         "model.discriminator.channel_max=8",
     ),
+    "r3gan": (
+        "model=r3gan",
+        "data.resolution=16",
+        "model.channel_base=64",
+        "model.channel_max=8",
+        "model.group=4",
+        "model.latent=8",
+    ),
     "vanilla": ("model=vanilla", "model.generator.widths=[16,16]", "model.discriminator.widths=[16]"),
 }
 NO_BATCH_NORM = ("model.generator.norm=layer", "model.discriminator.norm=layer")
 
+HYDRA = config_loader_impl.create_defaults_list, Loader._compose_config_from_defaults_list  # before the tests' memory
+
 
 def remember_configurations() -> None:
-    """Let Hydra read every file, argument and command line of this process once: composing takes a third of a second,
-    and most tests do it. What is remembered depends on nothing else, and is only read."""
+    """Let Hydra read every file, option and command line of this process once: composing takes a third of a second, and
+    most tests do it. What is remembered depends on nothing else, and is only read or copied."""
     hydra_compose, parse_rule = composing.hydra_compose, OverridesParser.parse_rule
+    find_options, merge = HYDRA
+    options: dict[Any, DefaultsList] = {}
+    merged: dict[Any, DictConfig] = {}
 
     @functools.cache
     def parsed(text: str) -> Any:
@@ -82,12 +106,39 @@ def remember_configurations() -> None:
     def rule(parser: OverridesParser, line: str, name: str) -> Any:
         return copy.copy(override(line)) if name == "override" else parse_rule(parser, line, name)
 
+    def places(repo: Any) -> tuple[str, ...] | None:
+        """Where the files are; None if a folder of the user's is among them, for its files may change."""
+        sources = repo.get_sources()
+        own = {source.provider for source in sources} <= {"hydra", "main", "schema"}
+        return tuple(source.path for source in sources) if own else None
+
+    def chosen(repo: Any, config_name: str, overrides_list: list[Override], **settings: bool) -> DefaultsList:
+        """The options of all groups. Only overrides that choose an option decide."""
+        values = Overrides(repo, overrides_list).config_overrides
+        lines = [o.input_line for o in overrides_list if not any(o is value for value in values)]
+        key = places(repo), config_name, tuple(lines), tuple(settings.values())
+        found = options.get(key) or find_options(repo, config_name, overrides_list, **settings)
+        if key[0] is not None:
+            options[key] = found
+        return dataclasses.replace(found, config_overrides=values)
+
+    def compose_options(loader: Loader, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        """The files of these options as one configuration, before any override of a value."""
+        if (where := places(repo)) is None:
+            return merge(loader, defaults, repo)
+        key = where, tuple(map(dataclasses.astuple, defaults))
+        if key not in merged:
+            merged[key] = merge(loader, defaults, repo)
+        return copy.deepcopy(merged[key])
+
     @functools.lru_cache(256)
     def composed(folder: Path, command: str, overrides: tuple[str, ...]) -> DictConfig:
         return hydra_compose(command, overrides=list(overrides))
 
     OmegaConf.load = staticmethod(load)
     OverridesParser.parse_rule = rule
+    config_loader_impl.create_defaults_list = chosen
+    Loader._compose_config_from_defaults_list = compose_options
     composing.hydra_compose = lambda command, overrides: composed(composing.config_dir(), command, tuple(overrides))
 
 

@@ -208,10 +208,12 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("init_from=nowhere", "init_from: nowhere does not exist"),
         ("data.root=", "data.root= is empty"),
         ("runs_dir=", "runs_dir= is empty"),
+        ("regularizer=[r1] regularizer.r1.weight=-1", "regularizer.r1: weight=-1 must be 0 or more"),
+        ("data.labels=folders", "data.labels=folders is not allowed; data.name=digits takes auto, none"),
     ],
 )
 def test_value(fails: Fails, argument: str, message: str) -> None:
-    fails("train", [*TINY, argument], message)
+    fails("train", [*TINY, *argument.split(" ")], message)
 
 
 @pytest.mark.parametrize("key", ["duration", "every.log", "ema.half_life", "scheduler.warmup"])
@@ -237,6 +239,7 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
         ("sample", ["ckpt=x", "seeds=some"], "seeds=some is not allowed; it takes a range like 0-63"),
         ("fid", [], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
         ("fid", ["ckpt=x", "folders=[a,b]"], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
+        ("fid", ["ckpt=x", "metric.which=[]"], "metric.which=[] is not allowed; it takes one or more of fid, kid"),
         ("fid", ["folders=[a]"], "folders=['a'] is not allowed; it takes two"),
         ("fid", ["folders=a"], "folders=a is not allowed; it takes"),
         ("fid", ["ckpt=x", "metric.samples=1"], "metric.samples=1 is not allowed; it takes 2 or more"),
@@ -373,6 +376,46 @@ def test_no_checkpoint(
 def test_checkpoint_that_is_absent(fails: Fails, tmp_path: Path, name: str) -> None:
     fails(name, [f"ckpt={tmp_path}/none.pt"], f"ckpt: {tmp_path}/none.pt does not exist; give a .pt file or a run")
     fails(name, [f"ckpt={tmp_path}"], f"ckpt: {tmp_path} holds no checkpoint; give a .pt file or a run folder")
+
+
+def test_weights_that_are_no_numbers(gan: Gan, bad_copy: Callable[..., Path]) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        for tensor in content["state"]["ema"].values():
+            if tensor.is_floating_point():
+                tensor.view(-1)[-1] = float("nan")
+
+    for name in ("sample", "fid"):
+        code, out, err = gan(name, f"ckpt={bad_copy(spoil)}", "device=cpu")
+        assert code == 1 and out == "" and err.count("\n") == 1, err
+        assert "holds NaN or infinity: the run has diverged; take an earlier checkpoint" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mode.columns=0"], "mode.columns=0 is not allowed; it takes 1 or more, or null"),
+        (["mode=neighbours", "data.root=misspelt"], "data.root: there is no misspelt; name the folder or archive of"),
+        (["seeds=1.5"], "seeds=1.5 is not allowed; it takes a range like 0-63 or a list like [1,5,9]"),
+        (
+            ["seeds=0-99999999999999"],
+            "seeds=0-99999999999999 are 100,000,000,000,000 seeds; it takes 10,000,000 at most",
+        ),
+    ],
+)
+def test_samples_that_cannot_be(gan: Gan, bad_run: Path, arguments: list[str], message: str) -> None:
+    code, out, err = gan("sample", f"ckpt={bad_run}", "device=cpu", *arguments)
+    assert (code, out) == (1, "") and err.startswith(f"error: {message}") and err.count("\n") == 1, err
+    assert not Path("misspelt").exists()
+
+
+def test_memory_that_runs_out_is_one_line(gan: Gan, bad_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr("ganduel.sampling.sampler.Sampler.paint", short)
+    code, out, err = gan("sample", f"ckpt={bad_run}", "device=cpu")
+    assert (code, out) == (1, "")
+    assert err == "error: memory ran out; take fewer seeds or a smaller batch, or use a machine with more memory\n"
 
 
 def test_checkpoint_cut_short(gan: Gan, bad_run: Path, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import HYDRA, MODELS
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal import config_loader_impl
 from omegaconf import OmegaConf
 
 from ganduel import build, losses, regularizers, turns
@@ -181,6 +183,23 @@ def test_rules_hold_in_every_command(command):
             finish(changed)
         named, _, found = str(error.value).partition("=")
         assert named == key and found.endswith(says)
+
+
+@pytest.mark.parametrize("extra", ["seed=3", "regularizer=[r1]", "augment=[ada]", "+model.more=1"])
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_tests_remember_is_what_hydra_composes(monkeypatch, model, extra):
+    """Every composition of these tests, Hydra's own notes included, is that of Hydra without a memory."""
+
+    def composed() -> Any:
+        with initialize_config_dir(str(TOP), version_base="1.3"):
+            found = hydra_compose("train", overrides=[*MODELS[model], extra], return_hydra_config=True)
+        return yaml.safe_dump(OmegaConf.to_container(found), sort_keys=False)
+
+    composed()
+    remembered = composed()
+    monkeypatch.setattr(config_loader_impl, "create_defaults_list", HYDRA[0])
+    monkeypatch.setattr(config_loader_impl.ConfigLoaderImpl, "_compose_config_from_defaults_list", HYDRA[1])
+    assert composed() == remembered
 
 
 def test_marks_name_keys():

@@ -38,13 +38,13 @@ def assert_differentiable(fn, *inputs: torch.Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
-def test_convolutions(stride, padding):
-    x, weight = draw(2, 3, 5, 5), draw(4, 3, 3, 3)
-    settings = {"stride": stride, "padding": padding}
+@pytest.mark.parametrize(("stride", "padding", "groups"), [(1, 1, 1), (2, 0, 1), (2, 1, 1), (1, 1, 2), (2, 1, 4)])
+def test_convolutions(stride, padding, groups):
+    x, weight = draw(2, 4, 5, 5), draw(8, 4 // groups, 3, 3)
+    settings = {"stride": stride, "padding": padding, "groups": groups}
     assert torch.equal(convolve(x, weight, **settings), conv2d(x, weight, **settings))
     assert_differentiable(lambda x, w: convolve(x, w, **settings), x, weight)
-    weight = draw(3, 4, 3, 3)
+    weight = draw(4, 8 // groups, 3, 3)
     assert torch.equal(convolve_transposed(x, weight, **settings), conv_transpose2d(x, weight, **settings))
     assert_differentiable(lambda x, w: convolve_transposed(x, w, **settings), x, weight)
 

@@ -22,6 +22,7 @@ from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.store import open_store
 from ganduel.data.streaming import place
+from ganduel.evaluation.look_alikes import nearest_earlier
 from ganduel.system.errors import UserError
 
 TRAIN, TEST = 300, 60
@@ -100,6 +101,31 @@ def test_report(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open(path.with_suffix(".png")) as preview:
         assert preview.size == (32, 32)  # three by three, with margins
         assert np.array_equal(np.asarray(preview)[2:10, 2:10].transpose(2, 0, 1), packed(out)[0])
+
+
+def test_the_nearest_earlier_vector() -> None:
+    points = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 3.0], [10.0, 4.0], [0.0, 2.0]])
+    assert nearest_earlier(points) == [(1, 4, 2), (3, 2, 0), (4, 3, 1), (10, 1, 0)]  # distance, image, earlier one
+
+
+def test_look_alikes_are_found_by_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = (load_digits().images[:3] * 15).astype(np.uint8)  # 0, 1, 2
+    images = [Image.fromarray(digit).resize((48, 48)) for digit in digits]
+    images += [images[1].copy(), images[1].rotate(0, translate=(3, 1))]  # a copy of 1, which does not count; 1 moved
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
+    arguments = ["data=folder", f"data.root={tmp_path}", "data.resolution=48", "look_alikes=efficientnet"]
+    for _ in range(2):  # packing, and finding it packed
+        assert cli.command("data", arguments) == 0
+        out, err = capsys.readouterr()
+        first = err.split("by efficientnet's features")[1].splitlines()[1]
+        assert first.strip().startswith("1.png and 4.png, distance ")
+    with Image.open(Path(out.strip()).with_suffix(".alike.png")) as picture:
+        assert picture.size == (6 * 50 + 2, 52)  # the three pairs of four different images
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    assert cli.command("data", arguments) == 0
+    assert "image 1 and image 4" in capsys.readouterr().err  # the packed copy does not store names
 
 
 def test_json_alone_on_stdout(data_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_better_images_score_better(digits, digit_features):
 class Perfect(Generator):
     """Draws real images of the asked class."""
 
-    latent, classes = 1, 10
+    latent, classes, has_mapping = 1, 10, True
 
     def __init__(self, images: ImageSet):
         super().__init__()
@@ -414,9 +414,11 @@ def test_the_extractor_looks_once_at_every_image(digits, digit_features):
 
 
 def test_path_length_needs_a_mapping_and_weights(train, trainer, capsys, monkeypatch, tmp_path):
-    assert train("metric.which=[ppl]") == 1
     says = "ppl measures paths in the latent space w and needs a model with a mapping network"
+    assert train("metric.which=[ppl]") == 1
     assert says in capsys.readouterr().err
+    labelled = trainer("model.classes=10", model="projected")  # it joins a label to the latent, and maps neither
+    assert labelled.game.comparisons(labelled.ema.generators, labelled.images)[0].walk is None
     assert train() == 0 and cli.command("fid", ["ckpt=runs/tiny", "metric.which=[ppl]", "metric.samples=4"]) == 1
     assert says in capsys.readouterr().err
 

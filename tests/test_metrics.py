@@ -148,10 +148,11 @@ def test_kid_takes_subsets_of_at_most_1000(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("which", "least"), [(["fid"], 2), (["kid"], 2), (["prc", "fid"], 4), (["dc", "prc"], 6), (["successive"], 4)]
+    ("which", "least"),
+    [(["fid"], 2), (["kid"], 2), (["prc", "fid"], 4), (["dc", "prc"], 6), (["successive"], 4), (["isc"], 10)],
 )
 def test_how_few_images_will_do(which, least):
-    for counts in ((least - 1, 9), (9, least - 1)):
+    for counts in ((least - 1, 19), (19, least - 1)):
         with pytest.raises(UserError, match=f"too few for {', '.join(which)}; {least} or more of each"):
             score(which, *counts)
     assert score(which, least, least)

@@ -48,7 +48,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def pack_folder(root: Path, recipe: Recipe = RGB, max_rejected: float = 0.0) -> Path:
-    return pack(sources.folder(str(root), None), recipe, root / "packed", max_rejected=max_rejected)
+    return pack(sources.folder(str(root), None, "auto"), recipe, root / "packed", max_rejected=max_rejected)
 
 
 # Kinds of images. Each is packed at its own size, so pixels come out as they went in.
@@ -238,7 +238,7 @@ def test_nothing_left(tmp_path: Path) -> None:
 def test_labels_and_official_split_skip_the_rejected(tmp_path: Path) -> None:
     files = [picture(tmp_path / f"{i}.png", i) for i in range(6)]
     _text(files[1])
-    originals = sources.folder(str(tmp_path), None).scan()
+    originals = sources.folder(str(tmp_path), None, "auto").scan()
     originals.labels, originals.splits = np.array([0, 1, 2, 3, 4, 5]), {"train": 4, "test": 2}
     path = pack(Source("labelled", lambda: originals), RGB, tmp_path / "packed", max_rejected=0.5)
     assert np.load(path.with_suffix(".labels.npy")).tolist() == [0, 2, 3, 4, 5]
@@ -256,7 +256,7 @@ def test_crops_count_pixels_of_a_standard_width(tmp_path: Path) -> None:
 
 def test_packed_copy_is_reused(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack_folder(data_folder)
-    source = sources.folder(str(data_folder), None)
+    source = sources.folder(str(data_folder), None, "auto")
     source.scan = lambda: pytest.fail("read again")
     assert pack(source, RGB, data_folder / "packed") == path
     assert {p.suffix for p in path.parent.iterdir()} == {".json", ".npy"}

@@ -1,7 +1,13 @@
 """The page of gan-report: opened in a browser, offline; all it shows is in it, and it is never too large."""
 
+import base64
+import hashlib
+import http.client
+import io
 import json
 import re
+import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +19,9 @@ from PIL import Image
 from test_report import line, write_run
 
 from ganduel.commands import cli
-from ganduel.report import curves, page, runs
+from ganduel.commands.report import table
+from ganduel.report import curves, page, runs, serve
+from ganduel.system.errors import UserError
 
 RATES = 0.0001, 0.00001, 0.5
 EVIL = '<img src=x onerror="alert(1)">'
@@ -70,36 +78,136 @@ def test_a_browser_opens_it(report, tmp_path):
         window.click("#results thead button", heads.index("rate"))
         assert column(window, "run") == ["1", "0", "2"]  # 1e-05 before 0.0001
         window.click("#results thead button")
-        nth = heads.index("fid, best")
-        assert column(window, "run") == ["0", "1", "2"] and column(window, "fid, best") == ["19.5", "-", "20.25"]
+        nth = heads.index("FID, best")
+        assert column(window, "run") == ["0", "1", "2"] and column(window, "FID, best") == ["19.5", "-", "20.25"]
         window.click("#results thead button", nth)
         assert column(window, "run") == ["0", "2", "1"]  # what is empty comes last
         window.click("#results thead button", nth)
         assert column(window, "run") == ["2", "0", "1"]
         assert window.run(f"return document.querySelectorAll('thead th')[{nth}].ariaSort") == "descending"
         loaded = window.run("return [...document.images].map(i => i.complete && i.naturalWidth > 0)")
-        assert len(loaded) == 3 * (1 + 7) and all(loaded)
-        curves = "[...document.querySelectorAll('path.curve')]"
-        drawn = f"return {curves}.map(p => p.getTotalLength() > 0 && p.checkVisibility())"
-        assert all(shown := window.run(drawn)) and len(shown) >= 3 * 6
-        window.click(".legend button", 1)
-        assert 0 < sum(window.run(drawn)) < len(shown)
+        assert len(loaded) == 1 + 3 * 12 and all(loaded)  # the real images are the same, and are there once
+        window.click("#alarms summary")
         assert "collapse at step 20: all samples look alike" in window.run(
             "return document.querySelector('#alarms').innerText"
         )
-        assert (
-            window.run(
-                "return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length"
-            )
-            == 0
+        assert window.run(REQUESTS) == 0
+        assert window.complaints() == []
+
+
+REQUESTS = """return performance.getEntriesByType('resource')
+    .filter(e => !e.name.startsWith('data:') && new URL(e.name).origin !== location.origin).length"""
+SHOWN = """return [...document.querySelectorAll('.card[data-run]')].map(
+    card => [...card.querySelectorAll('img')].filter(i => !i.hidden).map(i => +i.dataset.images))"""
+
+
+@pytest.mark.slow
+def test_the_slider_moves_all_runs_to_the_same_time(tmp_path):
+    """Each shows its last samples of at most so many images: one is sampled every 1,000 images, one every 2,000."""
+    for name, every in (("a", 1), ("b", 2)):
+        run = write_run(tmp_path / "runs" / name, f"name={name}", {"name": name})
+        for kimg in range(0, 6, every):
+            picture(run / "samples" / f"{kimg:06d}kimg.png", kimg, size=(20, 20))
+    assert cli.command("report", [str(tmp_path / "runs")]) == 0
+    with browser(tmp_path / "profile") as window:
+        window.open(tmp_path / "runs" / "report.html")
+        assert window.run(SHOWN) == [[5000], [4000]]
+        set_slider = "const s = document.getElementById('moment'); s.value = 3; s.dispatchEvent(new Event('input'));"
+        window.run(set_slider)
+        assert window.run(SHOWN) == [[3000], [2000]]
+        assert window.run("return document.getElementById('seen').value") == "3,000 images"
+        assert window.run("return document.querySelectorAll('.card .when')[1].textContent") == "2,000 images"
+
+
+@pytest.mark.slow
+def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
+    """The values are those that were logged, at the place of the pointer."""
+    told = "return [...document.querySelectorAll('figure[data-chart] .values')].map(v => v.innerText.replaceAll('(', ' ('))"
+    with browser(tmp_path / "profile") as window:
+        window.look(1400, 4000)
+        window.open(report)
+        titles = window.run(
+            "return [...document.querySelectorAll('figure[data-chart] figcaption')].map(f => f.firstChild.data.trim())"
         )
+        fid, loss, accuracy = (titles.index(name) for name in ("FID", "Loss of G", "Accuracy of D, real"))
+        assert window.run("return document.querySelectorAll('canvas').length") >= 5  # those that are in sight
+        assert window.run(told)[fid].split() == ["29.5", "30.25"]
+        assert window.run(told)[loss].split() == 3 * ["0.0641", "(0.05128)"]  # 2.5 / 39 and, held-out, 2 / 39
+        # In the middle of the plot is step 20 of 1 to 39, for which each run has a value of its own.
+        over = f"document.querySelectorAll('figure[data-chart]')[{loss}].querySelector('.u-over')"
+        window.run(
+            f"const over = {over}, box = over.getBoundingClientRect();"
+            "for (const kind of ['mouseenter', 'mousemove']) over.dispatchEvent(new MouseEvent(kind,"
+            " {bubbles: true, clientX: box.left + box.width / 2, clientY: box.top + 50}));"
+        )
+        value, held, *_ = window.run(told)[loss].split()
+        assert float(value) == pytest.approx(2.5 / 20, rel=1e-3) and held == "(0.1)"
+        assert window.run(told)[accuracy].split() == 3 * ["(0.5)"]  # all charts tell of the same time
+        assert "200 images" in window.run("return document.querySelector('#curves').innerText")
+        window.click(".legend button", 0)
+        assert window.run(told)[fid].split() == ["30.25"]
+        assert not window.run("return document.querySelector('.card[data-run=\"0\"]').checkVisibility()")
         assert window.complaints() == []
 
 
 @pytest.mark.slow
+def test_a_page_renews_itself_while_a_run_goes_on(tmp_path):
+    """It asks its own server alone, and keeps what the reader has set."""
+    folder = sweep(tmp_path / "runs")
+    running = serve.server(lambda: runs.newest([folder]), lambda: page.page(*table([folder]), live=True), 0)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    with browser(tmp_path / "profile") as window:
+        window.open(f"http://127.0.0.1:{running.server_port}/")
+        window.click("#alarms summary")
+        assert window.run(SHOWN)[0] == [11000]
+        time.sleep(3)  # it must have asked once
+        picture(folder / "0" / "samples" / "000012kimg.png", 12, size=(64, 64))
+        deadline = time.monotonic() + 120
+        while window.run(SHOWN)[0] != [12000] and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert window.run(SHOWN) == [[12000], [11000], [11000]]
+        assert window.run("return document.getElementById('alarms').open")
+        assert window.run("return document.querySelector('#live').textContent") == "live"
+        assert window.run(REQUESTS) == 0 and window.complaints() == []
+        running.shutdown()
+        running.server_close()
+
+
+def test_only_browsers_of_this_machine_are_answered():
+    """Nothing listens on another address, and a site whose name leads here reads nothing (DNS rebinding)."""
+    made = []
+    running = serve.server(lambda: "1", lambda: made.append(1) or "<p>page", 0)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    port = running.server_port
+
+    def ask(path: str, host: str, method: str = "GET") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request(method, path, headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    try:
+        assert running.server_address[0] == "127.0.0.1"
+        for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            assert ask("/", host) == (200, b"<p>page") and ask("/version", host) == (200, b"1")
+        assert made == [1]  # nothing has changed, so it was made once
+        for host in (f"evil.example:{port}", "evil.example", "127.0.0.1", f"127.0.0.1:{port + 1}", ""):
+            assert ask("/", host)[0] == 403
+        assert ask("/../config.yaml", f"127.0.0.1:{port}")[0] == 404
+        assert ask("/", f"127.0.0.1:{port}", "POST")[0] == 501
+        with pytest.raises(UserError, match=f"port={port}: .*set port=0"):
+            serve.server(lambda: "", lambda: "", port)
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_can_be_read_by_day_and_by_night(report, tmp_path, dark):
-    """Text stands out from what is behind it, 4.5 to 1 (WCAG 2, level AA), and everything has a name."""
+def test_it_can_be_read_by_day_and_by_night(report, tmp_path, dark, width):
+    """Also on small screens: text stands out from what is behind it, 4.5 to 1 (WCAG 2, level AA), everything has a
+    name, and nothing is wider than the screen."""
     contrast = """
         const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
         const light = colour => {
@@ -115,13 +223,14 @@ def test_it_can_be_read_by_day_and_by_night(report, tmp_path, dark):
             }
             return 'white';
         };
-        const tags = 'h1, h2, h3, p, a, td, th, button, figcaption, caption, code, summary, li, svg text';
+        const tags = 'h1, h2, h3, p, a, td, th, button, figcaption, caption, code, summary, li, small, output, .when';
         return [...document.querySelectorAll(tags)]
             .map(e => [light(getComputedStyle(e)[e.tagName === 'text' ? 'fill' : 'color']), light(behind(e))])
             .map(([a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));"""
     nameless = """return [...document.querySelectorAll('img:not([alt]), svg:not([aria-label]), button, a, th')]
-        .filter(e => !e.matches('button, a, th') || !e.textContent.trim()).length"""
-    with browser(tmp_path / "profile", *(["--force-dark-mode"] if dark else [])) as window:
+        .filter(e => !e.matches('button, a, th') || !(e.textContent.trim() || e.ariaLabel)).length"""
+    with browser(tmp_path / "profile") as window:
+        window.look(width, dark=dark)
         window.open(report)
         assert window.run("return matchMedia('(prefers-color-scheme: dark)').matches") == dark
         ratios = window.run(contrast)
@@ -141,7 +250,12 @@ def test_it_refers_to_nothing_else(report):
 
     Reader().feed(text)
     assert len(addresses) > 30 and all(address.startswith(("#", "data:")) for address in addresses)
-    assert "default-src 'none'" in text and "url(" not in text and "@import" not in text
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1].replace("&#39;", "'")
+    assert policy.startswith("default-src 'none'; img-src data:; ") and "unsafe" not in policy
+    assert "connect-src 'none'" in policy and "url(" not in text and "@import" not in text
+    for kind, body in re.findall(r"<(style|script)>(.*?)</", text, re.S):
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
     assert EVIL not in text and "&lt;img" in text
 
 
@@ -198,7 +312,7 @@ def test_large_pictures_are_made_to_fit(tmp_path, monkeypatch):
             picture(run / "samples" / f"{kimg:06d}kimg.png", kimg, size=(330, 330))
     assert cli.command("report", [str(tmp_path / "runs")]) == 0
     text = (tmp_path / "runs" / "report.html").read_bytes()
-    assert 600_000 < len(text) < 1_000_000 and text.count(b"<img") == 2 * 7
+    assert 600_000 < len(text) < 1_000_000 and text.count(b"<img") == 2 * 9
 
 
 @pytest.mark.slow
@@ -224,13 +338,25 @@ def test_pictures_are_what_they_were(tmp_path):
         (run / "samples").mkdir(exist_ok=True)
         Image.fromarray(flat).save(run / "samples" / f"{kimg:06d}kimg.png")
     (run / "samples" / "000031kimg.png").write_bytes(b"half")
-    chosen = page.pictures(runs.read(run), 8)
-    thousands = [int(caption.split()[0].replace(",", "")) / 1000 for caption, _ in chosen]
-    assert thousands == [0, 4, 9, 13, 17, 21, 26, 31]
-    address, width, height = page.embedded(chosen[1][1], 10_000)
-    assert address.startswith("data:image/webp;base64,") and (width, height) == (60, 40)
-    assert page.embedded(chosen[-1][1], 10_000) is None
-    assert [picture.caption for picture in page.gallery(chosen, 10_000)] == [caption for caption, _ in chosen[:-1]]
+    reals, grids, judged = page.pictures(runs.read(run), 8)
+    assert reals is judged is None and [int(path.stem[:6]) for path in grids] == [0, 4, 9, 13, 17, 21, 26, 31]
+    address, width, height = page.embedded(grids[1], 0, 10_000)
+    assert address.startswith("data:image/webp;base64,") and (width, height) == (9 * 60, 9 * 40)  # 512 and more
+    assert page.embedded(grids[-1], 0, 10_000) is None
+    frames = page.gallery(reals, grids, judged, 10_000).frames
+    assert [picture.images for picture in frames] == [0, 4000, 9000, 13000, 17000, 21000, 26000]
+
+
+def test_a_small_picture_is_enlarged_without_blur(tmp_path):
+    """Every pixel becomes a square; if there is no room for it, the picture stays as it is."""
+    board = np.kron(np.indices((8, 8)).sum(0) % 2 * 255, np.ones((8, 8))).astype(np.uint8)
+    Image.fromarray(board).save(tmp_path / "board.png")
+    address, width, height = page.embedded(tmp_path / "board.png", 0, 100_000)
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        shown = np.array(image.convert("L")).astype(int)
+    assert (width, height) == shown.shape == (512, 512)
+    assert np.abs(shown - np.kron(board, np.ones((8, 8)))).max() < 16  # WebP is nearly exact
+    assert page.embedded(picture(tmp_path / "noise.png", size=(64, 64)), 0, 12_000)[1:] == (64, 64)
 
 
 def test_what_has_just_begun(tmp_path, capsys):
@@ -243,35 +369,76 @@ def test_what_has_just_begun(tmp_path, capsys):
 
 
 def test_curves():
-    """What is averaged, or of held-out images, lies with what it is of; ends and ranges are right."""
+    """What is averaged, or of held-out images, lies with what it is of; means are right."""
     rows = [
         {"images": 10 * i, "loss/G": float(i), "loss_ema/G": 2.5, "validation/loss/G": 2.5, "steps": i}
         for i in range(300)
     ]
     rows.append({"images": 3000, "loss/G": float("nan")})
-    found = curves.curves(rows, 3, "a", most=50)
+    found = curves.curves(rows, 3, most=50)
     assert list(found) == ["loss/G"] and [curve.kind for curve in found["loss/G"]] == ["faint", "plain", "held"]
     points = found["loss/G"][0].points
     assert len(points) == 50 and points[0] == (50, 2.5) and points[-1] == (2990, 296.5)  # means of six
     assert curves.thinned([(0, 1.0), (1, 2.0), (2, 4.0)], 2) == [(0, 1.0), (2, 3.0)]
-    svg = curves.chart("loss/G", found["loss/G"])
-    assert svg.count('<path class="curve') == 3 and 'data-run="3"' in svg and "nan" not in svg
-    first = re.search(r'class="curve faint c3"[^>]* d="M([\d.]+) ([\d.]+)L[^"]* ([\d.]+)"', svg)
-    assert [float(v) for v in first.groups()] == [curves.LEFT, curves.HEIGHT - curves.BOTTOM, curves.TOP]
-    assert list(curves.ticks(0, 299)) == [0, 100, 200] and list(curves.ticks(0.1, 0.35)) == pytest.approx(
-        [0.1, 0.2, 0.3]
-    )
-    assert [round(10**v) for v in curves.decades(1.2, 2.4)] == [20, 50, 100, 200]
-    assert [round(v) for v in curves.decades(-1, 2.5)] == [-1, 0, 1, 2]
-    assert [curves.number(v) for v in (1_250_000, 35_000, 0.0025, -2)] == ["1.25M", "35k", "0.0025", "-2"]
+    data = curves.chart("loss/G", [curves.Curve(3, "held", [(0, 1 / 3), (10, 2.0)])]).data
+    assert data == {
+        "title": "Loss of G",
+        "log": False,
+        "lines": [{"run": 3, "kind": "held", "x": [0, 10], "y": [0.33333, 2.0]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fid", "FID"),
+        ("fid_A", "FID A"),
+        ("fid_efficientnet_lite2_160", "FID (efficientnet_lite2_160)"),
+        ("kid_std_clip", "KID std clip"),
+        ("recall, best", "Recall, best"),
+        ("successive_fid, last", "FID to the samples before, last"),
+        ("loss/D", "Loss of D"),
+        ("accuracy/fake", "Accuracy of D, fake"),
+        ("health/gradient/G", "Gradient norm of G"),
+        ("own/thing_of_mine", "Own, thing of mine"),
+    ],
+)
+def test_names_read(name, words):
+    assert curves.title(name) == words
+
+
+def test_charts_lie_in_sections():
+    names = ("speed/seconds", "loss/G", "fid", "accuracy/real", "health/spread", "precision_clip", "kid")
+    some = [curves.chart(name, [curves.Curve(0, "plain", [(0, 1.0)])]) for name in names]
+    assert {section: [one.name for one in charts] for section, charts in curves.sections(some).items()} == {
+        "Quality": ["fid", "kid", "precision_clip"],
+        "Losses": ["loss/G"],
+        "Discriminator": ["accuracy/real"],
+        "Health": ["health/spread"],
+        "Speed and settings": ["speed/seconds"],
+    }
 
 
 def test_wide_ranges_are_logarithmic():
-    def chart(*values: float, name: str = "fid") -> str:
-        return curves.chart(name, [curves.Curve(0, "a", "plain", list(zip(range(9), values, strict=False)))])
+    def logarithmic(*values: float, name: str = "fid") -> bool:
+        points = list(zip(range(9), values, strict=False))
+        return curves.chart(name, [curves.Curve(0, "plain", points)]).logarithmic
 
-    assert "logarithmic" not in chart(1, 0.001, name="accuracy/fake")
-    assert "logarithmic" in chart(1000, 100, 10) and "logarithmic" not in chart(30, 20, 10)
-    middle = re.search(r"L([\d.]+) ([\d.]+)L", chart(1000, 100, 10))
-    assert float(middle[2]) == pytest.approx((curves.TOP + curves.HEIGHT - curves.BOTTOM) / 2)
-    assert "logarithmic" not in chart(1000, -1) and "nan" not in chart(5, 5) + chart(0, 0) + chart(7)
+    assert logarithmic(1000, 100, 10) and not logarithmic(30, 20, 10) and not logarithmic(1000, -1)
+    assert not logarithmic(1, 0.001, name="accuracy/fake") and not logarithmic(7)
+
+
+def test_repeated_seeds_have_a_mean_and_a_deviation(tmp_path):
+    """By hand: 10, 12 and 17 have the mean 13 and the standard deviation sqrt((9 + 1 + 16) / 2)."""
+    for i, (rate, fid) in enumerate([(0.1, 10.0), (0.1, 12.0), (0.1, 17.0), (0.2, 30.0)]):
+        measured = [{"by": "gan-train", "step": 1, "images": 10, "fid": fid}]
+        typed = f"rate={rate} seed={i}"
+        write_run(tmp_path / str(i), typed, {"rate": rate, "seed": i}, [line(1, 0.5, 0.5, 1, 1)], measured)
+    found, rows = table([tmp_path])
+    (metric,) = page.repeats(found, rows, ["rate", "seed"])
+    assert metric.title == "FID" and metric.groups == [
+        ("rate=0.1", [(0, 10.0), (1, 12.0), (2, 17.0)], 13.0, pytest.approx(13**0.5)),
+        ("rate=0.2", [(3, 30.0)], 30.0, 0.0),
+    ]
+    assert metric.place(13 - 13**0.5) == "5.00%" and metric.place(30.0) == "95.00%"
+    assert "13 ± 3.6" in page.page(found, rows) and page.repeats(found[2:], rows[2:], ["rate", "seed"]) == []

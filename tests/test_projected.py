@@ -143,7 +143,8 @@ def test_classes_are_projected_on_an_embedding() -> None:
 def test_mixing_is_that_of_the_paper() -> None:
     """In the paper's order: enlarge, then convolve; each pixel and channel by itself."""
     torch.manual_seed(0)
-    mixing = Mixing([5, 5, 5, 5], 16)
+    mixing = Mixing([5, 5, 5, 5])
+    assert mixing.channels == [64, 64, 128, 256]
     levels = [torch.randn(1, 5, n, n) for n in (16, 8, 4, 2)]
     below: Tensor | float = 0.0
     expected = []

@@ -185,7 +185,7 @@ def test_features_of_a_damaged_configuration_are_those_of_the_checkpoint(tmp_pat
     assert run.stored_features() == "auto"
     content = {"config": {"metric": {"features": "clip"}}, "data": {}, "step": 1, "images_seen": 8, "state": {}}
     checkpoint.save(run.checkpoints / "latest.pt", content)
-    (tmp_path / "config.yaml").write_text("metric: 3")
+    (tmp_path / "config.yaml").write_text("[]: 3]")
     assert run.stored_features() == "clip"
     (tmp_path / "config.yaml").write_text("metric: {features: digits}")
     assert run.stored_features() == "digits"

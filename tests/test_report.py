@@ -45,7 +45,7 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )
     write_run(Path("sweep/9"), "optimizer.D.lr=0.2 name=a", {"optimizer": {"D": {"lr": 0.2}}})
-    return report.main(Report(["sweep"], None, False), [])["runs"]
+    return report.main(Report(["sweep"], None, False, 0, False), [])["runs"]
 
 
 def test_the_columns_of_the_report(pair):
@@ -145,7 +145,7 @@ def test_the_line_being_written_is_left_out(tmp_path):
 def test_command(train, capsys):
     """On what gan-train leaves behind."""
     assert train("-m", "optimizer.D.lr=0.001,0.002", "metric.which=[fid]", "metric.samples=20", "name=sweep") == 0
-    capsys.readouterr()
+    assert "compare them: gan-report runs/sweep\n" in capsys.readouterr().err
     assert cli.command("report", ["runs/sweep"]) == 0
     head, _, first, second = capsys.readouterr().out.splitlines()
     for column in ("optimizer.D.lr", "fid, best", "fid, last", "accuracy of D, average", "loss of G, best", "images/s"):

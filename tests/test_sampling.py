@@ -202,6 +202,7 @@ def test_a_film_goes_there_and_back(run, tmp_path):
         "mode.steps=5",
         "mode.video=gif",
         "mode.back=true",
+        "mode.scale=1",
     ]
     assert cli.command("sample", [*arguments, "mode.method=lerp"]) == 0
     frames, duration = film(run / "interpolate.gif")
@@ -209,7 +210,7 @@ def test_a_film_goes_there_and_back(run, tmp_path):
     ends = ganduel.load(run).bytes([3, 8])[:, 0].int()
     assert (frames[0][..., 0].int() - ends[0]).abs().max() <= 2  # 256 colours
     colours = [torch.full((3, 8, 8), 60 * i, dtype=torch.uint8) for i in range(4)]
-    frames, duration = film(films.save_gif(colours, tmp_path / "x", fps=10, scale=None))
+    frames, duration = film(films.save_gif(colours, tmp_path / "x", fps=10, scale=1))
     assert [frame[0, 0, 0].item() for frame in frames] == [0, 60, 120, 180] and duration == 400
 
 
@@ -232,8 +233,8 @@ def test_a_film_of_a_hundred_steps(packed, tmp_path, monkeypatch, space):
     assert cli.command("train", arguments) == 0
     strengthen(Path("runs/walk/checkpoints/latest.pt"))
     arguments = ["ckpt=runs/walk", "mode=interpolate", "seeds=[3,8]", "mode.steps=98", f"mode.space={space}", "batch=7"]
-    for kind in ("gif", "mp4"):
-        assert cli.command("sample", [*arguments, f"mode.video={kind}", f"out=walk.{kind}"]) == 0
+    for kind, scale in (("gif", 1), ("mp4", "null")):
+        assert cli.command("sample", [*arguments, f"mode.video={kind}", f"mode.scale={scale}", f"out=walk.{kind}"]) == 0
     ends = ganduel.load("runs/walk").bytes([3, 8])[:, 0].int()
     assert (ends[0] - ends[1]).abs().float().mean() > 20
     frames, duration = film(Path("walk.gif"))
@@ -268,6 +269,24 @@ def test_films_of_any_size(tmp_path):
     assert played(films.save_mp4(frames[:1], tmp_path / "b", fps=10, scale=2))[0].shape == (602, 514, 3)
     doubled, _ = film(films.save_gif(frames, tmp_path / "c", fps=10, scale=2))
     assert doubled[0].shape == (602, 514, 3)
+
+
+def test_a_film_is_long_large_sharp_and_of_several_walks(run, capsys):
+    """By default: 60 frames, a tile of four walks, every pixel a square of four. What is replaced is told."""
+    capsys.readouterr()
+    for told in (False, True):
+        assert cli.command("sample", ["ckpt=runs/tiny", "mode=interpolate", "mode.video=gif"]) == 0
+        assert ("replaces the earlier runs/tiny/interpolate.gif" in capsys.readouterr().err) == told
+    with Image.open(run / "interpolate.gif") as image:
+        seconds, size = sum(f.info["duration"] for f in ImageSequence.Iterator(image)) / 1000, image.size
+        image.seek(0)
+        pixels = torch.from_numpy(np.array(image.convert("L")))
+    assert seconds == 60 / 25 and size == (4 * 70, 4 * 70)  # two images of 32 pixels and three margins of 2
+    corners = pixels[::4, ::4]
+    assert torch.equal(corners.repeat_interleave(4, 0).repeat_interleave(4, 1), pixels)
+    ends = ganduel.load(run).bytes([0, 2, 4, 6])[:, 0].int()
+    for i, (row, column) in enumerate([(2, 2), (2, 36), (36, 2), (36, 36)]):
+        assert (corners[row : row + 32, column : column + 32].int() - ends[i]).abs().max() <= 3  # 256 colours
 
 
 def test_colours_survive(tmp_path):

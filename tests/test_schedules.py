@@ -37,8 +37,11 @@ def pytorch(make) -> list[float]:
         (schedules.constant(None), lambda o: lr_scheduler.ConstantLR(o, factor=1)),
         (schedules.step("3 epochs", 0.7, 0.0, None), lambda o: lr_scheduler.StepLR(o, 3, gamma=0.7)),
         (schedules.exponential("1 epoch", 0.7, 0.0, None), lambda o: lr_scheduler.ExponentialLR(o, gamma=0.7)),
-        (schedules.cosine("20 epochs", 0.0, None), lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=20)),
-        (schedules.cosine("2 kimg", 1e-4, None), lambda o: lr_scheduler.CosineAnnealingLR(o, 20, eta_min=1e-4)),
+        (schedules.cosine("20 epochs", 0.0, None, 0.0, None), lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=20)),
+        (
+            schedules.cosine("2 kimg", 0.0, None, 1e-4, None),
+            lambda o: lr_scheduler.CosineAnnealingLR(o, 20, eta_min=1e-4),
+        ),
         (
             schedules.linear_decay("20 epochs", 0.0, None),
             lambda o: lr_scheduler.LinearLR(o, start_factor=1, end_factor=0, total_iters=20),
@@ -83,7 +86,7 @@ def test_floor_is_a_learning_rate(falling):
 
 
 def test_beyond_the_length():
-    assert schedules.cosine("1 epoch", 1e-5, None)(at(250), RATE) == pytest.approx(1e-5)
+    assert schedules.cosine("1 epoch", 0.0, None, 1e-5, None)(at(250), RATE) == pytest.approx(1e-5)
     assert schedules.linear_decay("1 epoch", 0.5, None)(at(250), RATE) == 0
 
 
@@ -97,11 +100,11 @@ def test_warm_up_is_a_factor():
     [
         (lambda: schedules.step("5", 0.7, 0.0, None), 'scheduler.every: "5" is not a duration'),
         (lambda: schedules.exponential(5, 0.7, 0.0, None), 'scheduler.every: "5" is not a duration'),
-        (lambda: schedules.cosine("long", 0.0, None), 'scheduler.length: "long" is not a duration'),
+        (lambda: schedules.cosine("long", 0.0, None, 0.0, None), 'scheduler.length: "long" is not a duration'),
         (lambda: schedules.constant("soon"), 'scheduler.warmup: "soon" is not a duration'),
         (lambda: schedules.step("1 epoch", 0.0, 0.0, None), "factor=0.0 must be more than 0"),
         (lambda: schedules.step("1 epoch", 0.5, -1.0, None), "floor=-1.0 must be 0 or more"),
-        (lambda: schedules.cosine("1 epoch", -1.0, None), "floor=-1.0 must be 0 or more"),
+        (lambda: schedules.cosine("1 epoch", 0.0, None, -1.0, None), "end=-1.0 must be 0 or more"),
         (lambda: schedules.step("1 epoch", -0.5, 0.0, None), "factor=-0.5 must be more than 0"),
         (lambda: schedules.linear_decay("1 epoch", 1.0, None), "hold=1.0 must be a share"),
         (lambda: schedules.linear_decay("1 epoch", 1.5, None), "hold=1.5 must be a share"),

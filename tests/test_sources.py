@@ -543,7 +543,7 @@ ANY = pictures("b/c/2.PNG", "a/9.webp", "b/1.bmp")
 def test_any_tree_in_order(tmp_path: Path, kind: str) -> None:
     files = ANY | dict.fromkeys([".hidden.png", "notes.txt"], b"")
     make = {"folder": as_folder, "zip": as_zip, "tar": as_tar}[kind]
-    originals = sources.folder(str(make(tmp_path / f"x.{kind}", files)), None).scan()
+    originals = sources.folder(str(make(tmp_path / f"x.{kind}", files)), None, "auto").scan()
     assert originals.names == ["a/9.webp", "b/1.bmp", "b/c/2.PNG"]
     assert contents(originals) == [ANY[name] for name in originals.names]
     assert (originals.splits, originals.expected) == ({"train": 3}, {})
@@ -562,7 +562,7 @@ def test_any_tree_in_order(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_folders_are_labels_if_they_hold_all_images(tmp_path: Path, names: list[str], labels: list[int] | None) -> None:
-    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None).scan()
+    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None, "auto").scan()
     assert labels == (None if originals.labels is None else originals.labels.tolist())
 
 
@@ -583,7 +583,7 @@ def listed(labels: Any) -> Files:
 )
 @pytest.mark.parametrize("prefix", ["", "top/"])
 def test_labels_of_stylegan(tmp_path: Path, labels: Any, expected: Any, dtype: Any, prefix: str) -> None:
-    originals = sources.folder(str(as_zip(tmp_path / "x.zip", under(prefix, listed(labels)))), None).scan()
+    originals = sources.folder(str(as_zip(tmp_path / "x.zip", under(prefix, listed(labels)))), None, "auto").scan()
     assert len(originals.names) == 2
     if expected is None:
         assert originals.labels is None
@@ -605,21 +605,21 @@ def test_labels_of_stylegan(tmp_path: Path, labels: Any, expected: Any, dtype: A
 )
 def test_labels_that_do_not_fit(tmp_path: Path, labels: Any) -> None:
     path = as_zip(tmp_path / "x.zip", listed(labels))
-    message = refusal(lambda: sources.folder(str(path), None))
+    message = refusal(lambda: sources.folder(str(path), None, "auto"))
     assert message.startswith(f"data.root: {path}/dataset.json does not label all images (")
 
 
 def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    message = refusal(lambda: sources.folder(str(tmp_path), None))
+    message = refusal(lambda: sources.folder(str(tmp_path), None, "auto"))
     assert re.match(r"data\.root: no images in .* or below it; looked for \.jpg ", message)
     archive = as_zip(tmp_path / "photos.zip", {"notes.txt": b""})
-    assert refusal(lambda: sources.folder(str(tmp_path), None)).endswith(
+    assert refusal(lambda: sources.folder(str(tmp_path), None, "auto")).endswith(
         f"there is an archive, though: data.root={archive}"
     )
-    assert "no images in" in refusal(lambda: sources.folder(str(archive), None))
-    assert "there is no " in refusal(lambda: sources.folder(str(tmp_path / "x"), None))
-    assert "is neither a folder nor" in refusal(lambda: sources.folder(str(tmp_path / "notes.txt"), None))
+    assert "no images in" in refusal(lambda: sources.folder(str(archive), None, "auto"))
+    assert "there is no " in refusal(lambda: sources.folder(str(tmp_path / "x"), None, "auto"))
+    assert "is neither a folder nor" in refusal(lambda: sources.folder(str(tmp_path / "notes.txt"), None, "auto"))
 
 
 @pytest.mark.parametrize("source", [sources.folder, sources.mnist, sources.celeba])
@@ -637,8 +637,8 @@ def test_all_forms_of_the_same_images_agree(tmp_path: Path) -> None:
         sources.lsun(str(tmp_path), "bedroom"),
         sources.lsun_bedroom_sample(str(as_zip(tmp_path / "x.zip", NESTED)), None),
         sources.lsun_bedroom_sample(str(as_tar(tmp_path / "x.tar.gz", NESTED, "w:gz")), None),
-        sources.folder(str(as_tar(tmp_path / "y.tar", NESTED)), None),
-        sources.folder(str(as_folder(tmp_path / "tree", NESTED)), None),
+        sources.folder(str(as_tar(tmp_path / "y.tar", NESTED)), None, "auto"),
+        sources.folder(str(as_folder(tmp_path / "tree", NESTED)), None, "auto"),
     ]
     assert [contents(source.scan()) for source in forms] == [SORTED] * len(forms)
     assert len({source.stamp for source in forms}) == len(forms)
@@ -676,12 +676,12 @@ def test_what_is_downloaded_is_read_and_found_again(
 
 def test_folders_may_be_official_parts(tmp_path: Path) -> None:
     names = ["x/val/dog/1.png", "x/train/dog/2.png", "x/train/cat/3.png", "x/val/cat/4.png"]
-    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None).scan()
+    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None, "auto").scan()
     assert originals.splits == {"train": 2, "val": 2} and list(originals.label_names) == ["cat", "dog"]
     assert list(originals.names) == ["x/train/cat/3.png", "x/train/dog/2.png", "x/val/cat/4.png", "x/val/dog/1.png"]
     assert originals.labels is not None and originals.labels.tolist() == [0, 1, 0, 1]
     as_folder(tmp_path, pictures("x/more/5.png"))  # now they are folders like any others
-    assert sources.folder(str(tmp_path), None).scan().splits == {"train": 5}
+    assert sources.folder(str(tmp_path), None, "auto").scan().splits == {"train": 5}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in config_dir().glob("data/*.yaml")))
@@ -712,7 +712,7 @@ def test_pairs_at_any_depth_and_what_is_left_out(tmp_path: Path, make: Any) -> N
 
 def test_parts_of_any_capitals(tmp_path: Path) -> None:
     names = ["Train/dog/2.png", "TRAIN/cat/3.png", "Testing/dog/1.png"]
-    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None).scan()
+    originals = sources.folder(str(as_folder(tmp_path, pictures(*names))), None, "auto").scan()
     assert originals.splits == {"train": 2, "test": 1} and list(originals.label_names) == ["cat", "dog"]
     assert list(originals.names) == ["TRAIN/cat/3.png", "Train/dog/2.png", "Testing/dog/1.png"]
     assert originals.labels is not None and originals.labels.tolist() == [0, 1, 1]
@@ -722,7 +722,7 @@ def test_formats_that_are_not_installed_are_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(formats, "image_suffixes", lambda: (".jpg", ".png"))
     monkeypatch.setattr(_shared, "image_suffixes", lambda: (".jpg", ".png"))
     as_folder(tmp_path, {"a.HEIC": b"", "b.avif": b"", "c.avif": b"", "notes.txt": b""})
-    message = refusal(lambda: sources.folder(str(tmp_path), None))
+    message = refusal(lambda: sources.folder(str(tmp_path), None, "auto"))
     assert message == (
         f"data.root: no images in {tmp_path} or below it; looked for .jpg .png; there are 1 .heic (unreadable here; "
         "install pillow-heif: pip install 'ganduel[heic]'); 2 .avif (unreadable here; install a newer Pillow: "
@@ -755,20 +755,20 @@ def test_mnist_says_what_is_there_instead(tmp_path: Path) -> None:
 )
 def test_folders_of_an_unlabelled_set_are_no_classes(tmp_path: Path, labels: Any, origin: str) -> None:
     files = pictures("00000/img0.png", "00001/img0.png") | {"dataset.json": json.dumps({"labels": labels}).encode()}
-    originals = sources.folder(str(as_zip(tmp_path / "x.zip", files)), None).scan()
+    originals = sources.folder(str(as_zip(tmp_path / "x.zip", files)), None, "auto").scan()
     assert originals.labels is None and list(originals.label_names) == [] and originals.labels_from == origin
 
 
 def test_a_dataset_json_of_another_kind_changes_nothing(tmp_path: Path) -> None:
     as_folder(tmp_path, pictures("a/1.png", "b/2.png") | {"dataset.json": b"[1, 2]"})
-    originals = sources.folder(str(tmp_path), None).scan()
+    originals = sources.folder(str(tmp_path), None, "auto").scan()
     assert originals.labels is not None and originals.labels.tolist() == [0, 1]
     assert originals.labels_from == "folders"
 
 
 def test_one_hot_labels_may_be_written_as_floats(tmp_path: Path) -> None:
     labels = [["00000/img0.png", [0.0, 1.0]], ["00000/img1.png", [1.0, 0.0]]]
-    originals = sources.folder(str(as_zip(tmp_path / "x.zip", listed(labels))), None).scan()
+    originals = sources.folder(str(as_zip(tmp_path / "x.zip", listed(labels))), None, "auto").scan()
     assert originals.labels is not None and originals.labels.tolist() == [[0, 1], [1, 0]]
 
 
@@ -777,3 +777,42 @@ def test_celeba_as_the_drive_has_it(tmp_path: Path) -> None:
     as_folder(tmp_path / "CelebA" / "Anno", {"list_attr_celeba.txt": OFFICIAL_LIST.encode()})
     for root in (tmp_path / "CelebA", tmp_path / "CelebA" / "Img" / "img_align_celeba.zip"):
         assert sources.celeba(str(root), None).scan().label_names == ATTRIBUTES
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "origin"),
+    [
+        ("auto", [1, 0], "dataset.json"),
+        ("json", [1, 0], "dataset.json"),
+        ("folders", [0, 1], "folders"),
+        ("none", None, "none"),
+    ],
+)
+def test_labels_that_are_chosen(tmp_path: Path, kind: Any, labels: Any, origin: str) -> None:
+    listed = json.dumps({"labels": [["a/1.png", 1], ["b/2.png", 0]]}).encode()
+    as_folder(tmp_path, pictures("a/1.png", "b/2.png") | {"dataset.json": listed})
+    originals = sources.folder(str(tmp_path), None, kind).scan()
+    assert originals.labels_from == origin
+    assert labels == (None if originals.labels is None else originals.labels.tolist())
+
+
+def test_a_damaged_list_of_labels_does_not_matter_where_it_is_not_wanted(tmp_path: Path) -> None:
+    as_folder(tmp_path, pictures("a/1.png", "b/2.png") | {"dataset.json": b'{"labels": [["a/1.png", 1]]}'})
+    for kind in ("auto", "json"):
+        assert "does not label all images" in refusal(lambda: sources.folder(str(tmp_path), None, kind).scan())  # noqa: B023
+    for kind in ("folders", "none"):
+        assert sources.folder(str(tmp_path), None, kind).scan().splits == {"train": 2}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "message"),
+    [
+        ("json", {}, "data.labels=json: .* has no labels in a dataset.json; set data.labels=auto or none"),
+        ("json", {"dataset.json": b'{"labels": null}'}, "no labels in a dataset.json .none: dataset.json says so"),
+        ("folders", {}, "data.labels=folders: .* has no folders of classes; set data.labels=auto or none"),
+    ],
+)
+def test_labels_that_are_not_there(tmp_path: Path, kind: Any, files: Files, message: str) -> None:
+    as_folder(tmp_path, pictures("1.png", "2.png") | files)
+    with pytest.raises(UserError, match=message):
+        sources.folder(str(tmp_path), None, kind).scan()

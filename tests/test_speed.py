@@ -52,6 +52,16 @@ CAPTURED = {
     "dcgan, dropout in D": ("model.discriminator.dropout=0.5",),
     "cyclegan": (),
     "stylegan2_ada": (),
+    "r3gan, scheduled": (
+        "augment=[ada,instance_noise]",
+        "augment.ada.target=null",
+        "augment.ada.p=0.5",
+        "+scheduler@schedule.augment.ada.p=linear",
+        "+scheduler@schedule.augment.instance_noise.std=linear",
+        "+scheduler@schedule.regularizer.r1.weight=cosine",
+        "+scheduler@schedule.ema.half_life=cosine",
+        "duration=8 steps",
+    ),
 }
 
 
@@ -108,6 +118,10 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     assert "the gate decides on the host" in reason("turns=gated")
     assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
     assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
+
+    beta = "+scheduler@schedule.optimizer.D.beta2=linear", "schedule.optimizer.D.beta2.end=0.9"
+    assert "schedule.optimizer.D.beta2: optimizers keep this number on the host" in reason(*beta)
+    assert reason("regularizer=[r1]", "+scheduler@schedule.regularizer.r1.weight=cosine") is None
 
     class Moving(Transform):
         def at(self, clock):

@@ -1,6 +1,7 @@
 """gan-sample mode=translate: any image, any size, by name."""
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import nn
 import ganduel
 from ganduel.commands import cli
 from ganduel.data.loading import normalise, to_bytes
-from ganduel.sampling.sampler import translated
+from ganduel.sampling import sampler as sampling
+from ganduel.sampling.sampler import fades, in_tiles, spans, translated, within_memory
 from ganduel.sampling.translation import placed
 from ganduel.system.errors import UserError
 
@@ -179,3 +181,68 @@ def test_models_that_draw_translate_nothing(train, capsys):
     assert capsys.readouterr().err == (
         "error: mode=translate: this model makes images from seeds and translates none: set mode=grid\n"
     )
+
+
+class Plus(nn.Module):
+    """Adds 1, and needs more memory than there is for more than `most` pixels."""
+
+    def __init__(self, most: float):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, images):
+        self.seen.append(tuple(images.shape[2:]))
+        if images[0, 0].numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images + 1
+
+
+@pytest.mark.parametrize(("length", "side"), [(10, 10), (300, 256), (1000, 256), (4000, 512), (257, 256)])
+def test_tiles_cover_an_image_and_their_weights_add_up_to_one(length: int, side: int) -> None:
+    pieces = spans(length, side)
+    assert pieces[0][0] == 0 and pieces[-1][1] == length
+    assert all(end - start == min(side, length) for start, end in pieces)
+    assert all(before[1] - after[0] >= sampling.OVERLAP for before, after in itertools.pairwise(pieces))
+    total = torch.zeros(length)
+    for (start, end), weight in zip(pieces, fades(pieces, total), strict=True):
+        total[start:end] += weight
+    assert torch.allclose(total, torch.ones(length))
+
+
+def test_tiles_give_what_the_whole_gives_where_pixels_are_independent() -> None:
+    images = torch.rand(1, 3, 300, 700)
+    assert torch.allclose(in_tiles(Plus(256**2), images, 256), images + 1, atol=1e-6)
+
+
+def test_a_photo_that_is_too_large_is_translated_in_tiles(capsys) -> None:
+    images, network = torch.rand(1, 3, 300, 700), Plus(512 * 300)
+    assert torch.allclose(within_memory(network, images), images + 1, atol=1e-6)
+    assert (
+        capsys.readouterr().err == "memory is short: an image of 700x300 pixels is translated in tiles of 512 pixels\n"
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(Plus(256 * 255), images)
+
+
+def test_what_memory_cannot_hold_is_not_tried(monkeypatch) -> None:
+    """A system may kill the process instead of raising an exception."""
+    images, network = torch.rand(1, 3, 300, 700), Plus(1e9)
+    needed = sampling.AT_ONCE * 3 * 4 * 300 * 512  # bytes of the largest map, some times
+    monkeypatch.setattr(sampling, "available", lambda device: 1.01 * needed / 1e9)
+    assert torch.allclose(within_memory(network, images), images + 1, atol=1e-6)
+    assert max(network.seen) == (300, 512)
+
+
+def test_a_photo_without_memory_is_left_out_and_the_others_are_translated(run, photos, monkeypatch, capsys) -> None:
+    real = sampling.translated
+
+    def short(generator, images):
+        if images.shape[3] > 100:
+            raise MemoryError
+        return real(generator, images)
+
+    monkeypatch.setattr(sampling, "translated", short)
+    assert cli.command("sample", [f"ckpt={run}", "mode=translate", f"input={photos}", "out=made", "device=cpu"]) == 0
+    told = capsys.readouterr().err
+    assert "odd.jpg is left out: memory is too short for it; make it smaller" in told
+    assert Path("made/deep.png").exists() and not Path("made/odd.png").exists()

@@ -266,6 +266,40 @@ def test_a_tar_bomb_is_refused_by_what_it_declares(tmp_path: Path, kind: str) ->
         open_tree(path).find(is_jpg)
 
 
+@pytest.mark.parametrize("wanted", [is_jpg, lambda name: False])
+def test_a_compressed_tar_of_zeros_is_not_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Callable[[str], bool]
+) -> None:
+    """Each member is plausible, and all together they are not."""
+    monkeypatch.setattr(archives, "SUSPECT", 1 << 20)
+    path = as_tar(tmp_path / "x.tar.gz", {f"{i}.jpg": bytes(1 << 18) for i in range(8)}, "w:gz")
+    with pytest.raises(UserError, match=r"x\.tar\.gz has 0\.0 MB and unpacks to 1 MB or more; .*unpack it yourself"):
+        open_tree(path).find(wanted)
+    plain = as_tar(tmp_path / "x.tar", {f"{i}.jpg": bytes(1 << 18) for i in range(8)})
+    assert len(open_tree(plain).find(is_jpg)) == 8
+
+
+def test_a_zip_of_many_plausible_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LARGEST", 1 << 20)
+    path = as_zip(tmp_path / "x.zip", {f"{i}.jpg": bytes(1 << 19) for i in range(5)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"x\.zip has 0\.0 MB and unpacks to 3 MB or more"):
+        Zip(path).find(is_jpg)
+
+
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_a_name_of_many_megabytes_is_not_read(tmp_path: Path, kind: str) -> None:
+    """The header says how long the name is. `tarfile` would read it all."""
+    form = tarfile.GNU_FORMAT if kind == "gnu" else tarfile.PAX_FORMAT
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz", format=form) as archive:
+        archive.addfile(tarfile.TarInfo("a" * (8 << 20) + ".jpg"))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"is damaged or cut off \(a header of [0-9,]+ bytes\)"):
+        open_tree(path).find(is_jpg)
+    assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    tracemalloc.stop()
+
+
 def test_an_encrypted_zip(tmp_path: Path) -> None:
     path = as_zip(tmp_path / "x.zip", {"0.jpg": b"x"})
     raw = bytearray(path.read_bytes())

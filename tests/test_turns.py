@@ -3,13 +3,14 @@
 import math
 
 import pytest
+import torch
 from conftest import rows
 
 from ganduel.clock import Clock, Duration
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate, Turns
 
-UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False}
+UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same"}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,16 @@ def test_turns():
     assert [(t.player, t.nth, t.reals) for t in order] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
 
 
+def test_g_can_meet_the_reals_of_the_next_iteration(trainer):
+    settings = UNGATED | {"reals": "next"}
+    order = Turns(n_critic=2, n_generator=1, first="D", **settings).order
+    assert [(t.player, t.reals) for t in order] == [("D", 0), ("D", 1), ("G", 2)]
+    with pytest.raises(ValueError, match="set share=false or reals=same"):
+        Turns(1, 1, "D", **settings | {"share": True})
+    one = trainer("turns=apart")
+    assert torch.equal(one.draw(one.turns.order[1])["real"], one.images.batch(8, 8)["real"])
+
+
 def test_gate():
     weak = 0.3, 0.8
     assert Gate(0.31, None).closed(*weak) and not Gate(0.29, None).closed(*weak)
@@ -126,11 +137,11 @@ def test_gate():
 
 def test_gates_are_made_only_where_asked_for():
     assert Turns(1, 1, "D", **UNGATED).gate is None
-    assert Turns(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False).gate == Gate(0.1, None)
-    assert Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False).gate == Gate(None, 0.5)
+    assert Turns(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False, reals="same").gate == Gate(0.1, None)
+    assert Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False, reals="same").gate == Gate(None, 0.5)
     for ceiling in (-0.5, 0, 1, 1.5):
         with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
-            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False)
+            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same")
 
 
 @pytest.mark.parametrize(("n_critic", "n_generator"), [(0, 1), (1, 0), (0, 0)])
@@ -160,4 +171,4 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
-            Turns(*turns, "G", None, None, share=True)
+            Turns(*turns, "G", None, None, share=True, reals="same")

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ganduel.api import Run
     from ganduel.sampling.sampler import Sampler
 
+from ganduel.system.errors import UserError
+
+__all__ = ["UserError", "load", "open_run", "train"]
 __version__ = "0.1.0"
 
 
@@ -26,3 +30,26 @@ def load(path: str | Path, **settings: Any) -> "Sampler":
     from ganduel.sampling.sampler import Sampler
 
     return Sampler(path, **settings)
+
+
+def train(*overrides: str, **keys: Any) -> "Run":
+    """Train as gan-train does, with the same arguments, and return the run.
+
+        run = train("model=dcgan", "data=digits", "optimizer.G.lr=5e-4", duration="500 steps")
+        run.sample(16)                              # a picture that a notebook shows; .tensor is uint8 (16, C, H, W)
+        run.measure("metric.which=[fid]")           # as gan-fid does
+        run.history["loss/G"]                       # columns; pandas.DataFrame(run.history) makes a table
+
+    The same call goes on with a run that was interrupted, and returns a finished one. Raises `UserError` for any
+    mistake in the arguments, and KeyboardInterrupt once an interrupted run is saved.
+    """
+    from ganduel.api import train
+
+    return train(*overrides, **keys)
+
+
+def open_run(path: str | Path) -> "Run":
+    """The `Run` of a folder that gan-train has made. Imports no PyTorch. Raises `UserError` if it is none."""
+    from ganduel.api import Run
+
+    return Run(path)

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -24,6 +24,7 @@ from ganduel.augment import Chain
 from ganduel.config.schema import Data
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
+from ganduel.schedules import Schedule
 from ganduel.system.device import as_it_lies
 from ganduel.system.errors import UserError, describe, suggest
 
@@ -37,6 +38,7 @@ HOMES = {
     "augment": ("ganduel.augment",),
     "optimizer": ("torch.optim",),
     "scheduler": ("ganduel.schedules",),
+    "schedule": ("ganduel.schedules",),
     "turns": ("ganduel.turns",),
     "data": ("ganduel.data.sources",),
     "data.augment": ("ganduel.augment",),
@@ -189,7 +191,8 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     for name, value in built.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"model.{name}={value} is not allowed; it takes {describe(hints[name])}")
-    chain = Chain(*parts(augment, "augment", allow).values())
+    transforms = parts(augment, "augment", allow)
+    chain = Chain(*transforms.values(), names=[*transforms])
     try:
         return kind(**built, augment=chain)
     except ValueError as error:
@@ -201,7 +204,16 @@ def _value(node: Any, key: str, allow: Sequence[str]) -> Any:
 
 
 def source(data: Data, allow: Sequence[str]) -> Callable[[], Any]:
-    """A function that finds the originals of a data set when it is called."""
+    """A function that finds the originals of a data set when it is called.
+
+    A source with a parameter `labels` gets `data.labels`. Others bring labels of their own or have none. Raises
+    UserError if `data.labels` asks for another kind.
+    """
+    target = locate(data.source.get("_target_"), "data.source", allow)
+    if "labels" in inspect.signature(target).parameters:
+        return partial(part, data.source, "data.source", allow, labels=data.labels)
+    if data.labels not in ("auto", "none"):
+        raise UserError(f"data.labels={data.labels} is not allowed; data.name={data.name} takes auto, none")
     return partial(part, data.source, "data.source", allow)
 
 
@@ -211,6 +223,29 @@ def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
         if isinstance(node, Mapping) and "_target_" not in node:
             raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}=[{name}]")
     return {name: part(node, f"{key}.{name}", allow) for name, node in nodes.items()}
+
+
+def schedules(scheduler: Config, nodes: Config, allow: Sequence[str]) -> dict[str, Schedule]:
+    """The schedules of numbers, by the numbers' keys. `scheduler` is that of both learning rates.
+
+    `nodes` has the structure of the whole configuration, with a schedule in the place of a number. Raises UserError.
+    """
+    rates = part(scheduler, "scheduler", allow)
+    return {"optimizer.D.lr": rates, "optimizer.G.lr": rates, **dict(_scheduled(nodes, "", allow))}
+
+
+def _scheduled(node: Any, prefix: str, allow: Sequence[str]) -> Iterator[tuple[str, Schedule]]:
+    for name, inner in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(inner, Mapping) and "_target_" not in inner:
+            yield from _scheduled(inner, f"{key}.", allow)
+        elif isinstance(inner, Mapping):
+            yield key, part(inner, f"schedule.{key}", allow)
+        else:
+            raise UserError(
+                f"schedule.{key}={inner}: there is no schedule to set this of; select one first, as in "
+                f"+scheduler@schedule.{prefix.rstrip('.') or 'KEY'}=cosine"
+            )
 
 
 def optimizer(

@@ -1,5 +1,6 @@
 """Checks before the first step: which combinations of parts a run refuses, and which ones it warns about."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from ganduel.data.loading import ImageSet, Pair
 from ganduel.game import Game, Generator
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import PathLength, Regularizer
+from ganduel.schedules import Schedule
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate
@@ -46,6 +48,18 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
                 f"strength with augment.{name}.target=null augment.{name}.p=0.2, or set loss=nonsaturating, "
                 "least_squares or hinge"
             )
+
+
+def check_scheduled(game: Game, schedules: Mapping[str, Schedule]) -> None:
+    """Raise UserError if a schedule moves a number that adapts."""
+    for chain in game.chains.values():
+        for name, transform in zip(chain.names, chain.transforms, strict=False):
+            for key in getattr(transform, "dials", {}):
+                if f"augment.{name}.{key}" in schedules and getattr(transform, "adaptive", False):
+                    raise UserError(
+                        f"schedule.augment.{name}.{key}: {key} adapts to D already; set augment.{name}.target=null for "
+                        "the schedule, or leave the schedule out"
+                    )
 
 
 def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:

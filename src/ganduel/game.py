@@ -20,6 +20,9 @@ from ganduel.data.loading import ImageSet, Pair
 from ganduel.system.errors import UserError
 
 SHOWN = 64  # images of the pictures made during training
+WITH_MAPPING = (
+    "a model with a mapping network: stylegan2_ada, projected_stylegan2, or dcgan with model.generator.mapping"
+)
 
 Batch = dict[str, Tensor]
 """Tensors with one row per image: the real images of each domain, by the domain's name; "seed", int64 (N,), from which
@@ -36,6 +39,7 @@ class Generator(nn.Module, ABC):
 
     latent: int  # numbers of noise
     classes: int = 0
+    has_mapping: bool = False  # whether a network maps the latent to w
 
     def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The mapped latent w, (N, width) or (N, layers, width). Without a mapping network, w is the latent itself."""
@@ -56,11 +60,13 @@ class Generator(nn.Module, ABC):
 
         Raises UserError if the model has no average of w.
         """
-        raise UserError(f"truncation={psi} needs a model that keeps an average of w: stylegan2_ada")
+        raise UserError(
+            f"truncation={psi} needs a model that keeps an average of w: stylegan2_ada, projected_stylegan2"
+        )
 
     def set_noise(self, noise: str | list[str]) -> None:
         """The kind of noise in all layers, or in each: random, constant or none."""
-        raise UserError(f"noise={noise} needs a model with noise in its layers: stylegan2_ada")
+        raise UserError(f"noise={noise} needs a model with noise in its layers: stylegan2_ada, projected_stylegan2")
 
 
 class AugmentedDiscriminator:
@@ -262,11 +268,7 @@ class LatentGame(Game):
             near, far = (generator.synthesis(w, begin).float() for w in (start, torch.lerp(start, goal, share)))
             return near, far
 
-        with torch.no_grad():
-            one = seeds(range(1), 0, "metric")
-            latent = self.latent(one)
-            mapped = generator.map_latent(latent, one, self.label(one)) is not latent
-        return [Comparison("", make, None, images, images.train, walk if mapped else None)]
+        return [Comparison("", make, None, images, images.train, walk if generator.has_mapping else None)]
 
     def latent(self, seed: Tensor) -> Tensor:
         """Standard normal latents (N, latents) of seeds (N,)."""

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganduel.trainer import Trainer, assign_rate
+from ganduel.dials import assign
+from ganduel.trainer import Trainer
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def _steps_undone(trainer: Trainer) -> Iterator[None]:
     finally:
         trainer.game.zero_grad(set_to_none=True)
         for group, rate in zip(groups, rates, strict=True):  # a trainer does not load the rates of a state
-            assign_rate(group, rate)
+            assign(group, "lr", rate)
         trainer.load_state_dict(state)
         if trainer.device.type == "cuda":  # training may need other sizes than those just tried
             torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ from torchvision.utils import make_grid
 
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, replacing, writing
+from ganduel.system.terminal import say
 
 LARGEST = 65_535  # pixels a side; image viewers open no larger ones
 
@@ -30,13 +31,25 @@ def save_png(image: Tensor, path: Path) -> None:
 def save_picture(picture: Tensor, out: Path) -> Path:
     """Write a picture (3, H, W), uint8, as a PNG at the user's path `out`, and return the path.
 
-    Adds a missing suffix. Raises UserError for another suffix.
+    Raises UserError for another suffix.
     """
-    path = out if out.suffix else out.with_suffix(".png")
-    if path.suffix != ".png":
-        raise UserError(f"out={out}: a picture is a PNG; give a name that ends in .png")
-    make_folder(path.parent, "out")
+    path = chosen(out, ".png", "a picture is a PNG")
     save_png(picture, path)
+    return path
+
+
+def chosen(out: Path, suffix: str, reason: str) -> Path:
+    """The path of a file that the user wants at `out`, with a missing suffix added; its folder exists.
+
+    Tells the user if there is such a file, which will be replaced. Raises UserError with the `reason` for another
+    suffix.
+    """
+    path = out if out.suffix else out.with_suffix(suffix)
+    if path.suffix != suffix:
+        raise UserError(f"out={out}: {reason}; give a name that ends in {suffix}")
+    make_folder(path.parent, "out")
+    if path.exists():
+        say(f"replaces the earlier {path}; out=FILE keeps both")
     return path
 
 

@@ -23,7 +23,7 @@ class Regularizer:
 
     With `every == 1` the penalty is part of the player's main loss. Otherwise it gets its own optimizer step in every
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
-    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1.
+    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1 and for a negative weight.
 
     `fn` may also return statistics by name. The logs call them "regularizer/NAME/STATISTIC". An adaptive penalty is a
     module with a method `adapt(means)`, and checkpoints keep its buffers. After each of its optimizer steps, `adapt`
@@ -32,12 +32,14 @@ class Regularizer:
 
     fn: Callable[[Duel], Tensor | tuple[Tensor, dict[str, Tensor]]]
     player: Literal["D", "G"]
-    weight: float
+    weight: float | Tensor  # a tensor on the device if a schedule moves it
     every: int
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every={self.every} must be at least 1")
+        if not self.weight >= 0:
+            raise ValueError(f"weight={self.weight} must be 0 or more")
 
 
 @dataclass

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ganduel import build, checkpoint, checks, randomness
+from ganduel import build, checkpoint, checks, dials, randomness
 from ganduel.augment import Chain
 from ganduel.clock import Clock, Duration
 from ganduel.config.schema import Train
@@ -37,7 +37,7 @@ class Method(NamedTuple):
     loss: AdversarialLoss
     regularizers: dict[str, Regularizer | Projection]
     turns: Turns
-    schedule: Schedule
+    schedules: dict[str, Schedule]
 
     @property
     def penalties(self) -> dict[str, Regularizer]:
@@ -60,6 +60,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     optimizers = build_optimizers(config, game, method.penalties, device)
     images = open_checked(config, game, device)
     trainer = build_trainer(config, method, game, images, optimizers, micro, dtype, device)
+    dials.check(trainer.moved, trainer.clock, trainer.clock.left(Duration.parse(config.duration, "duration")))
     accelerate(trainer, config)
     warn(game, method, config.batch_size)
     return trainer, trainer.clock
@@ -73,7 +74,8 @@ def build_method(config: Train) -> Method:
     turns = build.part(config.turns, "turns", config.allow)
     if turns.gate is not None:
         checks.check_gate(turns.gate, loss)
-    return Method(half_life, loss, regularizers, turns, build.part(config.scheduler, "scheduler", config.allow))
+    schedules = build.schedules(config.scheduler, config.schedule, config.allow)
+    return Method(half_life, loss, regularizers, turns, schedules)
 
 
 def build_game(config: Train, method: Method, device: torch.device) -> Game:
@@ -82,6 +84,7 @@ def build_game(config: Train, method: Method, device: torch.device) -> Game:
     game = build.game(config.model, config.augment, config.allow)
     checks.check_adaptive(game, method.loss)
     checks.check_path_length(game, method.penalties)
+    checks.check_scheduled(game, method.schedules)
     if device.type == "cuda" and distributed.world() > 1:
         checks.check_synchronised(game, method.penalties)
         synchronise(game)
@@ -148,7 +151,7 @@ def build_trainer(
         images,
         EMA(game.generators, clock.images(method.half_life), config.ema.ramp),
         optimizers,
-        method.schedule,
+        method.schedules,
         seed=config.seed,
         batch_size=config.batch_size,
         micro_batch=micro_batch,

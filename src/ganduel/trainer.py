@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import randomness, sharing
+from ganduel import dials, randomness, sharing
 from ganduel.augment import Chain
 from ganduel.batches import split
 from ganduel.clock import Clock
@@ -39,20 +39,13 @@ class Player:
 
     networks: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
     phases: list[Phase]  # the main one first
     projections: list[Projection]
     turns: int  # in one iteration
     scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
 
     def __post_init__(self) -> None:
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
-
-    def set_rate(self, clock: Clock) -> None:
-        """Set the learning rates that the schedule gives at this time."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            assign_rate(group, self.schedule(clock, rate))
 
     def step(self) -> None:
         """One optimizer step, with the gradients of the parameters. Projections follow."""
@@ -118,7 +111,7 @@ class Trainer:
         images: ImageSet | Pair,
         ema: EMA,
         optimizers: dict[str, torch.optim.Optimizer],
-        schedule: Schedule,
+        schedules: dict[str, Schedule],
         *,
         seed: int,
         batch_size: int,
@@ -127,9 +120,9 @@ class Trainer:
         dtype: torch.dtype,
         device: torch.device,
     ):
-        """`batch_size` is the number of images of all processes together. `micro_batch` is the number of images that
-        one process holds in memory at once. `loss_ema` is the half-life of the averaged losses, as a share of the
-        images seen."""
+        """`schedules` move numbers, by their keys (see `dials`). `batch_size` is the number of images of all processes
+        together. `micro_batch` is the number of images that one process holds in memory at once. `loss_ema` is the
+        half-life of the averaged losses, as a share of the images seen."""
         self.game, self.loss, self.turns, self.clock, self.images, self.ema = game, loss, turns, clock, images, ema
         self.seed, self.batch_size, self.micro_batch = seed, batch_size, micro_batch
         self.loss_ema, self.dtype, self.device = loss_ema, dtype, device
@@ -140,16 +133,17 @@ class Trainer:
         self.sharing = sharing.Sharing(game, turns)
         penalties = {n: r for n, r in regularizers.items() if isinstance(r, Regularizer)}
         check_names(game, penalties)
-        self.players = {name: self.player(name, regularizers, optimizers[name], schedule) for name in ("D", "G")}
+        self.players = {name: self.player(name, regularizers, optimizers[name]) for name in ("D", "G")}
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
+        self.moved = dials.moved(schedules, optimizers, penalties, game, ema, device)
+        self.scheduled: dict[str, float] = {}  # their values in the last iteration, by key
 
     def player(
         self,
         name: str,
         regularizers: Mapping[str, Regularizer | Projection],
         optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
     ) -> Player:
         """Build D or G, with its penalties and projections."""
         own = {n: r for n, r in regularizers.items() if r.player == name}
@@ -161,7 +155,6 @@ class Trainer:
         return Player(
             networks,
             optimizer,
-            schedule,
             phases(main, {n: r for n, r in own.items() if isinstance(r, Regularizer)}),
             [r for r in own.values() if isinstance(r, Projection)],
             self.turns.count(name),
@@ -174,6 +167,9 @@ class Trainer:
 
     def iterate(self) -> None:
         """One iteration: all turns of both players, then the averaged networks."""
+        for key, dial, schedule in self.moved:
+            self.scheduled[key] = schedule(self.clock, dial.value)
+            dial.set(self.scheduled[key])
         for chain in (*self.game.chains.values(), self.images.augment):
             chain.at(self.clock)
         fakes: Batch = {}
@@ -193,7 +189,6 @@ class Trainer:
         them.
         """
         player, batch = self.players[turn.player], self.draw(turn, fakes)
-        player.set_rate(self.clock)
         nth = self.iteration * player.turns + turn.nth
         main, *lazy = (self.move(turn, phase, batch) for phase in player.phases)
         met = self.run(main)
@@ -246,7 +241,7 @@ class Trainer:
     def advance(self, move: Move) -> Outcome:
         """The optimizer step of a phase, over all micro batches. Only the executor calls it.
 
-        The learning rate is all that it takes from the clock, so that an executor can capture it.
+        It takes no number from the clock: `iterate` has set those before. So an executor can capture it.
         """
         phase, player = move.phase, move.player
         player.networks.zero_grad(set_to_none=True)
@@ -327,11 +322,14 @@ class Trainer:
         return tuple(partial(adapt, chain, name) for name, chain in self.game.chains.items() if chain.adaptive)
 
     def readings(self) -> dict[str, float]:
-        """The present values of adaptive augmentations, such as ADA's p, by name."""
-        return {
+        """The values of adaptive augmentations, such as ADA's p, and of scheduled numbers, by name."""
+        adaptive = {
             f"{what}{name}": value.item()
             for name, chain in self.game.chains.items()
             for what, value in chain.statistics().items()
+        }
+        return adaptive | {
+            key.replace(".", "/"): value for key, value in self.scheduled.items() if not key.endswith(".lr")
         }
 
     def judgement(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -397,14 +395,6 @@ def check_moments(optimizer: torch.optim.Optimizer, player: str) -> None:
                     f"the optimizer of {player} has {what} of shape {tuple(x.shape)} for weights of shape "
                     f"{tuple(parameter.shape)}"
                 )
-
-
-def assign_rate(group: dict[str, Any], rate: float) -> None:
-    """Set a group's learning rate. A rate on the device changes in place, because CUDA graphs read its memory."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
 
 
 @contextmanager

@@ -32,11 +32,13 @@ class Turns:
     """The turns of an iteration: `n_critic` of D and `n_generator` of G. The player `first` moves first.
 
     Every turn of D gets a new batch of real images. G's turns get the batch that D saw last or, if G moves first, the
-    batch that D sees next. With a `loss_floor` or an `accuracy_ceiling`, D changes only if its `Gate` is open. With
-    `share`, the second player's first turn reuses the fakes of the turn before (see `sharing`).
+    batch that D sees next. If `reals` is "next", they get the first batch of the next iteration, so that a relativistic
+    loss compares fakes with other real images in G's turn than in D's. With a `loss_floor` or an `accuracy_ceiling`, D
+    changes only if its `Gate` is open. With `share`, the second player's first turn reuses the fakes of the turn before
+    (see `sharing`).
 
-    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes, G
-    moves first and a player has more than one turn.
+    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes
+    and either G moves first and a player has more than one turn, or `reals` is "next".
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Turns:
         loss_floor: float | None,
         accuracy_ceiling: float | None,
         share: bool,
+        reals: Literal["same", "next"],
     ):
         if n_critic < 1 or n_generator < 1:
             raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
@@ -54,11 +57,16 @@ class Turns:
             raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
         if share and first == "G" and (n_critic, n_generator) != (1, 1):
             raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
+        if share and reals == "next":
+            raise ValueError(
+                "reals=next gives G other labels than its shared fakes have; set share=false or reals=same"
+            )
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
         self.n_critic, self.n_generator, self.share = n_critic, n_generator, share
         of_d = [Turn("D", i, i) for i in range(n_critic)]
-        of_g = [Turn("G", i, n_critic - 1 if first == "D" else 0) for i in range(n_generator)]
+        of_reals = n_critic if reals == "next" else n_critic - 1 if first == "D" else 0
+        of_g = [Turn("G", i, of_reals) for i in range(n_generator)]
         self.order = of_d + of_g if first == "D" else of_g + of_d
 
     def count(self, player: str) -> int:

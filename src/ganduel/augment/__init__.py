@@ -1,5 +1,8 @@
 """Augmentation: a chain of differentiable transforms of all images that a discriminator sees."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from torch import Tensor, nn
 
 from ganduel.clock import Clock
@@ -14,6 +17,9 @@ class Transform(nn.Module):
 
     adaptive = False  # whether it needs D's accuracy, which some losses do not have
     capturable = False  # whether `at` changes only tensors; a CUDA graph keeps other numbers constant
+    dials: Mapping[str, float] = MappingProxyType(
+        {}
+    )  # numbers that a schedule can move, with upper limits: buffers of one number each
 
     def at(self, clock: Clock) -> None:
         """Set the time. The trainer calls this before every iteration."""
@@ -28,10 +34,12 @@ class Transform(nn.Module):
 
 
 class Chain(Transform):
-    """Transforms, applied in order to real and fake images. An empty chain changes nothing."""
+    """Transforms, applied in order to real and fake images. An empty chain changes nothing. The configuration gives
+    them their `names`."""
 
-    def __init__(self, *transforms: nn.Module):
+    def __init__(self, *transforms: nn.Module, names: Sequence[str] = ()):
         super().__init__()
+        self.names = tuple(names)
         self.transforms = nn.ModuleList(transforms)
 
     @property

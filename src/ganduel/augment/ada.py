@@ -2,6 +2,7 @@
 Data")."""
 
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class ADA(Transform):
     `pipeline`. Raises ValueError for numbers out of range and unknown names.
     """
 
+    dials = MappingProxyType({"p": 1.0})
     p: Tensor
     r: Tensor
     tally: Tensor

@@ -1,5 +1,8 @@
 """Noise on all images that a discriminator sees."""
 
+import math
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -17,20 +20,23 @@ class InstanceNoise(Transform):
     """
 
     capturable = True
+    dials = MappingProxyType({"std": math.inf})
+    std: Tensor
     std_now: Tensor
 
     def __init__(self, std: float, fade: Time | None):
         super().__init__()
         if std < 0:
             raise ValueError(f"std={std} must be at least 0")
-        self.std, self.gone = std, std == 0
+        self.gone = False
+        self.register_buffer("std", torch.tensor(float(std)), persistent=False)
         self.register_buffer("std_now", torch.tensor(float(std)), persistent=False)
         self.fade = None if fade is None else Duration.parse(fade, "augment.instance_noise.fade")
 
     def at(self, clock: Clock) -> None:
-        now = self.std if self.fade is None else self.std * max(0.0, 1 - clock.passed(self.fade))
-        self.std_now.fill_(now)
-        self.gone = now == 0
+        share = 1.0 if self.fade is None else max(0.0, 1 - clock.passed(self.fade))
+        torch.mul(self.std, share, out=self.std_now)
+        self.gone = share == 0
 
     def forward(self, images: Tensor, seed: Tensor) -> Tensor:
         if self.gone:

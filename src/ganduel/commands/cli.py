@@ -7,17 +7,19 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 import errno
 import importlib
 import json
+import math
 import os
 import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from ganduel import __version__
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import Steady, printable
+from ganduel.system.terminal import Steady, printable, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -28,6 +30,17 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "export": ("ganduel.commands.export", lambda result: "\n".join(result["files"])),
     "import": ("ganduel.commands.import_weights", lambda result: _imported(**result)),
     "report": ("ganduel.commands.report", lambda result: result["text"]),
+}
+
+# command -> how to make it need less memory
+LESS_MEMORY = {
+    "train": "train a smaller model or with a smaller batch_size",
+    "sample": "take fewer seeds or a smaller batch",
+    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=[fid]",
+    "data": "pack with workers=1",
+    "export": "export on a machine where nothing else runs",
+    "import": "import on a machine where nothing else runs",
+    "report": "report on fewer runs",
 }
 
 
@@ -96,10 +109,10 @@ def _command(name: str, arguments: list[str]) -> int:
         print(f"ganduel {__version__}")
         return 0
     from ganduel.commands.sweep import through_hydra
-    from ganduel.config.compose import check_sweep, compose
+    from ganduel.config.compose import check_sweep, compose, parts_of_its_own
     from ganduel.config.keys import listed, parse, quote
 
-    quoted = [quote(a) for a in arguments]
+    quoted = [quote(a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
     try:
         try:
             read = _read(quoted)
@@ -107,14 +120,20 @@ def _command(name: str, arguments: list[str]) -> int:
             typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
             if name == "report":
                 read.overrides = listed("runs", read.overrides)
-            parse(read.overrides)
+            named = {str(override.key_or_group): override.value() for override in parse(read.overrides)}
         except ValueError as error:
             return _fail(str(error), 2)
+        if name == "train" and "settings_from" in named:
+            read.overrides = typed = _again(read.overrides)
         if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
             if read.multirun and not read.config_dir:
                 check_sweep(name, read.overrides)
+            own = Path(read.config_dir or "") / "experiment" / f"{named.get('experiment')}.yaml"
+            added = (
+                [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named] if read.config_dir else []
+            )
             folders = [read.config_dir] if read.config_dir else []
-            return through_hydra(name, flags, read.overrides, folders, perform, _fail)
+            return through_hydra(name, flags, [*added, *read.overrides], added, folders, perform, _fail)
         perform(name, compose(name, read.overrides), typed)
         return 0
     except UserError as error:
@@ -130,6 +149,12 @@ def _command(name: str, arguments: list[str]) -> int:
     except OSError as error:
         room = "; make room and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         return _fail(f"{error.filename or name}: {error.strerror or error}{room}")
+    except (MemoryError, RuntimeError) as error:
+        from ganduel.system.device import out_of_memory  # which imports PyTorch
+
+        if not out_of_memory(error):
+            raise
+        return _fail(f"memory ran out; {LESS_MEMORY[name]}, or use a machine with more memory")
 
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
@@ -141,7 +166,8 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     result = module.main(settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
         try:
-            print(json.dumps(result) if settings.json else line(result), flush=True)
+            tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
+            sys.stdout.flush()
         except OSError:
             if name != "train":
                 raise
@@ -152,6 +178,21 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
 def _unread() -> None:
     """Send the rest of stdout to the null device. Otherwise Python fails once more when it ends and flushes it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _again(overrides: list[str]) -> list[str]:
+    from ganduel.runs.again import again  # which imports PyTorch
+
+    return again(overrides)
+
+
+def _finite(value: Any) -> Any:
+    """A result without numbers that JSON lacks: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _imported(out: str, settings: list[str]) -> str:

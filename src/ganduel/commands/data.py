@@ -1,5 +1,6 @@
 """gan-data: find or download a data set, check it, pack it and report on it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
-from ganduel.data.store import described, labels_path, open_store
+from ganduel.data.store import Store, described, labels_path, open_store
 from ganduel.data.streaming import place
+from ganduel.evaluation.look_alikes import look_alikes
 from ganduel.pictures import save_png, tile
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, file_hash
-from ganduel.system.terminal import say
+from ganduel.system.terminal import printable, say
 
+ALIKE = 32  # pairs of images in the picture of what looks alike
 PREVIEW = 64  # number of images in the preview, spread over the whole set
 THUMBNAIL = 128  # largest side of an image in the preview, in pixels
 
@@ -42,6 +45,8 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     preview = path.with_suffix(".png")
     chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
     save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])), preview)
+    if config.look_alikes:
+        show_look_alikes(store, config.look_alikes, names(config, about), path.with_suffix(".alike.png"))
     images = open_images(path, data, seed=0, device=torch.device("cpu"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
@@ -53,6 +58,29 @@ def thumbnail(images: Tensor) -> Tensor:
         return images
     small = torch.nn.functional.interpolate(images.float(), THUMBNAIL, mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)
+
+
+def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Path) -> None:
+    """Print the pairs of images that look most alike, and write a picture with four pairs in each row."""
+    found = look_alikes(store, features, ALIKE)
+    if not found:
+        return
+    say(f"  the most similar of different images, by {features}'s features (all {len(found)} pairs in {out}):")
+    for distance, image, earlier in found[:3]:
+        say(f"    {printable(names[earlier])} and {printable(names[image])}, distance {distance:.2f}")
+    chosen = torch.tensor([index for pair in found for index in (pair.earlier, pair.image)])
+    save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)]), columns=8), out)
+
+
+def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
+    """The names of the packed images; their numbers, if the originals are gone."""
+    count = about["images"]
+    if config.data.root is not None and not abandoned(config.data.root):
+        originals = build.source(config.data, config.allow)().scan().names
+        found = [name for name in originals if name not in about["rejected"]]
+        if len(found) == count:
+            return found
+    return [f"image {i}" for i in range(count)]
 
 
 def intact(path: Path, about: dict[str, Any], data: Data) -> bool:

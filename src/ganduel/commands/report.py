@@ -6,25 +6,36 @@ from typing import Any
 
 from ganduel.config.schema import Report
 from ganduel.report.page import page
-from ganduel.report.runs import compared, find, markdown, read, results, settings
+from ganduel.report.runs import Row, Run, compared, find, markdown, newest, read, results, settings
+from ganduel.report.serve import serve
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
 from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page. Returns its path, one row for each run, and the rows as a Markdown table."""
+    """Write the page. Returns its path, one row for each run, and the rows as a Markdown table.
+
+    With `watch`, it first serves the page until Ctrl-C. Raises UserError.
+    """
     folders = [Path(folder) for folder in config.runs]
-    runs = [read(path) for path in find(folders)]
-    values, typed = compared(runs), settings(runs)
-    rows = [{"run": str(run.path), **own, **results(run, values)} for run, own in zip(runs, typed, strict=True)]
-    out = Path(config.out) if config.out else Path(os.path.commonpath(folders)) / "report.html"
+    out = Path(config.out) if config.out else Path(os.path.commonpath(folders or ["."])) / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"out={out}: the report is a page; give a name that ends in .html")
+    if config.watch:
+        serve(lambda: newest(folders), lambda: page(*table(folders), live=True), config.port)
+    runs, rows = table(folders)
     make_folder(out.parent, "out")
     write_text(out, page(runs, rows))
     say(f"report {out}")
     return {"text": markdown(rows), "out": str(out), "runs": rows}
+
+
+def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:
+    """The runs in these folders, and the settings and results of each. Raises UserError if a folder has none."""
+    runs = [read(path) for path in find(folders)]
+    values, typed = compared(runs), settings(runs)
+    return runs, [{"run": str(run.path), **own, **results(run, values)} for run, own in zip(runs, typed, strict=True)]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ are named.
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -45,18 +46,24 @@ class Plan(NamedTuple):
 
 
 def through_hydra(
-    name: str, flags: Sequence[str], typed: list[str], folders: Sequence[str], perform: Perform, fail: Fail
+    name: str,
+    flags: Sequence[str],
+    typed: list[str],
+    added: Sequence[str],
+    folders: Sequence[str],
+    perform: Perform,
+    fail: Fail,
 ) -> int:
     """Let Hydra handle flags such as --help and --cfg, or run the jobs of a sweep. Returns the exit code.
 
-    `folders` are those of --config-dir. `perform` runs the command once; `fail` prints an error and returns the exit
-    code.
+    `added` are the overrides among `typed` that nobody typed, `folders` those of --config-dir. `perform` runs the
+    command once; `fail` prints an error and returns the exit code.
     """
     sweeping = bool({"-m", "--multirun"} & {*flags})
     with planned(name, typed, folders) if sweeping else _as_typed(typed) as plan:
         sys.argv = [f"gan-{name}", *flags, "--", *plan.overrides]
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises the original exceptions
-        task = _job(name, plan, perform, fail)
+        task = _job(name, plan, added, perform, fail)
         try:
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
         except SystemExit as end:
@@ -108,13 +115,13 @@ def planned(name: str, typed: list[str], folders: Sequence[str]) -> Iterator[Pla
         shutil.rmtree(outcomes, ignore_errors=True)
 
 
-def _job(name: str, plan: Plan, perform: Perform, fail: Fail) -> Callable[[Any], float | None]:
+def _job(name: str, plan: Plan, added: Sequence[str], perform: Perform, fail: Fail) -> Callable[[Any], float | None]:
     """The function that Hydra calls for each job. It may do so in other processes, or on other machines."""
 
     def job(composed: Any) -> float | None:
         context = HydraConfig.get()
         own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *context.overrides.task]
+        overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
         if context.mode != RunMode.MULTIRUN or plan.outcomes is None:
             try:
                 return _value(perform(name, finish(composed), overrides))
@@ -133,6 +140,8 @@ def _job(name: str, plan: Plan, perform: Perform, fail: Fail) -> Callable[[Any],
         try:
             result = perform(name, finish(composed), overrides)
             value = _value(result)
+            if name == "train":
+                told["folder"] = os.path.dirname(result["run"])
             if "best" in result:
                 told |= {"best": result["best"], "sign": METRICS[composed.metric.which[0]][1]}
         except Interrupted as error:
@@ -156,13 +165,15 @@ def _value(result: dict[str, Any]) -> float | None:
 
 
 def summary(outcomes: Path, fail: Fail) -> int:
-    """Name the best and the failed jobs of a sweep. Returns the exit code: 1 if one has failed."""
+    """Name the best and the failed jobs of a sweep, and how to compare all. Returns the exit code, 1 for failed jobs."""
     paths = sorted(outcomes.glob("*.json"), key=lambda path: int(path.stem))
     told = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     measured = [one for one in told if "best" in one]
     if len(measured) > 1:
         best = min(measured, key=lambda one: one["sign"] * one["best"])
         print(f"best of {len(measured)} runs: {best['best']:.4g}, {best['job']}", file=sys.stderr)
+    if folders := sorted({one["folder"] for one in told if "folder" in one}):
+        print(f"compare them: gan-report {shlex.join(folders)}", file=sys.stderr)
     if failed := [one for one in told if "error" in one]:
         return fail(
             f"{len(failed)} of {len(told)} jobs failed: "

@@ -3,6 +3,7 @@
 import math
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -261,9 +262,13 @@ def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
     """A context that catches `SIGNALS`.
 
     Yields a list, which collects the numbers of caught signals, and the earlier handlers of the signals that do not end
-    a run. A second SIGINT, while the first is still in the list, raises KeyboardInterrupt at once.
+    a run. A second SIGINT, while the first is still in the list, raises KeyboardInterrupt at once. Only the main thread
+    can catch signals; in another one, this does nothing.
     """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught, {}
+        return
 
     def remember(number: int, _: Any) -> None:
         if number == signal.SIGINT and signal.SIGINT in caught:

@@ -1,10 +1,12 @@
 """Compose a configuration from files and the command line. Errors say what the user can do."""
 
+import importlib.util
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -16,6 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
@@ -23,6 +26,7 @@ from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
 
+PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
 # CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
 # GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
@@ -44,6 +48,20 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             return finish(hydra_compose(command, overrides=list(overrides)))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(explain(command, overrides, error)) from error
+
+
+def parts_of_its_own(experiment: Path) -> list[str]:
+    """Overrides that choose no option of any group, if the file of an experiment is a complete configuration.
+
+    Such a file comes from `--cfg job`, or is the config.yaml of a run. It has all parts with all their keys, and the
+    default parts have keys that must not be merged into these. For any other file, the list is empty.
+    """
+    try:
+        content = OmegaConf.load(experiment)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # Hydra says it better
+        return []
+    complete = isinstance(content, DictConfig) and content.keys() >= {*PARTS}
+    return [f"{part}=null" for part in PARTS] if complete else []
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:
@@ -109,10 +127,18 @@ def finish(config: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     schema: Any = OmegaConf.get_type(config)
+    if missing := next(_left_out(schema, plain), None):
+        raise UserError(f"{missing} cannot be taken away; give it a value, as in {missing}=VALUE")
     values = dict(leaves(plain))
     for key, rules in rules_of(schema):
         if key in values:
             _check(key, values[key], rules)
+    for key, value in values.items():
+        if not _finite(value):
+            raise UserError(f"{key}={value} is not allowed; it takes finite numbers")
+    for package in plain.get("allow", []):
+        if not _installed(package):
+            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
@@ -121,8 +147,10 @@ def finish(config: DictConfig) -> Any:
 
 def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
     """Raise UserError if a value breaks the rules of its key."""
-    if "path" in rules and value == "":
+    if "path" in rules and "" in (value if isinstance(value, list) else [value]):
         raise UserError(f"{key}= is empty; give it a path, or leave it out")
+    if "some" in rules and value == []:
+        raise UserError(f"{key}=[] is not allowed; it takes one or more of {', '.join(rules['choices'])}")
     if "limits" in rules and isinstance(value, int | float):
         low, high = rules["limits"]
         if not low <= value <= (math.inf if high is None else high):
@@ -132,6 +160,29 @@ def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
         if "choices" in rules and item not in (allowed := rules["choices"]):
             choices = ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in allowed if a is not None)
             raise UserError(f"{key}={item} is not allowed; it takes {choices}")
+
+
+def _left_out(schema: type, plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the schema that a configuration does not have, as ~key takes them away."""
+    for one in fields(schema):
+        if one.name not in plain:
+            yield prefix + one.name
+        elif isinstance(one.type, type) and is_dataclass(one.type):
+            yield from _left_out(one.type, plain[one.name], f"{prefix}{one.name}.")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _installed(package: str) -> bool:
+    """Whether a package can be found. Nothing of it is imported, because that runs its code."""
+    try:
+        return importlib.util.find_spec(package.partition(".")[0]) is not None
+    except (ImportError, ValueError):  # names that no package can have
+        return False
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:

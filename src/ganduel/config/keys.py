@@ -11,7 +11,11 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig
 
-from ganduel.config.schema import PATHS
+from ganduel.config.schema import LISTS, PATHS, TEXTS
+
+LONGEST = 4096  # characters in a path, on most systems
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+QUOTED_ITEM = re.compile(rf"\s*({QUOTED.pattern})\s*(?:,|$)", re.DOTALL)
 
 
 def config_dir() -> Path:
@@ -21,32 +25,67 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
-def quote(argument: str) -> str:
-    """Rewrite the argument `key=value` for Hydra.
+def quote(argument: str, *, sweep: bool = False) -> str:
+    """Rewrite the argument `key=value` for Hydra, so that it takes paths and names as they are typed.
 
-    A path gets quotes, so that Hydra takes it literally. `data.augment=[...]` becomes `augment@data.augment=[...]`,
-    because its options are those of the group `augment`.
+    A path gets quotes, and so does each path of a list. In a `sweep`, a key with one path takes several, with commas
+    between them. A path that is typed in quotes is left to Hydra's grammar. `data.augment=[...]` becomes
+    `augment@data.augment=[...]`, because its options are those of the group `augment`.
     """
-    key, equals, value = argument.partition("=")
+    key, _, value = argument.partition("=")
+    plain = key.lstrip("+")
     if key == "data.augment":
         return f"augment@{argument}"
-    in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if key.lstrip("+") not in PATHS or not value or value == "null" or in_quotes:
+    if not value or value == "null" or QUOTED.fullmatch(value):
         return argument
-    return f"{key}{equals}{literal(os.path.expanduser(value))}"  # not every shell expands a ~ after =
+    if plain in LISTS and value[0] + value[-1] == "[]":
+        return f"{key}=[{','.join(_paths(value[1:-1]))}]"
+    if plain in PATHS and plain not in LISTS:
+        return f"{key}={','.join(_paths(value)) if sweep else _path(value)}"
+    if plain in TEXTS and not re.search(r"\$\{|[,(]", value):  # else an interpolation or a sweep
+        return f"{key}={literal(value)}"
+    return argument
+
+
+def _path(text: str) -> str:
+    """A path in quotes. Not every shell expands a ~ after =. Hydra takes ??? for a value that is missing."""
+    return literal("./???" if text == "???" else os.path.expanduser(text))
+
+
+def _paths(text: str) -> list[str]:
+    """The paths in a list without its brackets, each in quotes. Spaces around them do not count.
+
+    A comma ends a path, unless the path with that comma exists and the shorter one does not.
+    """
+    found, start = [], 0
+    while start < len(text):
+        if quoted := QUOTED_ITEM.match(text, start):
+            found.append(quoted[1])
+            start = quoted.end()
+            continue
+        ends = [*(match.start() for match in re.finditer(",", text[start : start + LONGEST])), len(text) - start]
+        typed = [text[start : start + end].strip() for end in ends]
+        which = next((i for i, path in enumerate(typed) if os.path.lexists(os.path.expanduser(path))), 0)
+        found.append(_path(typed[which]))
+        start += ends[which] + 1
+    return found
 
 
 def literal(text: str) -> str:
-    """Text in quotes, so that Hydra takes it literally."""
-    backslashes = re.sub(r"\\+(?='|$)", lambda m: m[0] * 2, text)  # a single backslash before a quote would escape it
+    """Text in quotes, so that Hydra takes it literally, and OmegaConf sees no interpolation in it."""
+    plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    backslashes = re.sub(r"\\+(?='|\Z)", lambda m: m[0] * 2, plain)  # a single backslash before a quote would escape it
     return f"'{backslashes.replace(chr(39), chr(92) + chr(39))}'"
 
 
 def listed(key: str, arguments: Sequence[str]) -> list[str]:
-    """Gather the arguments without =, such as the paths of runs/*, in one argument `key=[...]`."""
-    loose = [argument for argument in arguments if "=" not in argument]
-    rest = [argument for argument in arguments if "=" in argument]
-    return [f"{key}=[{','.join(map(literal, loose))}]", *rest] if loose else rest
+    """Gather the arguments that are paths, such as those of runs/*, in one argument `key=[...]`.
+
+    These are the arguments without =, and those with = that exist and begin with no key.
+    """
+    paths = [one for one in arguments if "=" not in one or (os.path.lexists(one) and one.split("=")[0] not in PATHS)]
+    rest = [one for one in arguments if one not in paths]
+    return [f"{key}=[{','.join(map(literal, paths))}]", *rest] if paths else rest
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,8 +36,17 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if "margin" in (data := made.get("data") or {}):  # a share of the resolution
         extra = round(data["resolution"] * data.pop("margin"))
         data["load_size"] = data["resolution"] + extra if extra else None
+    if "source" in data:
+        data.setdefault("labels", "auto")
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
+    scheduler = made.get("scheduler") or {}
+    if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
+        scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
+    if made.get("turns"):
+        made["turns"].setdefault("reals", "same")
+    if "scheduler" in made:
+        made.setdefault("schedule", {})
     return made
 
 

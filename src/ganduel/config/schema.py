@@ -23,6 +23,7 @@ METRICS = {
     "ppl": ("ppl", 1),
     "successive": ("successive_fid", -1),
 }
+MOST_SEEDS = 10_000_000  # images that one command makes
 DEVICES = "auto", "cuda", "mps", "cpu"
 EFFICIENTNET_SIDE = 160  # width and height in pixels of EfficientNet's input when it measures images
 # feature extractor -> the end of its values' names. Only Inception, and the classifier for digits, give plain FID.
@@ -38,6 +39,10 @@ FEATURES = {
 
 # The value is a path. It may contain characters that have a meaning in Hydra's grammar (= , ( [ ~ # ').
 PATH: Rules = {"path": True}
+# The value is a list of paths.
+PATH_LIST: Rules = PATH | {"list": True}
+# The value is a name, as it is typed: 1e-4 is no number, but these four characters.
+TEXT: Rules = {"text": True}
 # A resumed run may change the value. Without this rule, another value makes another experiment.
 FREE: Rules = {"free": True}
 # A resumed run may change the value, and reports leave it out, because it tells their readers nothing.
@@ -52,6 +57,9 @@ def limited(low: float, high: float | None = None) -> Rules:
 def one_of(*choices: Any) -> Rules:
     """The value is one of `choices`. In a list, every item is."""
     return {"choices": choices}
+
+
+SOME: Rules = {"some": True}  # the list is not empty
 
 
 def within(**rules: Rules) -> Rules:
@@ -98,9 +106,9 @@ class Ema:
 
 @dataclass
 class Data:
-    name: str
+    name: str = field(metadata=TEXT)
     source: dict[str, Any] = field(metadata=within(root=ASIDE))
-    category: str | None
+    category: str | None = field(metadata=TEXT)
     root: str | None = field(metadata=PATH | ASIDE)
     packed: str = field(metadata=PATH | ASIDE)
     resolution: int = field(metadata=limited(4, 1024))
@@ -109,6 +117,7 @@ class Data:
     load_size: int | None = field(metadata=limited(4))
     resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad"))
     limit: int | None = field(metadata=limited(1))
+    labels: str = field(metadata=one_of("auto", "folders", "json", "none"))
     mirror: bool
     augment: dict[str, Any]
     validation: float | None = field(metadata=limited(0))
@@ -124,7 +133,7 @@ class Data:
 class Train:
     """The keys of gan-train."""
 
-    name: str = field(metadata=ASIDE)
+    name: str = field(metadata=TEXT | ASIDE)
     runs_dir: str = field(metadata=PATH | ASIDE)
     duration: str = field(metadata=FREE)
     seed: int
@@ -144,6 +153,7 @@ class Train:
     accept_changes: bool = field(metadata=ASIDE)
     overwrite: bool = field(metadata=ASIDE)
     init_from: str | None = field(metadata=PATH)
+    settings_from: str | None = field(metadata=PATH | ASIDE)
     allow: list[str] = field(metadata=ASIDE)
     json: bool = field(metadata=ASIDE)
     on_alarm: str = field(metadata=one_of("warn", "stop") | FREE)
@@ -158,6 +168,7 @@ class Train:
     augment: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
+    schedule: dict[str, Any]
     turns: dict[str, Any]
 
 
@@ -167,6 +178,7 @@ class Pack:
 
     data: Data
     workers: int | None = field(metadata=limited(1))
+    look_alikes: str | None = field(metadata=one_of(None, "efficientnet", "efficientnet_lite2"))
     json: bool
     allow: list[str]
 
@@ -188,7 +200,7 @@ class Sample:
     mode: dict[str, Any]
     out: str | None = field(metadata=PATH)
     seeds: Any
-    count: int | None = field(metadata=limited(1))
+    count: int | None = field(metadata=limited(1, MOST_SEEDS))
     input: str | None = field(metadata=PATH)
     direction: str = field(metadata=one_of("A2B", "B2A"))
     truncation: float
@@ -205,7 +217,7 @@ class Sample:
 
 @dataclass
 class FidMetric:
-    which: list[str] = field(metadata=one_of(*METRICS))
+    which: list[str] = field(metadata=one_of(*METRICS) | SOME)
     samples: Any = field(metadata=limited(2))  # a number, or a list of them
     features: str | None = field(metadata=one_of(None, "auto", *FEATURES))
     weights: str | None = field(metadata=PATH)
@@ -216,7 +228,7 @@ class Fid:
     """The keys of gan-fid."""
 
     ckpt: str | None = field(metadata=PATH)
-    folders: list[str] | None
+    folders: list[str] | None = field(metadata=PATH_LIST)
     size: int | None = field(metadata=limited(4, 4096))
     metric: FidMetric
     data: Where
@@ -258,8 +270,10 @@ class Import:
 class Report:
     """The keys of gan-report."""
 
-    runs: list[str]
+    runs: list[str] = field(metadata=PATH_LIST)
     out: str | None = field(metadata=PATH)
+    watch: bool
+    port: int = field(metadata=limited(0, 65535))
     json: bool
 
 
@@ -293,6 +307,8 @@ def marked(mark: str, *schemas: type) -> tuple[str, ...]:
 
 
 PATHS = marked("path", *SCHEMAS.values())
+LISTS = marked("list", *SCHEMAS.values())
+TEXTS = marked("text", *SCHEMAS.values())
 
 
 def features_label(features: str) -> str:

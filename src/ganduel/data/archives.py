@@ -32,6 +32,8 @@ Keep = Callable[[str], Any]  # gets a file name relative to the tree, with slash
 PACKED = "packed"  # name of the folder of packed copies inside a root; it is never searched for originals
 LARGEST = 256 << 20  # bytes: no image is larger
 SUSPECT, RATIO = 100 << 20, 1000  # no image above SUSPECT bytes compresses by more than RATIO
+RATIO_OF_ALL = 100  # nor do all images together, above a few hundred megabytes, by more than this
+HEADER = 1 << 20  # bytes: no member of a tar has a longer name, or more about itself
 BLOCK = 1 << 20  # bytes read at a time
 LINKS = 40  # longest chain of links that is followed, as on a disk
 
@@ -75,17 +77,17 @@ def open_tree(path: Path) -> Tree:
 
 
 class Folder:
-    """Files below a folder, including those behind links to folders."""
+    """Files below a folder, including those behind links to folders. Errors name the setting `key`."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, key: str = "data.root"):
+        self.path, self.key = path, key
 
     def walk(self, keep: Keep) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield the name and entry of every wanted file. The order depends only on the names."""
         pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(self.path), "", frozenset())]
         while pending:
             folder, prefix, above = pending.pop()
-            with _damage(Path(folder)):
+            with _damage(Path(folder), self.key):
                 status = os.stat(folder)
                 with os.scandir(folder) as entries:
                     ordered = sorted(entries, key=lambda entry: entry.name)
@@ -97,7 +99,7 @@ class Folder:
                 if _hidden(entry.name):
                     continue
                 if entry.is_dir():
-                    if entry.name == PACKED and _holds_packed(entry.path):
+                    if PACKED in name.split("/") and _holds_packed(entry.path):
                         continue
                     pending.append((entry.path, name + "/", above | {identity}))
                 elif (entry.is_file() or entry.is_symlink()) and keep(name):  # keep broken links: reading reports them
@@ -136,9 +138,13 @@ class Zip:
         return file_stamp(self.path)
 
     def find(self, keep: Keep) -> list[str]:
+        total = 0
         for name, member in self.members(keep):
+            total += member.file_size
             if _absurd(member.file_size, member.compress_size):
                 raise _too_large(self.path, name, member.file_size)
+            if total > max(2 * LARGEST, RATIO_OF_ALL * self.path.stat().st_size):
+                raise _bomb(self.path, total)
             if self._members.setdefault(name, member) is not member:
                 raise _twice(self.path, name)
         return sorted(name for name in self._members if keep(name))
@@ -228,9 +234,13 @@ class Tar:
                 self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
                 weakref.finalize(self, self._spool.close)
             found: set[str] = set()
+            most = max(SUSPECT, RATIO_OF_ALL * self.path.stat().st_size)
             for member in _headers(file):
                 name = _checked(member.name, self.path)
+                end = member.offset_data + member.size
                 if member.isdir() or _hidden(*name.split("/")) or not keep(name):
+                    if end > most and file is not raw:
+                        raise _bomb(self.path, end)
                     continue
                 if name in found:
                     raise _twice(self.path, name)
@@ -241,6 +251,8 @@ class Tar:
                 elif member.isreg():
                     if _absurd(member.size, member.size):
                         raise _too_large(self.path, name, member.size)
+                    if end > most and file is not raw:
+                        raise _bomb(self.path, end)
                     self._places[name] = self._place(file, member), member.size
                 bar.update(raw.tell() - bar.n)
         return sorted(name for name in {*self._places, *self._links} if keep(name))
@@ -273,7 +285,7 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
     Raises EOFError if the archive is cut off or has a damaged header. `tarfile` alone would take either for the end.
     """
-    with tarfile.TarFile(fileobj=file) as tar:
+    with tarfile.TarFile(fileobj=_ShortHeaders(file)) as tar:  # type: ignore[arg-type]
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every member in memory
             yield member
@@ -282,6 +294,21 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             raise EOFError(f"no member and no end mark at byte {tar.offset:,}")
     while file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
         pass
+
+
+class _ShortHeaders:
+    """A file from which `tarfile` reads headers. It would read a name of any length into memory.
+
+    Raises ValueError for one above `HEADER` bytes.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.seek, self.tell, self.close = file, file.seek, file.tell, file.close
+
+    def read(self, size: int) -> bytes:
+        if size > HEADER:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self.file.read(size)
 
 
 OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -362,7 +389,7 @@ def _hidden(*parts: str) -> bool:
 
 
 def _holds_packed(folder: str) -> bool:
-    """Whether a folder named `PACKED` holds our packed copies. If not, it is a category of the data set."""
+    """Whether a folder named `PACKED`, or one below it, holds our packed copies. If not, it is a category of images."""
     return any(Path(folder).glob("*-*x*x*-*.*"))
 
 
@@ -385,6 +412,13 @@ def _too_large(archive: Path, name: str, size: int) -> UserError:
     return UserError(
         f"data.root: {archive} declares {size / 1e6:,.0f} MB for {name}; no image is that large, so the archive "
         "was not read"
+    )
+
+
+def _bomb(archive: Path, size: int) -> UserError:
+    return UserError(
+        f"data.root: {archive} has {archive.stat().st_size / 1e6:,.1f} MB and unpacks to {size / 1e6:,.0f} MB or more; "
+        "images do not compress like that, so it was not read; unpack it yourself and name the folder if you trust it"
     )
 
 
@@ -413,13 +447,13 @@ DAMAGE = (
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Turn the exceptions of archive readers into a UserError of one line."""
+def _damage(path: Path, key: str = "data.root") -> Iterator[None]:
+    """Turn the exceptions of archive readers into a UserError of one line, which names the setting `key`."""
     try:
         yield
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"data.root: cannot read {path} ({error.strerror})") from error
+            raise UserError(f"{key}: cannot read {path} ({error.strerror})") from error
         raise _damaged(path, error) from error
 
 

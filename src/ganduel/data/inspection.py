@@ -1,7 +1,6 @@
 """Checks of a data set before training: missing, broken and duplicate images."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +74,6 @@ ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16)[:, None].view(np.uint8), 
 
 def report(about: dict[str, Any]) -> str:
     """What a packed set's JSON says, as text for people."""
-    bold, plain = ("\033[1m", "\033[0m") if sys.stderr.isatty() else ("", "")
     recipe = about["recipe"]
     shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
     crop = f"the centre {recipe['crop']}" if recipe["crop"] else "the largest centre square"
@@ -94,22 +92,22 @@ def report(about: dict[str, Any]) -> str:
     ]
     lines += [f"    {printable(one)} and {printable(other)}" for one, other in about["near_pairs"][:3]]
     if origin := about.get("labels_from"):
-        lines.append(f"  labels: {origin}")
+        lines.append(f"  labels: {printable(origin)} (data.labels={recipe.get('labels', 'auto')})")
     if left_out := about.get("left_out", {}):
-        mark = "left out" if left_out.keys() == {NO_IMAGE} else f"{bold}warning: left out{plain}"
+        mark = "left out" if left_out.keys() == {NO_IMAGE} else "warning: left out"
         lines.append(f"  {mark} {'; '.join(described(left_out))}")
     else:
         lines.append("  left out nothing")
     if dark := sum(n for mode, n in about["modes"].items() if mode.endswith(" bits")):
         lines.append(
-            f"  {bold}warning: {dark:,} images of 16 bits use few of them (see modes), so they are packed dark{plain}; "
+            f"  warning: {dark:,} images of 16 bits use few of them (see modes), so they are packed dark; "
             "scale their pixels to 0 to 65535"
         )
     for name, expected in about["expected"].items():
         if (missing := expected - about["found"].get(name, 0)) > 0:
-            lines.append(f"  {bold}warning: {missing:,} of {expected:,} {name} images are missing{plain}")
+            lines.append(f"  warning: {missing:,} of {expected:,} {name} images are missing")
     if rejected := about["rejected"]:
-        lines.append(f"  {bold}warning: {len(rejected):,} rejected{plain}")
+        lines.append(f"  warning: {len(rejected):,} rejected")
         lines += [f"    {printable(name)}: {printable(reason)}" for name, reason in list(rejected.items())[:SHOWN]]
         if len(rejected) > SHOWN:
             lines.append(f"    and {len(rejected) - SHOWN:,} more: all are in the JSON")

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ganduel.config.schema import Data
 from ganduel.data.archives import ARCHIVES, PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
-from ganduel.data.sources import Source
+from ganduel.data.sources import Originals, Source
 from ganduel.data.store import described
 from ganduel.data.streaming import place
 from ganduel.data.transform import Recipe, cores
@@ -41,6 +42,8 @@ def prepare(
             say(f"data.root={data.root} holds no originals any more: using {path} as it is")
         return path
     found = source()
+    if data.labels == "none":
+        found = replace(found, scan=partial(unlabelled, found.scan))
     recipe = replace(recipe, width=found.width)
     recorded = {"format": FORMAT, "stamp": found.stamp, **origin(data), **asdict(recipe)}
     path = packed_path(folder, data.name, recorded)
@@ -88,9 +91,15 @@ def abandoned(root: str | None) -> bool:
 
 
 def origin(data: Data) -> dict[str, Any]:
-    """What a packed copy depends on besides the files and the recipe: the source's settings, and shards or not."""
+    """What a packed copy depends on besides the files and the recipe: the source's settings, shards, chosen labels."""
     source = {key: value for key, value in data.source.items() if key != "root"}
-    return {"source": source, "sharded": data.stream is not None}
+    chosen = {} if data.labels == "auto" else {"labels": data.labels}
+    return {"source": source, "sharded": data.stream is not None, **chosen}
+
+
+def unlabelled(scan: Callable[[], Originals]) -> Originals:
+    """The originals without their labels."""
+    return replace(scan(), labels=None, label_names=(), labels_from="none: data.labels=none")
 
 
 def newest(folder: Path, data: Data, recipe: Recipe) -> Path | None:
@@ -98,7 +107,7 @@ def newest(folder: Path, data: Data, recipe: Recipe) -> Path | None:
 
     `data.root=null` accepts any root. Raises UserError if there are copies but none is complete.
     """
-    wanted = {**asdict(recipe), "format": FORMAT, **origin(data)}
+    wanted = {**asdict(recipe), "format": FORMAT, "labels": "auto", **origin(data)}
     del wanted["width"]  # only the source knows it, and there may be no source
     paths = sorted(folder.glob(f"{data.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     paths = [path for path in paths if _describes(path, data.name, data.root, wanted)]
@@ -120,6 +129,6 @@ def _describes(path: Path, name: str, root: str | None, recipe: dict[str, Any]) 
     try:
         about = described(path)
         same = root is None or about["root"] == root or Path(about["root"]).resolve() == Path(root).resolve()
-        return bool(same and about["name"] == name and recipe.items() <= about["recipe"].items())
+        return bool(same and about["name"] == name and recipe.items() <= {"labels": "auto", **about["recipe"]}.items())
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -15,7 +15,7 @@ from ganduel.data.loading import to_bytes
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
 from ganduel.evaluation.paths import path_length
-from ganduel.game import Comparison
+from ganduel.game import WITH_MAPPING, Comparison
 from ganduel.system.errors import UserError
 
 # The metrics that `describe` shows, in this order. With several comparisons, the comparison's name is appended.
@@ -102,9 +102,7 @@ def check_walks(comparisons: list[Comparison], which: list[str]) -> None:
     """Raise UserError if "ppl" is wanted and a generator has no intermediate latent space w."""
     if "ppl" in which and any(comparison.walk is None for comparison in comparisons):
         raise UserError(
-            "metric.which: ppl measures paths in the latent space w and needs a model with a mapping network: "
-            "stylegan2_ada, or dcgan "
-            "with model.generator.mapping; leave it out"
+            f"metric.which: ppl measures paths in the latent space w and needs {WITH_MAPPING}; leave it out"
         )
 
 

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganduel.data.formats import described, turned, upright
-from ganduel.data.sources import folder as find_images
+from ganduel.data.archives import Folder as Tree
+from ganduel.data.formats import Chooser, described, image_suffixes, is_image, turned, upright, why_not
 from ganduel.data.transform import Recipe, from_file, in_mode, to_array, unusable
 from ganduel.evaluation.measure import Images
 from ganduel.system.errors import UserError
-from ganduel.system.terminal import say
+from ganduel.system.terminal import printable, say
 
 
 class Folder:
@@ -26,22 +26,22 @@ class Folder:
         if not Path(path).is_dir():
             raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
         self.path, self.recipe = Path(path), Recipe(size, 3, None, "lanczos") if size else None
-        try:
-            source = find_images(path, None)
-            self.originals = source.scan()
-        except UserError as error:
-            raise UserError(str(error).replace("data.root", "folders")) from error
-        self.identity = source.stamp[:16]
-        for text in described(self.originals.left_out):
-            say(f"warning: {path}: left out {text}")
+        self.tree, chosen = Tree(self.path, "folders"), Chooser(lambda name: None if is_image(name) else why_not(name))
+        self.names = self.tree.find(chosen)
+        for text in described(chosen.left_out):
+            say(f"warning: {printable(path)}: left out {text}")
+        if not self.names:
+            looked = f"looked for {' '.join(image_suffixes())}"
+            raise UserError(f"folders: no images in {path} or below it; {looked}")
+        self.identity = self.tree.stamp(is_image)[:16]
         if self.recipe is None:
             self.check_sizes()
-        self.images = Images(lambda numbers: torch.stack([self.read(i) for i in numbers]), len(self.originals.names))
+        self.images = Images(lambda numbers: torch.stack([self.read(i) for i in numbers]), len(self.names))
 
     def check_sizes(self) -> None:
         """Raise UserError for the first image whose size differs from the first one's. It decodes no image."""
         first: tuple[int, int] | None = None
-        for name in self.originals.names:
+        for name in self.names:
             size = self.size_of(name)
             first = first or size
             if size != first:
@@ -66,15 +66,13 @@ class Folder:
 
     def read(self, number: int) -> Tensor:
         """Image `number`, uint8 (3, H, W), upright. Raises UserError if it is damaged."""
-        name = self.originals.names[number]
+        name = self.names[number]
 
         def pixels(image: Image.Image) -> np.ndarray:
             return to_array(self.recipe.apply(image) if self.recipe else in_mode(upright(image), "RGB"))
 
         try:
-            encoded = self.originals.read(number)
-            assert isinstance(encoded, bytes)
-            return torch.from_numpy(from_file(encoded, pixels))
+            return torch.from_numpy(from_file(self.tree.read(name), pixels))
         except MemoryError:
             raise
         except Exception as error:  # decoders raise many kinds of exceptions for broken files

@@ -23,12 +23,14 @@ from ganduel import checkpoint
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.manifold import K_DENSITY, K_MANIFOLD, density_and_coverage, precision_and_recall
 from ganduel.system import distributed
-from ganduel.system.device import out_of_memory
+from ganduel.system.device import in_batches
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 
 NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # metrics that need every image's features; FID needs only moments
-LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4}  # fewest images of each kind; otherwise 2
+SPLITS = 10  # parts of the images whose inception scores isc averages
+# fewest images of each kind; otherwise 2
+LEAST = {"prc": K_MANIFOLD + 1, "dc": K_DENSITY + 1, "successive": 4, "isc": SPLITS}
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def measure(
         values["fid"] = frechet(made.moments, known)
     if "isc" in which:
         assert made.logits is not None
-        score = isc_features_to_metric(made.logits)
+        score = isc_features_to_metric(made.logits, splits=SPLITS)
         values |= {"isc": score["inception_score_mean"], "isc_std": score["inception_score_std"]}
     if not keep:
         return values
@@ -219,22 +221,6 @@ def summarise(
         return None
     every = (torch.cat(parts) if parts else None for parts in (kept, scores))
     return Summary(sums.moments(), *every)
-
-
-def in_batches(every: range, batch: int, do: Callable[[range], None]) -> None:
-    """Call `do` for all indices in `every`, `batch` at a time. If memory runs out, halve the batch and try again."""
-    numbers = every[:batch]
-    while numbers:
-        try:
-            do(numbers)
-            following = numbers.stop
-        except (RuntimeError, MemoryError) as error:
-            if len(numbers) == 1 or not out_of_memory(error):
-                raise
-            batch, following = len(numbers) // 2, numbers.start
-        if following == numbers.start and torch.cuda.is_available():
-            torch.cuda.empty_cache()  # here, because outside of `except` the failed tensors are released
-        numbers = range(following, min(following + batch, every.stop))
 
 
 class Sums:

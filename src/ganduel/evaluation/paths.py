@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch_fidelity.utils import create_sample_similarity
 
 from ganduel.evaluation.extractors import hub, needed
-from ganduel.evaluation.measure import in_batches
 from ganduel.system import distributed
+from ganduel.system.device import in_batches
 
 STEP = 1e-4  # as a share of the whole path
 LARGEST = 256  # most pixels a side of the compared images

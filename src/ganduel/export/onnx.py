@@ -15,6 +15,7 @@ from torch.nn.functional import instance_norm
 from ganduel import game
 from ganduel.export.card import Exported
 from ganduel.models.cyclegan import InstanceNorm
+from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError, installed
 from ganduel.system.files import replacing
 
@@ -97,7 +98,10 @@ class PlainInstanceNorm(nn.Module):
 
 
 def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
-    """Write a network as one ONNX file for any number of images. Input images may also have any size."""
+    """Write a network as one ONNX file for any number of images. Input images may also have any size.
+
+    Raises UserError if PyTorch cannot write it, or writes another version of the operators.
+    """
     network = plain(network)
     axes = {name: {0: "N", 2: "height", 3: "width"} if value.ndim == 4 else {0: "N"} for name, value in inputs.items()}
     loud = logging.getLogger("torch.onnx").level
@@ -115,8 +119,19 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
                 opset_version=opset,
             )
             assert program is not None
+            if (written := program.model.opset_imports.get("")) != opset:
+                raise UserError(
+                    f"format.opset={opset} is not allowed: this PyTorch writes {written} instead; leave format.opset=18"
+                )
             with replacing(path) as temporary:
                 program.save(temporary, external_data=False)
+    except UserError:
+        raise
+    except Exception as error:  # the exporter raises many kinds of exceptions
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"format.opset={opset}: PyTorch cannot write {path.name} ({reason}); try 18") from error
     finally:
         logging.getLogger("torch.onnx").setLevel(loud)
 

@@ -1,8 +1,8 @@
 """Convolutions and resampling with fast derivatives of every order, which penalties need.
 
-PyTorch's second derivatives are slow. For a convolution, they compute the gradient of the weights by a convolution with
-kernels of the size of the image. For a grouped convolution, they take many times as long as the first derivative. Here
-every derivative is again one of the functions below. On CPUs, all expect channels_last, which is up to twice as fast.
+PyTorch's second derivatives are slow. That of a convolution convolves with kernels of the size of the image. That of a
+grouped convolution takes many times as long as the first derivative. Here every derivative is again one of the functions
+below. On CPUs, all of them expect channels_last, which is up to twice as fast.
 """
 
 import inspect
@@ -19,17 +19,18 @@ from ganduel.models import winograd
 SLOPE = 0.2  # of leaky ReLU for negative inputs
 
 
-def convolve(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
-    """Convolve x (N, in, H, W) with weights (out, in, k, k). `stride` must divide H + 2 padding - k, and so for W."""
-    return _Convolution.apply(x, weight, stride, padding, False)
+def convolve(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+    """Convolve x (N, in, H, W) with weights (out, in / groups, k, k). `stride` must divide H + 2 padding - k, and so
+    for W."""
+    return _Convolution.apply(x, weight, stride, padding, groups, False)
 
 
-def convolve_transposed(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
+def convolve_transposed(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
     """The adjoint of `convolve`.
 
-    It maps x (N, in, H, W), with weights (in, out, k, k), to (N, out, stride (H - 1) + k - 2 padding, ...).
+    It maps x (N, in, H, W), with weights (in, out / groups, k, k), to (N, out, stride (H - 1) + k - 2 padding, ...).
     """
-    return _Convolution.apply(x, weight, stride, padding, True)
+    return _Convolution.apply(x, weight, stride, padding, groups, True)
 
 
 def convolve_enlarged(x: Tensor, weight: Tensor) -> Tensor:
@@ -48,28 +49,31 @@ def convolve_enlarged(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's layer with the derivatives of `convolve`, for discriminators that penalties differentiate twice."""
+    """PyTorch's layer with the derivatives of `convolve`, for discriminators that penalties differentiate twice.
+
+    Without autocast, it works in the type of its input, whatever the type of its weights.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         stride, padding, kernel = (int(both[0]) for both in (self.stride, self.padding, self.kernel_size))
         even = all((size + 2 * padding - kernel) % stride == 0 for size in x.shape[2:])
         if not even or x.is_meta or torch.is_autocast_enabled(x.device.type):  # penalties run outside autocast
             return super().forward(x)
-        y = convolve(x, self.weight, stride=stride, padding=padding)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        y = convolve(x, self.weight.to(x.dtype), stride=stride, padding=padding, groups=self.groups)
+        return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
 
 
-def _arguments(stride: int, padding: int, transposed: bool) -> tuple:
-    return [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1
+def _arguments(stride: int, padding: int, groups: int, transposed: bool) -> tuple:
+    return [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], groups
 
 
 class _Convolution(Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, transposed: bool) -> Tensor:
         around = 2 - padding if transposed else padding
-        if winograd.suits(x, weight, stride, around):
+        if groups == 1 and winograd.suits(x, weight, stride, around):
             return winograd.convolve(x, weight, around, turned=transposed)
-        return torch.ops.aten.convolution(x, weight, None, *_arguments(stride, padding, transposed))
+        return torch.ops.aten.convolution(x, weight, None, *_arguments(stride, padding, groups, transposed))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -78,27 +82,29 @@ class _Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (stride, padding, transposed) = ctx.saved_tensors, ctx.settings
+        (x, weight), (stride, padding, groups, transposed) = ctx.saved_tensors, ctx.settings
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_x = _Convolution.apply(gradient, weight, stride, padding, not transposed)
+            of_x = _Convolution.apply(gradient, weight, stride, padding, groups, not transposed)
         if ctx.needs_input_grad[1]:
-            of_weight = _WeightGradient.apply(x, gradient, weight, stride, padding, transposed)
-        return of_x, of_weight, None, None, None
+            of_weight = _WeightGradient.apply(x, gradient, weight, stride, padding, groups, transposed)
+        return of_x, of_weight, None, None, None, None
 
 
 class _WeightGradient(Function):
     """The gradient of the weight: linear in x and in the output's gradient. It uses only the shape of the weight."""
 
     @staticmethod
-    def forward(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+    def forward(
+        x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int, groups: int, transposed: bool
+    ) -> Tensor:
         before, after = (gradient, x) if transposed else (x, gradient)
-        if winograd.suits(before, weight, stride, padding):
+        if groups == 1 and winograd.suits(before, weight, stride, padding):
             return winograd.weight_gradient(before, after, weight, padding)
         large = weight.numel() >= 2**20  # with strides, channels_last can take twice as long for large weights
         if large and stride > 1 and x.device.type == "cpu" and x.dtype == torch.float32:
             x, gradient, weight = x.contiguous(), gradient.contiguous(), weight.new_empty(weight.shape)
-        settings = _arguments(stride, padding, transposed)
+        settings = _arguments(stride, padding, groups, transposed)
         mask = [False, True, False]
         return torch.ops.aten.convolution_backward(gradient, x, weight, None, *settings, mask)[1]
 
@@ -109,13 +115,13 @@ class _WeightGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        (x, gradient), (stride, padding, transposed) = ctx.saved_tensors, ctx.settings
+        (x, gradient), (stride, padding, groups, transposed) = ctx.saved_tensors, ctx.settings
         of_x = of_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = _Convolution.apply(gradient, weight, stride, padding, not transposed)
+            of_x = _Convolution.apply(gradient, weight, stride, padding, groups, not transposed)
         if ctx.needs_input_grad[1]:
-            of_gradient = _Convolution.apply(x, weight, stride, padding, transposed)
-        return of_x, of_gradient, None, None, None, None
+            of_gradient = _Convolution.apply(x, weight, stride, padding, groups, transposed)
+        return of_x, of_gradient, None, None, None, None, None
 
 
 def modulated(
@@ -128,13 +134,15 @@ def modulated(
     gain: float = 1.0,
     epsilon: Tensor | float = 1e-8,
 ) -> Tensor:
-    """A convolution whose weights an image's style scales an input channel at a time, and which are then normalised so
-    that every output keeps unit variance, times `gain` (Karras et al. 2020, "Analyzing and Improving the Image Quality
-    of StyleGAN", equations 1 and 3).
+    """StyleGAN2's modulated convolution (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN",
+    equations 1 and 3): a style scales each input channel, and demodulation normalises each output channel.
 
-    The result is that of weights of its own for every image. It is computed as: scale the input by `scale` (N, in),
-    `convolve` with shared weights, scale the output. `squares` (out, in) are the weights' squares, summed over the
-    kernel.
+    Maps x (N, in, H, W) to what `convolve` gives, (N, out, ...). `scale` (N, in) is the style of each image. `squares`
+    (out, in) are the squares of the weights, summed over the kernel. The output has unit variance, times `gain`, if the
+    input has. `bias` (out,) is added at the end.
+
+    The result is that of separate weights for every image. But all images share the weights of `convolve`: the style
+    scales the input, and the demodulation scales the output.
     """
     demodulation = gain * (scale.square() @ squares.T + epsilon).rsqrt()
     y = convolve(x * scale.to(x.dtype)[:, :, None, None])

@@ -158,6 +158,7 @@ class Generator(game.Generator):
         sizes = [size * math.prod(strides[:i]) for i in range(1, len(strides))]  # after each stage but the last
         _check(kernel, slope, attention, sizes)
         self.mapping = Mapping(latent, mapping, mapping_rate) if mapping else nn.Identity()
+        self.has_mapping = mapping > 0
         self.styled = norm in STYLES
         # No style changes the first feature maps, so they get layer normalisation: demodulation would leave them as
         # small as they start.

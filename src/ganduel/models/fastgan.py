@@ -54,8 +54,8 @@ class FirstMaps(nn.ConvTranspose2d):
     def __init__(self, before: int, after: int):
         super().__init__(before, after, 4, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return (input.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
 
 
 class Noise(nn.Module):

@@ -52,14 +52,12 @@ class Mixing(nn.Module):
     does not change the result, and this order needs a quarter of the multiplications.
     """
 
-    def __init__(self, channels: list[int], most: int):
-        """`channels` are those of the network's levels. No level has more than `most` after mixing."""
+    def __init__(self, channels: list[int]):
+        """`channels` are those of the network's levels."""
         super().__init__()
-        wide = [min(maps, most) for maps in MIXED]
-        narrow = [wide[0], *wide[:-1]]
-        self.across = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(channels, wide, strict=True))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(wide, narrow, strict=True))
-        self.channels = narrow
+        self.channels = [MIXED[0], *MIXED[:-1]]
+        self.across = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(channels, MIXED, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(MIXED, self.channels, strict=True))
         for layer in [*self.across, *self.down]:
             nn.init.kaiming_normal_(layer.weight)
         freeze(self, persistent=True)
@@ -109,8 +107,8 @@ class Discriminator(nn.Module):
     levels. Losses take their mean, so all patches count alike.
 
     Images smaller than `input` pixels are first enlarged bilinearly; larger ones stay as they are. `network` is the
-    frozen network (see `Network`). `channel_max` limits the channels of the small discriminators and of the mixing;
-    the paper has 512. Raises ValueError.
+    frozen network (see `Network`). `channel_max` limits the channels inside the small discriminators; the paper has
+    512. Raises ValueError.
     """
 
     group_size = 0  # batch normalisation: what D says of an image depends on the batch
@@ -136,7 +134,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"channel_max={channel_max} must be at least 1, classes={classes} at least 0")
         self.size, self.classes = size, classes
         self.features = Pretrained(network)
-        self.mixing = Mixing(channels_of(self.features), channel_max)
+        self.mixing = Mixing(channels_of(self.features))
         self.judges = nn.ModuleList(
             Judge(maps, 2 * size // stride, classes, channel_max)
             for maps, stride in zip(self.mixing.channels, STRIDES, strict=True)

@@ -144,6 +144,8 @@ class Generator(Base):
     images uses the w of a second latent from a random layer on.
     """
 
+    has_mapping = True
+
     def __init__(
         self,
         *,

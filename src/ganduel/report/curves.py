@@ -1,21 +1,14 @@
-"""Charts of several runs as SVG."""
+"""What a report's charts show: the quantities that runs have logged, with names that people read."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
+from ganduel.config.schema import FEATURES, METRICS, features_label
 
-from ganduel.system.templates import render
-
-TEMPLATE = Path(__file__).with_name("chart.svg.jinja")
-WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 26  # margins around the curves
 DECADES = 1.5  # the axis is logarithmic if positive values span more decades than this
-LINEAR = ("accuracy",)  # quantities whose names begin so always have a linear axis
-COLOURS = 8  # number of curve colours in page.css
+LINEAR = ("accuracy", "health/r")  # quantities whose names begin so always have a linear axis
 
 Point = tuple[float, float]
 
@@ -24,12 +17,29 @@ class Curve(NamedTuple):
     """One quantity of one run."""
 
     run: int  # number of the run, which decides its colour
-    label: str
     kind: str  # plain, faint (a loss that also has a smoothed curve) or held (on held-out images)
     points: list[Point]  # images seen, value
 
 
-def curves(rows: Sequence[dict[str, Any]], run: int, label: str, most: int) -> dict[str, list[Curve]]:
+class Chart(NamedTuple):
+    """One quantity of all runs that have logged it."""
+
+    name: str
+    title: str
+    logarithmic: bool
+    curves: list[Curve]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the page's script draws; values have five digits."""
+        lines = [
+            {"run": c.run, "kind": c.kind, "x": [x for x, _ in c.points], "y": [float(f"{y:.5g}") for _, y in c.points]}
+            for c in self.curves
+        ]
+        return {"title": self.title, "log": self.logarithmic, "lines": lines}
+
+
+def curves(rows: Sequence[dict[str, Any]], run: int, most: int) -> dict[str, list[Curve]]:
     """Name -> curves of a run's statistics or metrics, with at most `most` points each.
 
     A quantity, its smoothed curve (loss_ema/) and its values on held-out images (validation/) share one name.
@@ -43,7 +53,7 @@ def curves(rows: Sequence[dict[str, Any]], run: int, label: str, most: int) -> d
         averaged = f"{name.replace('loss/', 'loss_ema/', 1)}" in names and name.startswith("loss/")
         kind = "held" if name.startswith("validation/") else "faint" if averaged else "plain"
         if points:
-            found.setdefault(base, []).append(Curve(run, label, kind, thinned(points, most)))
+            found.setdefault(base, []).append(Curve(run, kind, thinned(points, most)))
     return found
 
 
@@ -54,63 +64,74 @@ def thinned(points: list[Point], most: int) -> list[Point]:
     return [(group[-1][0], statistics.fmean(value for _, value in group)) for group in reversed(groups)]
 
 
-def chart(name: str, shown: Sequence[Curve]) -> Markup:
-    """An SVG of curves over images seen."""
-    xs, ys = ([point[axis] for curve in shown for point in curve.points] for axis in (0, 1))
-    logarithmic = not name.startswith(LINEAR) and min(ys) > 0 and max(ys) / min(ys) > 10**DECADES
-    scale = math.log10 if logarithmic else float
-    low, high = scale(min(ys)), scale(max(ys))
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # put a flat line in the middle
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    first, last = min(xs), max(max(xs), min(xs) + 1)
-
-    def x(value: float) -> float:
-        return LEFT + (value - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    def path(points: Sequence[Point]) -> str:
-        steps = [f"{x(a):.1f} {y(scale(b)):.1f}" for a, b in points]
-        return "L".join(steps) + (f"h.01M{steps[-1]}" if len(steps) == 1 else "")  # a single point is a dot
-
-    note = ", logarithmic" if logarithmic else ""
-    svg = render(
-        TEMPLATE,
-        spoken=f"{name} over images seen{note}, from {number(min(ys))} to {number(max(ys))}",
-        width=WIDTH,
-        height=HEIGHT,
-        left=LEFT,
-        right=WIDTH - RIGHT,
-        rulers=[
-            (y(tick), number(10**tick if logarithmic else tick))
-            for tick in (decades(low, high) if logarithmic else ticks(low, high))
-        ],
-        marks=[(x(tick), number(tick)) for tick in ticks(first, last)],
-        paths=[(curve, path(curve.points)) for curve in shown],
-        colours=COLOURS,
-        number=number,
-    )
-    return Markup(svg.rstrip())
+def chart(name: str, shown: list[Curve]) -> Chart:
+    """The chart of a quantity. Its axis is logarithmic if all values are positive and far apart."""
+    values = [value for curve in shown for _, value in curve.points]
+    logarithmic = not name.startswith(LINEAR) and min(values) > 0 and max(values) / min(values) > 10**DECADES
+    return Chart(name, title(name), logarithmic, shown)
 
 
-def ticks(low: float, high: float) -> Iterable[float]:
-    """Three to six round numbers from `low` to `high`."""
-    step = 10 ** math.floor(math.log10((high - low) / 2))
-    step = next(step * factor for factor in (5, 2, 1, 0.5) if (high - low) / (step * factor) >= 2)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+# Beginning of a quantity's name -> how people read it. The rest of the name follows.
+TITLES = {
+    "loss/": "Loss of ",
+    "total/": "Loss with penalties of ",
+    "accuracy/": "Accuracy of D, ",
+    "logits/": "Output of D, ",
+    "regularizer/": "Penalty ",
+    "learning_rate/": "Learning rate of ",
+    "health/gradient/": "Gradient norm of ",
+    "health/spread": "Spread of samples, against real images",
+    "health/right": "Share that D gets right",
+    "health/r_t": "Overfitting: sign of D on real images (r_t)",
+    "health/r_v": "Overfitting: training against held-out (r_v)",
+    "speed/images_per_second": "Images per second",
+    "speed/measuring": "Share of the time spent measuring",
+    "speed/seconds": "Seconds for a measurement",
+    "memory/gigabytes": "Memory, GB",
+}
+QUALITY = (*(name for name, _ in METRICS.values()), "precision", "density")  # all metrics' names, in order
+METRIC_TITLES = {
+    "fid": "FID",
+    "kid": "KID",
+    "isc": "Inception score",
+    "ppl": "Perceptual path length",
+    "successive_fid": "FID to the samples before",
+}
 
 
-def decades(low: float, high: float) -> Iterable[float]:
-    """The log10 of ..., 1, 10, 100, ... from `low` to `high`; in up to 3 decades, also of 2 and 5 times these."""
-    steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0)
-    found = (i + math.log10(step) for i in range(math.floor(low), math.floor(high) + 1) for step in steps)
-    return [tick for tick in found if low <= tick <= high]
+def title(name: str) -> str:
+    """A quantity's name as people read it: "Loss of G" for "loss/G", "FID, best" for "fid, best"."""
+    metric, comma, which = name.partition(", ")  # a column of the results: "fid, best"
+    for suffix, plain in sorted(_metrics(), key=lambda pair: -len(pair[0])):
+        if metric == suffix or metric.startswith(f"{suffix}_"):  # then the name of a comparison follows: fid_A
+            return f"{plain}{metric[len(suffix) :].replace('_', ' ')}{comma}{which}"
+    for start, words in TITLES.items():
+        if name.startswith(start):
+            return words + name[len(start) :].replace("/", ", ")
+    return f"{name[:1].upper()}{name[1:]}".replace("_", " ").replace("/", ", ")
 
 
-def number(value: float) -> str:
-    """A number as short text: 1.2M, 35k, 0.0025."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+def _metrics() -> Iterator[tuple[str, str]]:
+    for metric in QUALITY:
+        words = METRIC_TITLES.get(metric, metric.capitalize())
+        for features, suffix in FEATURES.items():
+            yield metric + suffix, words + (f" ({features_label(features)})" if suffix else "")
+
+
+# Title of a section of charts, and the beginnings of its quantities' names. The last section takes what is left.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Quality": QUALITY,
+    "Losses": ("loss", "total"),
+    "Discriminator": ("accuracy", "logits"),
+    "Health": ("health", "regularizer"),
+    "Speed and settings": ("",),
+}
+
+
+def sections(charts: Sequence[Chart]) -> dict[str, list[Chart]]:
+    """Section -> its charts, in order. Sections without any are left out."""
+    found: dict[str, list[Chart]] = {name: [] for name in SECTIONS}
+    for one in sorted(charts, key=lambda chart: chart.name):
+        found[next(name for name, starts in SECTIONS.items() if one.name.startswith(starts))].append(one)
+    found["Quality"].sort(key=lambda one: next(i for i, start in enumerate(QUALITY) if one.name.startswith(start)))
+    return {name: some for name, some in found.items() if some}

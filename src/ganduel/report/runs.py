@@ -1,5 +1,6 @@
 """Read run folders (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), and make rows and a Markdown table."""
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ def read(path: Path) -> Run:
         [row for row in _rows(path / "metrics.jsonl") if row.get("by") == "gan-train"],
         alarms,
     )
+
+
+def newest(folders: list[Path]) -> str:
+    """A text that changes whenever a run in these folders writes something that a report shows. Raises UserError."""
+    names = ("config.yaml", "stats.jsonl", "metrics.jsonl", "samples", "samples/histograms")
+    files = [run / name for run in find(folders) for name in names]
+    known = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.exists()]
+    return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 def _rows(path: Path) -> list[Row]:

@@ -68,19 +68,26 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
 
-    def stored_features(self) -> str:
-        """The feature extractor of the latest start or resumption: from config.yaml or, if that is damaged, from the
-        newest checkpoint; "auto" if both are missing or damaged.
+    def stored_config(self) -> dict[str, Any]:
+        """The configuration of the latest start or resumption: from config.yaml or, if that is damaged, from the newest
+        checkpoint. Raises UserError if neither can be read.
         """
         path = self.path / "config.yaml"
-        for source in (lambda: OmegaConf.to_container(OmegaConf.load(path)), self._checkpoint_config):
-            with contextlib.suppress(UserError), parsing(path, "the configuration of a run"):
-                config: Any = source()
-                return str(config["metric"]["features"])
-        return "auto"
+        try:
+            with parsing(path, "the configuration of a run"):
+                return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        except UserError:
+            for state in self._states():
+                with contextlib.suppress(UserError):
+                    config: dict[str, Any] = checkpoint.load(state)["config"]
+                    return config
+            raise
 
-    def _checkpoint_config(self) -> Any:
-        return next(checkpoint.load(path)["config"] for path in self._states())
+    def stored_features(self) -> str:
+        """The feature extractor of the latest start or resumption; "auto" if nothing says it."""
+        with contextlib.suppress(UserError), parsing(self.path, "a run"):
+            return str(self.stored_config()["metric"]["features"])
+        return "auto"
 
     def resume(self, use: Callable[[checkpoint.State], None]) -> tuple[bool, list[str]]:
         """Give the newest whole state to `use`, or the one before it if that is damaged.

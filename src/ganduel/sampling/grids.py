@@ -9,11 +9,13 @@ from ganduel.pictures import check_size, save_picture, save_png, tile
 from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder
-from ganduel.system.terminal import progress
+from ganduel.system.terminal import progress, say
 
 
 def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
     """Write one PNG with all images in rows, and return its path. Raises UserError if it would be too large."""
+    if columns is not None and columns < 1:
+        raise UserError(f"mode.columns={columns} is not allowed; it takes 1 or more, or null")
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
     return save_picture(tile(sampler.bytes(seeds, batch=batch), columns), out)
@@ -24,6 +26,8 @@ def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
     if out.suffix:
         raise UserError(f"out={out}: mode=images writes a folder; give a name without {out.suffix}")
     make_folder(out, "out")
+    if any((out / f"{seed:06d}.png").exists() for seed in seeds):
+        say(f"replaces earlier images of the same seeds in {out}; out=FOLDER keeps both")
     with progress(total=len(seeds), unit=" images") as bar:
         for part in torch.tensor(seeds).split(batch):
             for seed, image in zip(part.tolist(), sampler.bytes(part.tolist(), batch=batch), strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ganduel.data.loading import to_bytes
+from ganduel.game import WITH_MAPPING
 from ganduel.pictures import check_size, save_picture, tile
 from ganduel.sampling.films import save_gif, save_mp4
 from ganduel.sampling.sampler import Sampler, parse_seeds
@@ -26,18 +27,21 @@ def interpolate(
     batch: int,
     space: Literal["z", "w"],
     method: Literal["lerp", "slerp"] | None,
-    steps: int,
+    steps: int | None,
     video: Literal["none", "gif", "mp4"],
     fps: int,
     back: bool,
     scale: int | None,
 ) -> Path:
-    """Write a picture with one row per pair of seeds, or a video of all pairs, and return its path.
+    """Write a picture with one row per pair of seeds, or a film with all pairs as tiles, and return its path.
+
+    By default, there are 8 images between the ends in a picture, and 58 in a film, so that it has 60 frames.
 
     Raises UserError for an odd number of seeds and for settings out of range.
     """
     if len(seeds) % 2:
         raise UserError(f"seeds={seeds}: mode=interpolate needs pairs; give an even number of seeds")
+    steps = (8 if video == "none" else 58) if steps is None else steps
     if steps < 1 or not 1 <= fps <= 50:
         raise UserError(f"mode.steps={steps} must be 1 or more, and mode.fps={fps} from 1 to 50")
     if scale is not None and scale < 1:
@@ -64,12 +68,9 @@ def walk(
     """
     a, b = sampler.latents(starts), sampler.latents(ends)
     if space == "w":
-        latent, a, b = a, sampler.map_latents(a, starts), sampler.map_latents(b, ends)
-        if a is latent:
-            raise UserError(
-                "mode.space=w needs a model with a mapping network: stylegan2_ada, or dcgan with "
-                "model.generator.mapping; set mode.space=z"
-            )
+        if not sampler.generator.has_mapping:
+            raise UserError(f"mode.space=w needs {WITH_MAPPING}; set mode.space=z")
+        a, b = sampler.map_latents(a, starts), sampler.map_latents(b, ends)
     between = slerp if method == "slerp" else torch.lerp
     at_once = max(1, batch // len(starts))
     for first in range(0, steps + 2, at_once):
@@ -111,7 +112,7 @@ def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any,
     across = parse_seeds(columns, "mode.columns")
     side, top = (sampler.map_latents(sampler.latents(some), some) for some in (seeds, across))
     if side.ndim != 3:
-        raise UserError("mode=mix needs a model with a w for each layer: stylegan2_ada")
+        raise UserError("mode=mix needs a model with a w for each layer: stylegan2_ada, projected_stylegan2")
     layers = side.shape[1]
     first = layers // 2 if layer is None else layer
     if not 0 < first < layers:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
 from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
+from ganduel.evaluation.look_alikes import BATCH, EXACT, pooled
 from ganduel.pictures import check_size, save_picture
 from ganduel.sampling.figures import compose, grid
 from ganduel.sampling.sampler import Sampler
@@ -19,11 +20,6 @@ from ganduel.system.terminal import progress, say
 
 HELD = 2**26  # pixel values that are compared at once
 USUAL = 1000  # held-out images, as a reference for the distances
-
-
-BATCH = 64  # images whose features are computed at once
-EXACT = 2.0, "donot_use_mm_for_euclid_dist"  # matrix products are faster, but give a copy a distance above 0
-
 By = Literal["auto", "pixels", "efficientnet", "efficientnet_lite2"]
 
 
@@ -92,14 +88,13 @@ def nearest_by_features(
     Returns the distances of all queries, and the images that are nearest to the first `shown` of them.
     """
     extractor = find_features(features, None, images, Path()).extractor.to(images.device)
-
-    def vectors(some: Tensor) -> Tensor:
-        parts = some.to(images.device).expand(-1, 3, -1, -1).split(BATCH)
-        return torch.cat([extractor(part)[0] for part in parts])
-
     with torch.no_grad():
-        own = vectors(queries)
-        found = _search(images, len(own), count, lambda real: torch.cdist(own, vectors(real), *EXACT), BATCH)
+        own = pooled(queries.to(images.device), extractor)
+
+        def distances(real: Tensor) -> Tensor:
+            return torch.cdist(own, pooled(real, extractor), compute_mode=EXACT)
+
+        found = _search(images, len(own), count, distances, BATCH)
     return found[0], _gathered(images, found[1][:shown])
 
 

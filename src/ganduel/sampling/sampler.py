@@ -1,5 +1,7 @@
 """Images from a trained model. A seed always gives the same image, whatever the batch and the device."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,19 @@ from torch import Tensor, nn
 from ganduel import build, checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.config.renamed import current
+from ganduel.config.schema import MOST_SEEDS
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
+from ganduel.system.device import available, in_batches, out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing
+from ganduel.system.terminal import say
 
 # What commands read of a checkpoint's configuration besides its networks: group, key, type.
 KINDS = ("model", "name", str), ("data", "resolution", int), ("data", "channels", int)
+TILES = 2048, 1024, 512, 256  # sides in pixels of the tiles of a large image, in the order to try them
+OVERLAP = 64  # pixels that two neighbouring tiles share; there, one fades into the other
+AT_ONCE = 4  # maps that are in memory at once, in an estimate of what a generator needs
 
 
 class Sampler:
@@ -61,6 +69,7 @@ class Sampler:
                 self.game.load_state_dict(self.content["state"]["game"])
             if exported or ema:
                 self.game.generators.load_state_dict(self.content["state"]["ema"])
+        _check_finite(self.path, self.game.generators)
         self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self.allow, self.truncation, self.cutoff, self.label = allow, truncation, cutoff, label
         if label is not None and not label < (classes := self.from_noise.classes):
@@ -138,16 +147,22 @@ class Sampler:
         return torch.cat([self.generator.synthesis(*part).float().cpu() for part in parts])
 
     def sample(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
-        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, made `batch` at once.
+        """Images (N, C, H, W), float32 about in [-1, 1] on the CPU, made `batch` at once, or fewer if memory runs out.
 
         `seeds` are the seeds of the images, the same as in gan-sample, or the number of images. A number means the
         first seeds of gan-sample, 0, 1, ...; another `seed` gives other images. Raises UserError for no seeds.
         """
         seeds = list(range(seed << 32, (seed << 32) + seeds) if isinstance(seeds, int) else seeds)
-        parts = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
-        if not parts:
+        if not seeds:
             raise UserError("seeds is empty; give a number of images (1 or more) or a list of seeds")
-        return torch.cat([self.paint(self.map_latents(self.latents(part), part), part) for part in parts])
+        made: list[Tensor] = []
+
+        def draw(numbers: range) -> None:
+            some = seeds[numbers.start : numbers.stop]
+            made.append(self.paint(self.map_latents(self.latents(some), some), some))
+
+        in_batches(range(len(seeds)), batch, draw)
+        return torch.cat(made)
 
     def bytes(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
         """The images of `sample` as uint8."""
@@ -156,18 +171,32 @@ class Sampler:
     def translate(self, images: Tensor, direction: str = "A2B", *, batch: int = 64) -> Tensor:
         """Translate images (N, C, H, W), uint8 or float in [-1, 1], to the other domain.
 
-        The result has the same shape. It is uint8 for uint8, else float32. Raises UserError
-        for images of another shape, and for a model that does not translate.
+        The result has the same shape. It is uint8 for uint8, else float32. Where memory is short, images are
+        translated in tiles: see `within_memory`. Raises UserError for images of another shape, and for a model that
+        does not translate.
         """
         generator, whole = self.game.translator(self.game.generators, direction), images.dtype == torch.uint8
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise UserError(f"images of shape {tuple(images.shape)}: this model takes (N, {self.channels}, H, W)")
-        parts = [part.to(self.device) for part in images.split(batch)]
-        made = [translated(generator, normalise(part) if whole else part.float()).cpu() for part in parts]
-        return to_bytes(torch.cat(made)) if whole else torch.cat(made)
+        made: list[Tensor] = []
+
+        def translate(numbers: range) -> None:
+            part = images[numbers.start : numbers.stop].to(self.device)
+            one = within_memory(generator, normalise(part) if whole else part.float()).cpu()
+            made.append(to_bytes(one) if whole else one)
+
+        in_batches(range(len(images)), batch, translate)
+        return torch.cat(made)
 
     def _tensor(self, seeds: Iterable[int]) -> Tensor:
         return torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
+
+
+def _check_finite(path: Path, networks: nn.Module) -> None:
+    """Raise UserError if a weight is NaN or infinite, because all images would be black."""
+    for name, tensor in networks.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinity: the run has diverged; take an earlier checkpoint")
 
 
 @torch.no_grad()
@@ -189,18 +218,113 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
     return generator(padded)[:, :, top : top + height, left : left + width].float()
 
 
-def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
-    """Turn "0-63", 7 or [1, 5, 9] into a list of seeds. Raises UserError for anything else."""
+def within_memory(generator: nn.Module, images: Tensor) -> Tensor:
+    """Translate images as `translated` does; a single image that memory cannot hold, in tiles.
+
+    Generators normalise each tile by itself, so tiles may differ a little in tone. The largest tiles are taken that
+    work. What takes more memory than is free is not tried, because systems may kill the process.
+    """
+    height, width = images.shape[2:]
+    free = _free(images.device)
+    needed = _bytes_per_pixel(generator, images[:1]) if free < math.inf and max(height, width) > TILES[-1] else 0.0
+    for side in (max(height, width), *(side for side in TILES if side < max(height, width))):
+        last = side == TILES[-1] or max(height, width) <= TILES[-1] or len(images) > 1
+        if needed * len(images) * min(side, height) * min(side, width) > free:
+            if len(images) > 1:
+                raise MemoryError("these images are too many to be translated at once")
+            if not last:
+                continue
+        try:
+            made = in_tiles(generator, images, side)
+        except (RuntimeError, MemoryError) as error:
+            if last or not out_of_memory(error):
+                raise
+            continue
+        if side < max(height, width):
+            say(f"memory is short: an image of {width}x{height} pixels is translated in tiles of {side} pixels")
+        return made
+    raise AssertionError
+
+
+def _free(device: torch.device) -> float:
+    """Free memory in bytes on a CPU. It is infinite for other devices, which raise an exception when it is short."""
     try:
-        if isinstance(value, list):
-            seeds = [int(v) for v in value]
-        elif "-" in str(value):
-            first, last = str(value).split("-")
-            seeds = list(range(int(first), int(last) + 1))
-        else:
-            seeds = [int(value)]
-    except (ValueError, TypeError):
-        seeds = []
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**63:
+        return available(device) * 1e9 if device.type == "cpu" else math.inf
+    except UserError:
+        return math.inf
+
+
+def _bytes_per_pixel(generator: nn.Module, images: Tensor) -> float:
+    """An estimate of the memory that a generator needs for a pixel of its input: a few times its largest map."""
+    largest = 0
+
+    def look(module: nn.Module, inputs: tuple, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    hooks = [module.register_forward_hook(look) for module in generator.modules()]
+    try:
+        part = images[:, :, : TILES[-1], : TILES[-1]]
+        translated(generator, part)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return AT_ONCE * largest / (part.shape[2] * part.shape[3])
+
+
+def in_tiles(generator: nn.Module, images: Tensor, side: int) -> Tensor:
+    """Translate images (N, C, H, W) in square tiles of `side` pixels, which overlap by `OVERLAP` pixels.
+
+    Where tiles overlap, their weights rise and fall linearly and add up to 1. Images that are no larger are translated
+    whole.
+    """
+    rows, columns = (spans(size, side) for size in images.shape[2:])
+    if len(rows) == len(columns) == 1:
+        return translated(generator, images)
+    across = fades(columns, images)
+    result = torch.zeros_like(images)
+    for (top, bottom), down in zip(rows, fades(rows, images), strict=True):
+        for (left, right), along in zip(columns, across, strict=True):
+            made = translated(generator, images[:, :, top:bottom, left:right])
+            result[:, :, top:bottom, left:right] += made * down[:, None] * along
+    return result
+
+
+def spans(length: int, side: int) -> list[tuple[int, int]]:
+    """The (start, end) of as few pieces of `side` as cover `length` and overlap by `OVERLAP` or more."""
+    if length <= side:
+        return [(0, length)]
+    more = math.ceil((length - side) / (side - OVERLAP))
+    starts = [round(i * (length - side) / more) for i in range(more + 1)]
+    return [(start, start + side) for start in starts]
+
+
+def fades(pieces: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
+    """The weight of each pixel of each piece, (length of the piece,). At every place, the weights add up to 1."""
+    whole = torch.zeros(pieces[-1][1], dtype=like.dtype, device=like.device)
+    weights = []
+    for start, end in pieces:
+        place = torch.arange(end - start, dtype=like.dtype, device=like.device) + 0.5
+        weights.append(torch.minimum(place, end - start - place).clamp(max=OVERLAP))
+        whole[start:end] += weights[-1]
+    return [weight / whole[start:end] for (start, end), weight in zip(pieces, weights, strict=True)]
+
+
+def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
+    """Turn "0-63", 7 or [1, 5, 9] into a list of seeds.
+
+    Raises UserError for anything else, and for more than `MOST_SEEDS`.
+    """
+    ends = re.fullmatch("([0-9]{1,19})-([0-9]{1,19})", value) if isinstance(value, str) else None
+    if ends:
+        first, last = int(ends[1]), int(ends[2])
+        count, tried = last - first + 1, [first, last]
+    else:
+        listed = value if isinstance(value, list) else [value]
+        count, tried = len(listed), listed
+    if count < 1 or not all(type(seed) is int and 0 <= seed < 2**63 for seed in tried):
         raise UserError(f"{key}={value} is not allowed; it takes a range like 0-63 or a list like [1,5,9]")
-    return seeds
+    if count > MOST_SEEDS:
+        raise UserError(f"{key}={value} are {count:,} seeds; it takes {MOST_SEEDS:,} at most, so take them in turns")
+    return list(range(first, last + 1)) if ends else tried

@@ -58,6 +58,8 @@ def packed_set(recipe: Any, data: Data, where: Where, workers: int | None, allow
             f"data.root: the images that this was trained on are not packed in {folder}; name the folder of the "
             "originals with data.root=FOLDER, or where the packed ones are with data.packed=FOLDER"
         )
+    if not Path(where.root).exists():
+        raise UserError(f"data.root: there is no {where.root}; name the folder or archive of the training images")
     source = {**data.source, "root": where.root}
     data = typed(Data, {**vars(data), **vars(where), "packed": str(folder), "source": source})
     return prepare(data, workers, build.source(data, [*allow]))

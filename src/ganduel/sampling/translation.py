@@ -11,9 +11,10 @@ from ganduel.data.formats import image_suffixes, is_image, upright
 from ganduel.data.transform import SMALLEST, from_file, in_mode, to_array, unusable
 from ganduel.pictures import save_png
 from ganduel.sampling.sampler import Sampler
+from ganduel.system.device import out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder
-from ganduel.system.terminal import progress, say
+from ganduel.system.terminal import printable, progress, say
 
 
 def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: str | None, direction: str) -> Path:
@@ -42,18 +43,19 @@ def translate(sampler: Sampler, seeds: list[int], out: Path, batch: int, input: 
     with progress(total=len(names), unit=" images") as bar:
         for name, target in zip(names, targets, strict=True):
             try:
-                pixels = read(root / name, mode)
-            except MemoryError:
+                made = sampler.translate(read(root / name, mode)[None], direction)[0]
+            except UserError:
                 raise
             except Exception as error:  # a broken file can raise anything in a decoder
-                say(f"warning: {root / name} is left out: {unusable(error)}")
+                short = "memory is too short for it; make it smaller" if out_of_memory(error) else unusable(error)
+                say(f"warning: {printable(str(root / name))} is left out: {short}")
             else:
                 make_folder(target.parent, "out")
-                save_png(sampler.translate(pixels[None], direction)[0], target)
+                save_png(made, target)
                 done += 1
             bar.update()
     if not done:
-        raise UserError(f"input={input}: none of {len(names)} files can be read as an image")
+        raise UserError(f"input={input}: none of {len(names)} files can be translated; the lines above say why")
     return out
 
 

@@ -42,6 +42,7 @@ def uncapturable(trainer: Trainer) -> str | None:
     optimizers = {name: player.optimizer for name, player in trainer.players.items()}
     fixed = [name for name, optimizer in optimizers.items() if "capturable" not in optimizer.defaults]
     moving = [type(t).__name__ for t in transforms if type(t).at is not Transform.at and not t.capturable]
+    changing = [moved.key for moved in trainer.moved if moved.dial.on_host]
     if trainer.device.type != "cuda":
         return f"device={trainer.device.type} has no CUDA graphs; set cuda_graphs=false"
     if distributed.world() > 1:
@@ -53,6 +54,10 @@ def uncapturable(trainer: Trainer) -> str | None:
     if fixed:
         kind = type(optimizers[fixed[0]]).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; set optimizer=adam, adamw or rmsprop"
+    if changing:
+        return (
+            f"schedule.{changing[0]}: optimizers keep this number on the host; leave it out, or set cuda_graphs=false"
+        )
     if moving:
         return f"{moving[0]} changes in every step and cannot be captured; leave it out, or set cuda_graphs=false"
     return None

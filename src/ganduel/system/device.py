@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -140,3 +141,19 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
     )
+
+
+def in_batches(every: range, batch: int, do: Callable[[range], None]) -> None:
+    """Call `do` for all indices in `every`, `batch` at a time. If memory runs out, halve the batch and try again."""
+    numbers = every[:batch]
+    while numbers:
+        try:
+            do(numbers)
+            following = numbers.stop
+        except (RuntimeError, MemoryError) as error:
+            if len(numbers) == 1 or not out_of_memory(error):
+                raise
+            batch, following = len(numbers) // 2, numbers.start
+        if following == numbers.start and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # here, because outside of `except` the failed tensors are released
+        numbers = range(following, min(following + batch, every.stop))

@@ -13,6 +13,10 @@ class UserError(Exception):
     The text names the key, its value, the allowed values, and what to do.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show: the text, and no lines of code."""
+        return [f"error: {self}"]
+
 
 class Interrupted(Exception):
     """A signal stopped the run after it saved a checkpoint. `code` is the exit status: 128 plus the signal's number."""

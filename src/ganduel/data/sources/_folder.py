@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from posixpath import basename
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,13 +40,17 @@ class Labels(NamedTuple):
     origin: str
 
 
-def folder(root: str, category: None) -> Source:
+Kind = Literal["auto", "folders", "json", "none"]
+
+
+def folder(root: str, category: None, labels: Kind) -> Source:
     """Any folder or archive of images, in the order of their paths.
 
     If all outermost folders have names from `PARTS` and one is train, they are the official parts; capital letters do
-    not matter. Labels come from a `dataset.json`, as StyleGAN's tools write it. If it says that there are none, or has
-    continuous ones, the set has no labels. Without that file, the outermost folders (inside the parts) are the classes,
-    if there are two or more and they hold all images.
+    not matter. Labels "json" come from a `dataset.json`, as StyleGAN's tools write it. Labels "folders" are the
+    outermost folders (inside the parts), if there are two or more and they hold all images. "auto" takes the
+    `dataset.json` if there is one: if it says that there are no labels, or has continuous ones, the set has none.
+    Otherwise it takes the folders. The scan raises UserError if the labels that `labels` asks for are not there.
     """
     tree = open_root(root, (), is_image, None)
 
@@ -70,17 +74,28 @@ def folder(root: str, category: None) -> Source:
             names = [name for part in parts.values() for name in part]
             classes, depth = _folders(["/".join(name.split("/")[depth + 1 :]) for name in names], depth + 1)
         lists = [name for name in found if not is_image(name)]
-        labels = _listed_labels(tree, lists[0], names) if lists else None
-        labels = labels or _classes(names, classes, depth)
-        return originals(
-            tree, parts, {}, labels.values, labels.names, labels_from=labels.origin, left_out=chosen.left_out
-        )
+        made = _labels(labels, tree, lists, names, _classes(names, classes, depth))
+        return originals(tree, parts, {}, made.values, made.names, labels_from=made.origin, left_out=chosen.left_out)
 
     return Source(stamp("formats and labels 2", tree.stamp(keep)), scan)
 
 
 def _lists_labels(name: str) -> bool:
     return basename(name) == "dataset.json"
+
+
+def _labels(kind: Kind, tree: Tree, lists: Sequence[str], names: Sequence[str], folders: Labels) -> Labels:
+    """The labels that `kind` asks for; `folders` are those of the folders. Raises UserError if they are not there."""
+    if kind == "none":
+        return Labels(None, [], "none")
+    listed = _listed_labels(tree, lists[0], names) if lists and kind != "folders" else None
+    if kind == "auto":
+        return listed or folders
+    found, what = (folders, "folders of classes") if kind == "folders" else (listed, "labels in a dataset.json")
+    if found is None or found.values is None:
+        reason = f" ({found.origin})" if found and found.origin != "none" else ""
+        raise UserError(f"data.labels={kind}: {tree.path} has no {what}{reason}; set data.labels=auto or none")
+    return found
 
 
 def _classes(names: Sequence[str], classes: Sequence[str], depth: int) -> Labels:
