@@ -201,9 +201,13 @@ def kinds(
 
     def tree(path: Path) -> Kind:
         def read() -> Any:
-            found = open_tree(path)
+            found, left_out = open_tree(path), []
             with parsing(path, "an archive"):  # as the packer does: it rejects a member that cannot be read
-                return {name: found.read(name) for name in found.find(lambda name: name.endswith(".png"))}
+                names = found.find(lambda name: name.endswith(".png") or left_out.append(name))
+                files = {name: found.read(name) for name in names}
+            if left_out:  # a flip in the end of a name
+                raise UserError("the report counts what is left out")
+            return files
 
         return Kind(path, read)
 

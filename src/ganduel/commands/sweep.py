@@ -165,7 +165,7 @@ def _value(result: dict[str, Any]) -> float | None:
 
 
 def summary(outcomes: Path, fail: Fail) -> int:
-    """Name the best and the failed jobs of a sweep, and how to compare all. Returns the exit code, 1 for failed jobs."""
+    """Name the best and the failed jobs of a sweep, and how to compare all. Returns the exit code, 1 if some failed."""
     paths = sorted(outcomes.glob("*.json"), key=lambda path: int(path.stem))
     told = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     measured = [one for one in told if "best" in one]
