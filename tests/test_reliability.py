@@ -239,16 +239,15 @@ def test_sighup_ends_a_run_except_under_nohup(ignored):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGUSR1, 0)])
 def test_signals_while_it_imports(tiny, number, code):
     """Ctrl-C ends it without a traceback; a request to save, before there is anything to save, does nothing."""
     command = [sys.executable, "-m", "ganduel.train", *tiny]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    maps = Path(f"/proc/{process.pid}/maps")
-    while "hydra" not in (opened := maps.read_text()) and "torch" not in opened and "_heapq" not in opened:
-        assert process.poll() is None
+    while "_yaml" not in Path(f"/proc/{process.pid}/maps").read_text():  # which Hydra needs, and which is a library
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code and "Traceback" not in errors
