@@ -161,14 +161,15 @@ def kinds(
         for i in range(4):
             picture(root / f"c{i % 2}" / f"{i}.png", i)
         path = pack(data, 1, build.source(data, []))
-        about = json.loads(path.read_text())
+        about = described(path)
 
         def read() -> Any:
             told = described(path)
             images = open_images(path, data, seed=0, device=torch.device("cpu"))
             if not intact(path, about, data):
                 raise UserError("gan-data packs it again")
-            return told, [images.batch(0, 2)["real"]]
+            known = {key: told[key] for key in about}  # a flip in the name of the checksum makes an older set of it
+            return known, [images.batch(0, 2)["real"]]
 
         return Kind(path.with_suffix(suffix), read)
 
