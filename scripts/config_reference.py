@@ -1,26 +1,24 @@
 """Make the documentation's pages on configuration from configs/, whenever the documentation is built.
 
-python scripts/config_reference.py loss         prints one page
+python scripts/config_reference.py loss         prints one page; legend is docs/legend.md
 mkdocs build                                    makes all pages: this file is a hook in mkdocs.yml
 """
 
 import argparse
 import re
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ganduel.config import schema
+from ganduel.config.comments import bases, comments, keys_of, lead
 from ganduel.config.keys import config_dir
+from ganduel.runs import legend
 
 TOP = config_dir()
 LIMITS = {
     key: rules["limits"] for one in schema.SCHEMAS.values() for key, rules in schema.rules_of(one) if "limits" in rules
 }
-LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@]+):(?: +(?P<value>\"[^\"]*\"|\S.*?))??(?: +# (?P<comment>.*))?")
 
 
 def pages() -> dict[str, str]:
@@ -34,7 +32,7 @@ def pages() -> dict[str, str]:
 
 
 def command_page(path: Path) -> str:
-    return f"# gan-{path.stem}\n\n{lead(path)}\n\n{table(path)}"
+    return f"# gan-{path.stem}\n\n{spread(lead(path))}\n\n{table(path)}"
 
 
 def group_page(group: str) -> str:
@@ -64,52 +62,19 @@ def spread(text: str) -> str:
     return re.sub(r"^(Data:|Expected:|The report|Here:)", r"\n**\1**", text, flags=re.M)
 
 
-def lead(path: Path) -> str:
-    """The comment at the beginning of a file, without `#`. Its indented lines are commands."""
-    found = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if "@package" not in line:
-            found.append(line.removeprefix("#").removeprefix(" "))
-    return "\n".join(found)
-
-
 def table(path: Path) -> str:
     """A Markdown table of the keys of a file, with their defaults and comments; "" if there are no keys."""
     explained = comments(path)
-    rows = [f"| `{key}` | `{value}` | {explained[key]}{allowed(key)} |" for key, value, _ in keys_of(path)]
+    rows = [
+        f"| `{key}` | `{escaped(value, '|')}` | {escaped(explained[key], '|*')}{allowed(key)} |"
+        for key, value, _ in keys_of(path)
+    ]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows, ""]) if rows else ""
 
 
-def bases(path: Path) -> list[Path]:
-    """The options of the same group that a file begins with and changes."""
-    listed = yaml.safe_load(path.read_text()).get("defaults", []) if path.parent != TOP else []
-    return [path.with_name(f"{name}.yaml") for name in listed if isinstance(name, str) and name != "_self_"]
-
-
-def comments(path: Path) -> dict[str, str]:
-    """Key -> comment. A key without one has that of the file in which it begins."""
-    found = {key: comment for base in bases(path) for key, comment in comments(base).items()}
-    return found | {key: comment or found.get(key, "") for key, _, comment in keys_of(path)}
-
-
-def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, default, comment) for every line of a YAML file that sets a value."""
-    text = path.read_text()
-    prefix = "" if path.parent == TOP or "@package _global_" in text else f"{path.parent.relative_to(TOP)}."
-    above: list[tuple[int, str]] = []  # indent and key of the line's parents
-    for line in text.splitlines():
-        if not (match := LINE.fullmatch(line)):
-            continue
-        indent, key = len(match["indent"]), match["key"]
-        above = [(i, k) for i, k in above if i < indent]
-        names = [k for _, k in above] + [key]
-        above.append((indent, key))
-        hidden = names[0] in ("defaults", "hydra") or key.startswith("_")
-        if match["value"] and not match["value"].startswith("{_target_") and not hidden:
-            value = match["value"].replace("|", "\\|")
-            yield prefix + ".".join(names), value, re.sub(r"([|*])", r"\\\1", match["comment"] or "")
+def escaped(text: str, letters: str) -> str:
+    """Text in which these letters mean nothing to Markdown."""
+    return re.sub(f"([{letters}])", r"\\\1", text)
 
 
 def allowed(key: str) -> str:
@@ -139,9 +104,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made = pages()
+    made = {**pages(), "legend": legend.page()}
     parser.add_argument("page", choices=list(made), help="which")
-    print(made[parser.parse_args().page])
+    print(made[parser.parse_args().page].rstrip("\n"))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ganduel.commands.cli import read
 from ganduel.config.compose import check_sweep, compose
-from ganduel.config.keys import listed, quote
 from ganduel.system.errors import UserError
 
 PAGES = Path(__file__).parents[1] / "docs" / "reports"
@@ -54,13 +54,13 @@ def fault(command: str) -> str | None:
     """The reason why a command, as typed in a shell, does not compose; None if it composes."""
     program, *arguments = shlex.split(command)
     name = program.removeprefix("gan-")
-    overrides = [quote(argument) for argument in arguments if not argument.startswith("-")]
     try:
-        if "-m" in arguments:
-            check_sweep(name, overrides)
+        line = read(name, arguments)
+        if line.sweep:
+            check_sweep(name, line.overrides)
         else:
-            compose(name, listed("runs", overrides) if name == "report" else overrides)
-    except UserError as error:
+            compose(name, line.overrides)
+    except (UserError, ValueError) as error:
         return str(error)
     return None
 

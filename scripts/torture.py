@@ -135,7 +135,7 @@ class Run:
     def files(self) -> set[str]:
         """The files of the folder. TensorBoard starts one for each process, and what is damaged is kept aside."""
         names = {str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()}
-        return {name for name in names if not name.startswith("tensorboard/") and not name.endswith(".damaged")}
+        return {name for name in names if "events.out.tfevents" not in name and not name.endswith(".damaged")}
 
     def outcome(self) -> tuple[Any, list[Any]]:
         """The state and the statistics, without what clocks and memory meters said."""

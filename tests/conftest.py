@@ -42,7 +42,7 @@ hypothesis.settings.register_profile("few", max_examples=50, deadline=None, dera
 hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
 
-TINY = ("batch_size=8", "duration=4 steps", "metric.which=[]", "name=tiny")
+TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),

@@ -172,7 +172,7 @@ def test_images_are_mirrored_for_ever(height, width):
             (size - 1) - ((size - 1) - torch.arange(by, by + size).remainder(2 * (size - 1))).abs()
             for size, by in ((height, down), (width, across))
         )
-        moved = resampling.move(images, matrix)
+        moved = resampling.warp(images, matrix)
         # Doubled by an asymmetric filter and halved by its adjoint, what comes from the mirror is not quite exact.
         assert torch.allclose(moved, images[:, :, rows][:, :, :, columns], atol=1e-4)
 

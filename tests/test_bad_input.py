@@ -150,7 +150,7 @@ def test_sweep_is_checked_before_its_first_job(fails: Fails, arguments: list[str
 
 
 def test_sweep_without_its_flag(fails: Fails) -> None:
-    fails("train", ["seed=1,2"], "seed=1,2", "--multirun")
+    fails("train", ["seed=1,2"], "seed=1,2 has several values", "Type: gan-train -m data.packed=", "seed=1,2")
 
 
 # Wrong values
@@ -163,7 +163,6 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("batch_size=2.5", "batch_size=2.5 is not allowed; it takes an integer"),
         ("batch_size=null", "batch_size=null is not allowed; it takes an integer"),
         ("data.mirror=maybe", "data.mirror=maybe is not allowed; it takes true or false"),
-        ("metric.which=fid", "metric.which=fid is not allowed; it takes a list, each text, as in metric.which=[fid]"),
         ("metric.which=[fud]", "metric.which=fud is not allowed; it takes fid, kid, isc, prc"),
         ("optimizer.G.lr=fast", "optimizer.G.lr=fast is not allowed; it takes a number"),
         ("optimizer.G.lr=null", "optimizer.G.lr=None is not allowed; it takes a number"),
@@ -203,8 +202,8 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("data.limit=7", "batch_size=8 is larger than the data set: 7 training images"),
         ("loss._target_=os.system", "loss: os.system may not be built: allowed are classes and functions defined in"),
         ("loss._target_=ganduel.losses.nothing", "loss: there is no ganduel.losses.nothing"),
-        ("regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=[r1]"),
-        ("+regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=[r1]"),
+        ("regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=r1"),
+        ("+regularizer.r1.weight=3", "regularizer.r1 is tuned but not selected; select it with regularizer=r1"),
         ("init_from=nowhere", "init_from: nowhere does not exist"),
         ("data.root=", "data.root= is empty"),
         ("runs_dir=", "runs_dir= is empty"),
@@ -237,11 +236,11 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
         ("sample", ["ckpt=x", "count=0"], "count=0 is not allowed; it takes 1 or more"),
         ("sample", ["ckpt=x", "seeds=5-3"], "seeds=5-3 is not allowed; it takes a range like 0-63"),
         ("sample", ["ckpt=x", "seeds=some"], "seeds=some is not allowed; it takes a range like 0-63"),
-        ("fid", [], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
-        ("fid", ["ckpt=x", "folders=[a,b]"], "give either ckpt=RUN_OR_FILE or folders=[real,fake]"),
+        ("fid", [], "give either ckpt=RUN_OR_FILE or folders=real,fake"),
+        ("fid", ["ckpt=x", "folders=[a,b]"], "give either ckpt=RUN_OR_FILE or folders=real,fake"),
         ("fid", ["ckpt=x", "metric.which=[]"], "metric.which=[] is not allowed; it takes one or more of fid, kid"),
         ("fid", ["folders=[a]"], "folders=['a'] is not allowed; it takes two"),
-        ("fid", ["folders=a"], "folders=a is not allowed; it takes"),
+        ("fid", ["folders=a"], "folders=['a'] is not allowed; it takes two"),
         ("fid", ["ckpt=x", "metric.samples=1"], "metric.samples=1 is not allowed; it takes 2 or more"),
         ("data", ["data=folder"], "data.root is missing: give it as data.root=VALUE"),
         ("data", ["data=folder", "data.root=nowhere"], "data.root: there is no nowhere; name the folder or archive"),
@@ -368,7 +367,8 @@ def test_no_checkpoint(
     path = tmp_path / "x.pt"
     write(path)
     code, out, err = gan(name, f"ckpt={path}", "device=cpu")
-    assert (code, out, err) == (1, "", f"error: {path}: {message}\n")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: {path}: {message}")
     assert not Path("canary").exists()
 
 
@@ -382,7 +382,7 @@ def test_weights_that_are_no_numbers(gan: Gan, bad_copy: Callable[..., Path]) ->
     def spoil(content: dict[str, Any]) -> None:
         for tensor in content["state"]["ema"].values():
             if tensor.is_floating_point():
-                tensor.view(-1)[-1] = float("nan")
+                tensor.fill_(float("nan"))
 
     for name in ("sample", "fid"):
         code, out, err = gan(name, f"ckpt={bad_copy(spoil)}", "device=cpu")
@@ -534,6 +534,7 @@ def test_questions_leave_no_files(gan: Gan, name: str) -> None:
 def test_questions_about_misspelt_options(fails: Fails) -> None:
     fails("train", ["--cfg", "job", "optimizer.D.lrr=1"], "Did you mean: optimizer.D.lr")
     fails("train", ["--cfg", "job", "model=dcgna"], "Did you mean: dcgan?")
+    fails("train", ["--cfg", "job", "loss=null"], "loss=null is not allowed; it takes hinge, ")
     fails("train", ["--help", "model=dcgna"], "Did you mean: dcgan?")
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import random
 import zlib
 from collections import Counter

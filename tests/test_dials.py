@@ -24,6 +24,7 @@ from torch import nn
 from ganduel import regularizers, schedules
 from ganduel.augment import Chain
 from ganduel.clock import Clock
+from ganduel.config.renamed import current
 from ganduel.game import LatentGame
 from ganduel.regularizers import Regularizer
 from ganduel.system.errors import UserError
@@ -171,6 +172,18 @@ def test_the_own_schedule_of_a_rate_wins(trainer):
         one.iterate()
     rates = [one.players[name].optimizer.param_groups[0]["lr"] for name in "DG"]
     assert rates == pytest.approx([1e-4, 2e-4])
+
+
+def test_a_stored_run_of_before_goes_on():
+    """When cosine had a floor, no other number had a schedule, and G always met D's real images."""
+    cosine = {"_target_": "ganduel.schedules.cosine", "length": "1 kimg", "warmup": None}
+    found = current({"scheduler": {**cosine, "floor": 1e-5}, "turns": {"n_critic": 1}})
+    assert found == {
+        "scheduler": {**cosine, "hold": 0.0, "start": None, "end": 1e-5},
+        "schedule": {},
+        "turns": {"n_critic": 1, "reals": "same"},
+    }
+    assert current(found) == found
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import config_reference
 import pytest
-import report_rows
 import yaml
+from printed import BLOCK, PAGES
 from test_recipes import NAMES
 
 import ganduel
@@ -17,8 +17,6 @@ from ganduel.config.keys import config_dir, leaves
 
 TOP = config_dir()
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 
 
 @pytest.fixture
@@ -44,24 +42,6 @@ def test_how_tos_run_as_printed(name, tmp_path, environment):
     script = "set -e\n" + "".join(commands)
     result = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-def typed(page: Path) -> list[str]:
-    """The commands of ours on a page, in blocks of the shell and in running text, that say something of settings."""
-    text = page.read_text()
-    blocks = "".join(body for language, title, body in BLOCK.findall(text) if language == "sh").replace("\\\n", " ")
-    lines = [line.partition(" #")[0].strip() for line in blocks.splitlines()]
-    rest = re.findall(r"`(gan-\w+ [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-    return [
-        c for c in [*lines, *rest] if re.match(r"gan-\w+ ", c) and "--c" not in c and "..." not in c and "NAME" not in c
-    ]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
-def test_commands_compose(page):
-    """Every key and option that the documentation tells people to type exists."""
-    faults = {command: wrong for command in typed(page) if (wrong := report_rows.fault(command))}
-    assert not faults
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "howto"], ids=lambda page: page.stem)

@@ -122,7 +122,8 @@ def test_the_slider_moves_all_runs_to_the_same_time(tmp_path):
 @pytest.mark.slow
 def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
     """The values are those that were logged, at the place of the pointer."""
-    told = "return [...document.querySelectorAll('figure[data-chart] .values')].map(v => v.innerText.replaceAll('(', ' ('))"
+    values = "[...document.querySelectorAll('figure[data-chart] .values')]"
+    told = f"return {values}.map(v => v.innerText.replaceAll('(', ' ('))"
     with browser(tmp_path / "profile") as window:
         window.look(1400, 4000)
         window.open(report)

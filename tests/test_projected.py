@@ -1,6 +1,7 @@
 """Projected GAN: sizes as published, mixing and judging by other means, and a network that nothing changes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import MODELS, TINY, assert_equal, state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.commands.train import with_features
 from ganduel.config.compose import compose as compose_config
@@ -16,7 +18,7 @@ from ganduel.config.keys import config_dir
 from ganduel.evaluation import extractors
 from ganduel.models.efficientnet import pretrained
 from ganduel.models.fastgan import Generator, widths
-from ganduel.models.frozen import synchronise
+from ganduel.models.frozen import synchronise_batch_norm
 from ganduel.models.projected import Discriminator, Judge, Mixing
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
@@ -255,7 +257,7 @@ def test_the_frozen_network_stays_in_evaluation_mode() -> None:
 
 def test_several_gpus_leave_the_frozen_network_alone() -> None:
     d = nn.ModuleDict({"D": discriminator(network=Normed())})
-    synchronise(d)
+    synchronise_batch_norm(d)
     kinds = [type(module) for module in d.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert kinds.count(nn.BatchNorm2d) == 1 and kinds.count(nn.SyncBatchNorm) == 3
     assert isinstance(d["D"].features.network.norm, nn.BatchNorm2d)
@@ -326,6 +328,19 @@ def test_generators_that_cannot_be() -> None:
         fastgan(1024, channels=1)
 
 
+def test_a_resumed_trainer_is_one_without_a_break(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    """By way of a file, which does not hold the frozen network."""
+    one, other = (trainer(model="projected") for _ in range(2))
+    for _ in range(2):
+        one.iterate()
+    checkpoint.save(tmp_path / "half.pt", {"state": one.state_dict()})
+    other.load_state_dict(checkpoint.load(tmp_path / "half.pt", needs=["state"])["state"])
+    for made in (one, other):
+        made.iterate()
+    assert_equal(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.slow
 def test_a_resumed_run_is_that_without_a_break(packed: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [*TINY, packed, *MODELS["projected"]]

@@ -1,5 +1,6 @@
 """Runs that cannot be lost: resuming, stopping, changing, moving aside."""
 
+import io
 import json
 import math
 import os
@@ -9,14 +10,17 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import NO_BATCH_NORM, assert_equal, rows, state
+from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, rows, state
 
 import ganduel
 from ganduel import checkpoint
+from ganduel.commands import cli
 from ganduel.runs.folder import RunFolder, differences
 
 RUN = Path("runs/tiny")
@@ -30,10 +34,26 @@ def spawn(arguments: tuple[str, ...], **settings) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, **settings)
 
 
-def test_a_run_leaves_what_the_design_says(train, capsys):
-    assert train("metric.which=[fid]", "metric.samples=100", "every.log=1 steps") == 0
-    out = capsys.readouterr()
-    assert out.out == "runs/tiny\n"
+class Finished(NamedTuple):
+    folder: Path
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def finished(packed, tmp_path_factory) -> Finished:
+    """A run of four steps with metrics, which tests may read and not change."""
+    folder, out, err = tmp_path_factory.mktemp("finished"), io.StringIO(), io.StringIO()
+    settings = ("metric.which=[fid]", "metric.samples=100", "every.log=1 steps")
+    arguments = [*TINY, packed, *MODELS["dcgan"], *settings]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        assert cli.command("train", arguments) == 0
+    return Finished(folder, out.getvalue(), err.getvalue())
+
+
+def test_a_run_leaves_what_the_design_says(finished):
+    assert finished.out == "runs/tiny\n"
     for word in (
         "run ",
         "device ",
@@ -44,8 +64,9 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "finished ",
         "gan-sample ckpt=runs/tiny",
     ):
-        assert word in out.err, word
-    found = {str(p.relative_to(RUN)) for p in RUN.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
+        assert word in finished.err, word
+    run = finished.folder / RUN
+    found = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and not p.name.startswith("events.out.")}
     numbers = [f"000000.{8 * step:03d}" for step in range(5)]  # whole thousands would be one name for all
     assert found == {
         ".lock",
@@ -61,23 +82,22 @@ def test_a_run_leaves_what_the_design_says(train, capsys):
         "checkpoints/best.pt",
         *(f"checkpoints/{seen}kimg.pt" for seen in numbers[-3:]),
     }
-    assert [row["step"] for row in rows(RUN)] == [1, 2, 3, 4]
-    assert "model.channels=4" in (RUN / "overrides.txt").read_text().splitlines()
-    assert not Path("outputs").exists() and not Path("multirun").exists()
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4]
+    assert "model.channels=4" in (run / "overrides.txt").read_text().splitlines()
+    assert [path.name for path in finished.folder.iterdir()] == ["runs"]
 
 
-def test_tensorboard_has_every_curve_over_images_seen(train):
+def test_tensorboard_has_every_curve_over_images_seen(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert train("metric.which=[fid]", "metric.samples=100", "every.log=2 steps") == 0
-    events = EventAccumulator(str(RUN / "tensorboard"))
+    events = EventAccumulator(str(finished.folder / RUN))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     names = {"loss/D", "loss/G", "logits/real", "logits/fake", "accuracy/real", "accuracy/fake"}
     names |= {f"validation/{name}" for name in names}
     names |= {"learning_rate/D", "learning_rate/G", "speed/images_per_second", "memory/gigabytes", "metric/fid"}
     assert names <= scalars
-    assert [e.step for e in events.Scalars("loss/D")] == [16, 32]
+    assert [e.step for e in events.Scalars("loss/D")] == [8, 16, 24, 32]
     assert [e.step for e in events.Scalars("metric/fid")][-1] == 32
     assert {"samples/reals", "samples/fakes", "samples/histograms"} <= set(events.Tags()["images"])
     assert any("hparams" in name for name in events.summary_metadata)

@@ -100,6 +100,14 @@ def test_grid(run, capsys):
     assert cli.command("sample", ["ckpt=runs/tiny", "seeds=[3,1,4]", "mode.columns=3", "out=some where/x.png"]) == 0
     with Image.open("some where/x.png") as image:
         assert image.size == (3 * 34 + 2, 34 + 2)
+    # Enlarged, each pixel becomes a square of its own colour.
+    assert cli.command("sample", ["ckpt=runs/tiny", "seeds=3,1", "mode.scale=4", "out=large.png"]) == 0
+    with Image.open("large.png") as large, Image.open("some where/x.png") as image:
+        assert large.size == (2 * (4 * 32 + 2) + 2, 4 * 32 + 4)
+        assert [large.getpixel((2 + 4 * x + 3, 2 + 4 * 7 + 1)) for x in range(32)] == [
+            image.getpixel((2 + x, 2 + 7)) for x in range(32)
+        ]
+    assert cli.command("sample", ["ckpt=runs/tiny", "mode.scale=0"]) == 1
 
 
 def test_images(run, capsys):

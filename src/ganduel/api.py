@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ganduel.config.compose import compose
-from ganduel.config.keys import quote
+from ganduel.config.keys import for_hydra
 from ganduel.report import runs
 from ganduel.system.errors import Interrupted, UserError
 from ganduel.system.files import kimg
@@ -91,7 +91,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         newest = next(reversed(self.pictures.values()), None)
-        return f"<p><code>{escape(repr(self))}</code></p>{newest._repr_html_() if newest else ''}"
+        picture = f'<img alt="samples" src="{_address(newest._repr_png_(), "png")}">' if newest else ""
+        return f"<p><code>{escape(repr(self))}</code></p>{picture}"
 
 
 class Picture:
@@ -114,9 +115,6 @@ class Picture:
         size = self.image.width * times, self.image.height * times
         self.image.resize(size, Image.Resampling.NEAREST).save(encoded, format="png")
         return encoded.getvalue()
-
-    def _repr_html_(self) -> str:
-        return f'<img alt="samples" src="data:image/png;base64,{b64encode(self._repr_png_()).decode()}">'
 
 
 class Samples(Picture):
@@ -152,7 +150,7 @@ class Film:
         return f"Film({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        return f'<img alt="walks" src="data:image/gif;base64,{b64encode(self.path.read_bytes()).decode()}">'
+        return f'<img alt="walks" src="{_address(self.path.read_bytes(), "gif")}">'
 
 
 def train(*overrides: str, **keys: Any) -> Run:
@@ -177,7 +175,7 @@ def _perform(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     failed = stopped = None
     try:
-        config = compose(name, [quote(override) for override in overrides])
+        config = compose(name, [for_hydra(name, override) for override in overrides])
         return importlib.import_module(COMMANDS[name][0]).main(config, list(overrides))
     except UserError as error:
         failed = str(error)
@@ -187,6 +185,11 @@ def _perform(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         stopped = f"the run is saved; the same call goes on ({' '.join(overrides)})"
     # Raised here, an error shows none of those that led to it.
     raise KeyboardInterrupt(stopped) if failed is None else UserError(failed)
+
+
+def _address(content: bytes, kind: str) -> str:
+    """A data address, which holds the picture itself."""
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
 def _pillow(image: "Tensor") -> Image.Image:

@@ -3,7 +3,7 @@
 Anyone may have written a configuration. So it can only build classes and functions *defined* in ganduel or
 torch.optim, and each group only those of its own modules. The check looks at the object that a path leads to, because a
 path can mislead: `torch.optim.optimizer.torch.os.system` is `os.system`. The user can admit other packages with
-`allow=[package]`.
+`allow=package`.
 """
 
 import importlib
@@ -91,7 +91,7 @@ def locate(path: Any, key: str, allow: Sequence[str]) -> Callable:
     roots = (*HOMES.get(f"{group}.{rest.partition('.')[0]}", HOMES[group]), *allow)
     refused = UserError(
         f"{key}: {path} may not be built: allowed are classes and functions defined in {' or '.join(roots)}; "
-        "a package of your own is admitted with allow=[package]"
+        "a package of your own is admitted with allow=package"
     )
     if not isinstance(path, str) or not _inside(path, roots):  # do not even import it, because an import runs code
         raise refused
@@ -221,7 +221,7 @@ def parts(nodes: Config, key: str, allow: Sequence[str]) -> dict[str, Any]:
     """Build the selected options of a group that allows several. Raises UserError if one is tuned but not selected."""
     for name, node in nodes.items():
         if isinstance(node, Mapping) and "_target_" not in node:
-            raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}=[{name}]")
+            raise UserError(f"{key}.{name} is tuned but not selected; select it with {key}={name}")
     return {name: part(node, f"{key}.{name}", allow) for name, node in nodes.items()}
 
 
@@ -240,7 +240,7 @@ def _scheduled(node: Any, prefix: str, allow: Sequence[str]) -> Iterator[tuple[s
         if isinstance(inner, Mapping) and "_target_" not in inner:
             yield from _scheduled(inner, f"{key}.", allow)
         elif isinstance(inner, Mapping):
-            yield key, part(inner, f"schedule.{key}", allow)
+            yield key, part(dict(inner), f"schedule.{key}", allow)
         else:
             raise UserError(
                 f"schedule.{key}={inner}: there is no schedule to set this of; select one first, as in "

@@ -44,7 +44,7 @@ def check_adaptive(game: Game, loss: AdversarialLoss) -> None:
         if loss.boundary is None:
             name = type(transform).__name__.lower()
             raise UserError(
-                f"augment=[{name}] adapts to how often D is right, and this loss only compares logits: fix its "
+                f"augment={name} adapts to how often D is right, and this loss only compares logits: fix its "
                 f"strength with augment.{name}.target=null augment.{name}.p=0.2, or set loss=nonsaturating, "
                 "least_squares or hinge"
             )
@@ -71,7 +71,7 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
             raise UserError(f"regularizer.{name}.player={regularizer.player}: path lengths are G's; set G")
         if not all(isinstance(generator, Generator) for generator in game.generators.values()):
             raise UserError(
-                f"regularizer=[{name}] needs generators that start from noise, but this model's generators start from "
+                f"regularizer={name} needs generators that start from noise, but this model's generators start from "
                 "images: leave the penalty out"
             )
 
@@ -82,7 +82,7 @@ def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
         through = [n for n, r in penalties.items() if isinstance(r.fn, PathLength) or player == "discriminator"]
         if through and has_batch_norm(networks):
             raise UserError(
-                f"regularizer=[{','.join(through)}] over several GPUs cannot differentiate twice through batch "
+                f"regularizer={','.join(through)} over several GPUs cannot differentiate twice through batch "
                 f"normalisation: set model.{player}.norm=layer"
             )
 
@@ -126,7 +126,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     own = [name for name, r in penalties.items() if r.player == "D"]
     if own and has_batch_norm(game.discriminators):
         doubts.append(
-            f"regularizer=[{','.join(own)}] with batch normalisation in D: batch normalisation mixes the images of a "
+            f"regularizer={','.join(own)} with batch normalisation in D: batch normalisation mixes the images of a "
             "batch, so the penalty cannot measure D's gradient at each image; set model.discriminator.norm=layer"
         )
     wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())

@@ -15,7 +15,7 @@ from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
-from ganduel.models.frozen import synchronise
+from ganduel.models.frozen import synchronise_batch_norm
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
@@ -55,8 +55,8 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     method = build_method(config)
     game = build_game(config, method, device)
     micro = checks.micro_batch(config.batch_size, config.micro_batch, game, method.penalties)
-    move(game, device)
-    start(game, config.init_from if fresh else None)
+    move_networks(game, device)
+    set_first_weights(game, config.init_from if fresh else None)
     optimizers = build_optimizers(config, game, method.penalties, device)
     images = open_checked(config, game, device)
     trainer = build_trainer(config, method, game, images, optimizers, micro, dtype, device)
@@ -87,19 +87,19 @@ def build_game(config: Train, method: Method, device: torch.device) -> Game:
     checks.check_scheduled(game, method.schedules)
     if device.type == "cuda" and distributed.world() > 1:
         checks.check_synchronised(game, method.penalties)
-        synchronise(game)
+        synchronise_batch_norm(game)
     return game
 
 
-def move(game: Game, device: torch.device) -> None:
+def move_networks(game: Game, device: torch.device) -> None:
     """Move the networks to the device, in channels_last: convolutions are faster in this memory order."""
     game.to(device).to(memory_format=torch.channels_last)
 
 
-def start(game: Game, init_from: str | None) -> None:
+def set_first_weights(game: Game, init_from: str | None) -> None:
     """Give all processes the same first weights: random ones from the seed, or those of `init_from`."""
     if init_from is not None:
-        initialise(game, init_from)
+        load_networks(game, init_from)
     distributed.broadcast(game)
 
 
@@ -184,7 +184,7 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
     data = config.data
     chain = Chain(*build.parts(data.augment, "data.augment", config.allow).values()).to(device)
     if chain.adaptive:
-        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=[...]")
+        raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=NAME")
     path = distributed.in_turn(
         lambda: prepare(
             data,
@@ -197,7 +197,7 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
     return suited(images, domains)
 
 
-def initialise(game: Game, where: str) -> None:
+def load_networks(game: Game, where: str) -> None:
     """Load the networks of a checkpoint or run folder. State that adapts, such as the strength of ADA, starts anew.
 
     Raises UserError if the networks do not fit.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ganduel import randomness
-from ganduel.augment.resampling import filter_bands, move
+from ganduel.augment.resampling import filter_bands, warp
 
 
 class Draws:
@@ -66,7 +66,7 @@ def geometry(images: Tensor, draws: Draws, transforms: list[Geometry]) -> Tensor
     """Images (N, C, H, W) under all transforms, in one resampling. Images without a transform stay unchanged."""
     height, width = images.shape[2:]
     matrix = reduce(_product, [transform(draws, height, width) for transform in transforms])
-    return _where_changed(matrix, move(images, matrix), images)
+    return _where_changed(matrix, warp(images, matrix), images)
 
 
 def x_flip(draws: Draws, height: int, width: int, chance: float) -> Tensor:

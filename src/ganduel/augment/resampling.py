@@ -35,7 +35,7 @@ REACH = len(SYM6) - 2  # samples beyond the image, in the doubled grid, that hal
 CACHE = 2**20  # pixels in a CPU's cache; moving a large batch in parts of this size is 1.5 times faster
 
 
-def move(images: Tensor, matrix: Tensor) -> Tensor:
+def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """Move images (N, C, H, W). Output pixel (x, y) comes from `matrix` (N, 3, 3) times (x, y, 1), in pixels from the
     image's centre.
 

@@ -1,4 +1,4 @@
-"""The entry points of all commands. They import Hydra with the first argument to read, and PyTorch once all are read.
+"""The entry points of all commands. PyTorch is imported only after the arguments are parsed.
 
 Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot
 be parsed, and 128 plus the signal's number if a signal stopped the command.
@@ -6,20 +6,29 @@ be parsed, and 128 plus the signal's number if a signal stopped the command.
 
 import errno
 import importlib
+import importlib.util
 import json
 import math
 import os
+import shlex
 import signal
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, NamedTuple, NoReturn, cast
+
+from hydra._internal.utils import get_args_parser
 
 from ganduel import __version__
+from ganduel.config.compose import check_sweep, compose, parts_of_its_own
+from ganduel.config.help import help_text
+from ganduel.config.keys import for_hydra, listed, own_options, parse
+from ganduel.config.schema import LIST_KEYS
+from ganduel.config.slips import answer, several_values
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import Steady, printable, tell
+from ganduel.system.terminal import Steady, printable, program, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -36,7 +45,7 @@ COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 LESS_MEMORY = {
     "train": "train a smaller model or with a smaller batch_size",
     "sample": "take fewer seeds or a smaller batch",
-    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=[fid]",
+    "fid": "take a smaller metric.samples, or only metrics that keep no features, as metric.which=fid",
     "data": "pack with workers=1",
     "export": "export on a machine where nothing else runs",
     "import": "import on a machine where nothing else runs",
@@ -79,6 +88,47 @@ def report() -> None:
     _start("report")
 
 
+class Line(NamedTuple):
+    """A command line, as it was read."""
+
+    flags: list[str]  # those of Hydra
+    overrides: list[str]  # for Hydra
+    added: list[str]  # those overrides that nobody typed
+    typed: list[str]  # the others as they were typed
+    sweep: bool
+    help: bool
+    through_hydra: bool  # whether a flag asks for what only Hydra does
+
+
+def read(name: str, arguments: Sequence[str]) -> Line:
+    """Read a command line. Raises UserError, with the right line for what people often type instead, and ValueError."""
+    if "#" in arguments:  # a comment that was copied: zsh takes it for arguments
+        arguments = arguments[: list(arguments).index("#")]
+    parser = get_args_parser()
+    if told := answer(name, arguments, [flag for action in parser._actions for flag in action.option_strings]):
+        raise UserError(told)
+    quoted = [for_hydra(name, a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
+    found = _parsed(parser, quoted)
+    flags = [a for a in quoted if a not in (*found.overrides, "--")]
+    typed = [a for a, q in zip(arguments, quoted, strict=True) if q in found.overrides]
+    overrides = listed("runs", found.overrides) if name == "report" else [*found.overrides]
+    if loose := [a for a in overrides if "=" not in a and not a.startswith("~")]:
+        raise ValueError(f"{loose[0]} has no value: keys and groups are typed as key=value")
+    named = {str(override.key_or_group): override.value() for override in parse(overrides)}
+    added: list[str] = []
+    if found.config_dir:
+        own = Path(found.config_dir) / "experiment" / f"{named.get('experiment')}.yaml"
+        parts = [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named]
+        added = [own_options(found.config_dir), *parts]
+        typed = [f"--config-dir={found.config_dir}", *typed]
+    if name == "train" and "settings_from" in named:
+        overrides = _again(overrides)
+        typed = [*(a for a in typed if a.startswith("--config-dir=")), *overrides]
+    here = "overrides", "run", "config_dir", "help"
+    others = any(value for flag, value in vars(found).items() if flag not in here)
+    return Line(flags, [*added, *overrides], added, typed, found.multirun, found.help, others)
+
+
 def _start(name: str) -> NoReturn:
     """Run a command on the arguments of this process, and end it."""
     early_signals(name)
@@ -86,7 +136,7 @@ def _start(name: str) -> NoReturn:
 
 
 def early_signals(name: str) -> None:
-    """Prepare for signals in the seconds of importing, in which there is nothing to save.
+    """Prepare for signals in the seconds in which PyTorch is imported, and there is nothing to save.
 
     Ctrl-C then ends the process at once, without a traceback from the middle of an import; `perform` brings its
     exception back. What asks a run to save, and then to go on, does nothing.
@@ -108,36 +158,25 @@ def _command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
-    from ganduel.commands.sweep import through_hydra
-    from ganduel.config.compose import check_sweep, compose, parts_of_its_own
-    from ganduel.config.keys import listed, parse, quote
-
-    quoted = [quote(a, sweep=bool({"-m", "--multirun"} & {*arguments})) for a in arguments]
+    line = None
     try:
         try:
-            read = _read(quoted)
-            flags = [a for a in quoted if a not in (*read.overrides, "--")]
-            typed = [a for a, q in zip(arguments, quoted, strict=True) if q in read.overrides]
-            if name == "report":
-                read.overrides = listed("runs", read.overrides)
-            named = {str(override.key_or_group): override.value() for override in parse(read.overrides)}
+            line = read(name, arguments)
         except ValueError as error:
             return _fail(str(error), 2)
-        if name == "train" and "settings_from" in named:
-            read.overrides = typed = _again(read.overrides)
-        if any(value for flag, value in vars(read).items() if flag not in ("overrides", "run")):
-            if read.multirun and not read.config_dir:
-                check_sweep(name, read.overrides)
-            own = Path(read.config_dir or "") / "experiment" / f"{named.get('experiment')}.yaml"
-            added = (
-                [one for one in parts_of_its_own(own) if one.partition("=")[0] not in named] if read.config_dir else []
-            )
-            folders = [read.config_dir] if read.config_dir else []
-            return through_hydra(name, flags, [*added, *read.overrides], added, folders, perform, _fail)
-        perform(name, compose(name, read.overrides), typed)
+        if line.help:
+            print(help_text(name, line.overrides))
+            return 0
+        if line.through_hydra:
+            if line.sweep:
+                check_sweep(name, line.overrides)
+            from ganduel.commands.sweep import through_hydra  # Hydra takes a third of a second
+
+            return through_hydra(name, line.flags, line.overrides, line.added, perform, _fail)
+        perform(name, compose(name, line.overrides), line.typed)
         return 0
     except UserError as error:
-        return _fail(str(error))
+        return _fail(sweep_meant(name, line, str(error)) if line else str(error))
     except Interrupted as error:
         return error.code
     except KeyboardInterrupt:
@@ -157,8 +196,21 @@ def _command(name: str, arguments: list[str]) -> int:
         return _fail(f"memory ran out; {LESS_MEMORY[name]}, or use a machine with more memory")
 
 
+def sweep_meant(name: str, line: Line, error: str) -> str:
+    """An error text, or a better one if it is about a key of a part that got several values and takes one."""
+    for argument in line.typed:
+        key, _, value = argument.partition("=")
+        part = key.rpartition(".")[0]
+        if f"{key}=[{value}]" in line.overrides and key not in LIST_KEYS[name] and error.startswith((key, f"{part}:")):
+            return several_values(name, argument, line.typed)
+    return error
+
+
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
-    """Run a command on a composed configuration. The first process prints the result."""
+    """Run a command on a composed configuration. The first process prints the result. Raises UserError."""
+    for package in getattr(settings, "allow", []):
+        if not _installed(package):
+            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
     where, line = COMMANDS[name]
     module = importlib.import_module(where)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -180,6 +232,14 @@ def _unread() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _installed(package: str) -> bool:
+    """Whether a package can be found. Nothing of it is imported, because that runs its code."""
+    try:
+        return importlib.util.find_spec(package.partition(".")[0]) is not None
+    except (ImportError, ValueError):  # names that no package can have
+        return False
+
+
 def _again(overrides: list[str]) -> list[str]:
     from ganduel.runs.again import again  # which imports PyTorch
 
@@ -197,23 +257,21 @@ def _finite(value: Any) -> Any:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    return f"{out}\nto start from it: gan-train model=stylegan2_ada init_from={out} {' '.join(settings)}"
+    command = shlex.join([program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    return f"{out}\nto start from it: {command}"
 
 
-def _read(arguments: Sequence[str]) -> Namespace:
+def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Separate flags from overrides with Hydra's own parser. Raises ValueError."""
-
-    from hydra._internal.utils import get_args_parser
 
     def fail(message: str) -> NoReturn:
         raise ValueError(f"{message}; --hydra-help explains the flags")
 
-    parser = get_args_parser()
     parser.error = fail  # type: ignore[method-assign]
-    read = parser.parse_intermixed_args(arguments)
-    if read.config_name or read.config_path:
+    found = parser.parse_intermixed_args(arguments)
+    if found.config_name or found.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
-    return read
+    return found
 
 
 def _fail(text: str, code: int = 1) -> int:

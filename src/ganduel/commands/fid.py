@@ -26,7 +26,7 @@ from ganduel.system.terminal import say
 def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
     """Returns the values with their provenance. Raises UserError unless exactly one of `ckpt` and `folders` is set."""
     if (config.ckpt is None) == (config.folders is None):
-        raise UserError("give either ckpt=RUN_OR_FILE or folders=[real,fake]")
+        raise UserError("give either ckpt=RUN_OR_FILE or folders=real,fake")
     counts(config.metric.samples)
     device = choose(config.device)
     distributed.start(device)
@@ -120,7 +120,7 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
     """Compare two folders of images. The first one holds the real images. Raises UserError."""
     assert config.folders is not None
     if len(config.folders) != 2:
-        raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=[real,fake]")
+        raise UserError(f"folders={config.folders} is not allowed; it takes two, as in folders=real,fake")
     real, fake = (Folder(path, config.size) for path in config.folders)
     settings = config.metric
     if "ppl" in settings.which:

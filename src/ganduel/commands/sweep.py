@@ -29,6 +29,7 @@ from ganduel.config.keys import config_dir, literal, parse
 from ganduel.config.schema import METRICS
 from ganduel.system.errors import Interrupted, UserError
 from ganduel.system.files import brief, write_text
+from ganduel.system.terminal import program
 
 Perform = Callable[[str, Any, list[str]], dict[str, Any]]
 Fail = Callable[[str], int]
@@ -50,20 +51,25 @@ def through_hydra(
     flags: Sequence[str],
     typed: list[str],
     added: Sequence[str],
-    folders: Sequence[str],
     perform: Perform,
     fail: Fail,
 ) -> int:
     """Let Hydra handle flags such as --help and --cfg, or run the jobs of a sweep. Returns the exit code.
 
-    `added` are the overrides among `typed` that nobody typed, `folders` those of --config-dir. `perform` runs the
-    command once; `fail` prints an error and returns the exit code.
+    `added` are the overrides among `typed` that nobody typed. `perform` runs the command once; `fail`
+    prints an error and returns the exit code.
     """
     sweeping = bool({"-m", "--multirun"} & {*flags})
-    with planned(name, typed, folders) if sweeping else _as_typed(typed) as plan:
+    with planned(name, typed) if sweeping else _as_typed(typed) as plan:
         sys.argv = [f"gan-{name}", *flags, "--", *plan.overrides]
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises the original exceptions
-        task = _job(name, plan, added, perform, fail)
+        job, started = _job(name, plan, added, perform, fail), False
+
+        def task(composed: Any) -> float | None:
+            nonlocal started
+            started = True
+            return job(composed)
+
         try:
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
         except SystemExit as end:
@@ -71,6 +77,8 @@ def through_hydra(
         except (HydraException, OmegaConfBaseException) as error:
             return fail(explain(name, plan.overrides, error))
         except Exception as error:
+            if isinstance(error, ValueError) and not started:
+                return fail(explain(name, plan.overrides, error))
             if plan.outcomes is None:
                 raise
             # If jobs have failed, that may be why: Optuna has no best trial if none succeeds.
@@ -84,7 +92,7 @@ def _as_typed(typed: list[str]) -> Iterator[Plan]:
 
 
 @contextmanager
-def planned(name: str, typed: list[str], folders: Sequence[str]) -> Iterator[Plan]:
+def planned(name: str, typed: list[str]) -> Iterator[Plan]:
     """A context with the plan of a sweep. Raises UserError if its first job cannot be composed.
 
     Without a name of its own, a sweep has the name that a run would have and "-sweep", because a run and a sweep of one
@@ -94,7 +102,7 @@ def planned(name: str, typed: list[str], folders: Sequence[str]) -> Iterator[Pla
         with tempfile.TemporaryDirectory() as scratch:
             yield Plan([*typed, f"hydra.sweep.dir='{scratch}'"], Path(scratch))
             return
-    config, overrides, numbers = first_job(name, typed, folders), typed, None
+    config, overrides, numbers = first_job(name, typed), typed, None
     if not any(override.key_or_group == "name" for override in parse(typed)):
         with open_dict(config):
             config.name = f"{config.name}-sweep"
@@ -173,7 +181,7 @@ def summary(outcomes: Path, fail: Fail) -> int:
         best = min(measured, key=lambda one: one["sign"] * one["best"])
         print(f"best of {len(measured)} runs: {best['best']:.4g}, {best['job']}", file=sys.stderr)
     if folders := sorted({one["folder"] for one in told if "folder" in one}):
-        print(f"compare them: gan-report {shlex.join(folders)}", file=sys.stderr)
+        print("compare them: " + shlex.join([program("gan-report"), *folders]), file=sys.stderr)
     if failed := [one for one in told if "error" in one]:
         return fail(
             f"{len(failed)} of {len(told)} jobs failed: "

@@ -1,6 +1,7 @@
 """gan-train: train a run from its configuration to its last checkpoint. `trainer` does each iteration."""
 
 import math
+import os
 import shlex
 import signal
 import threading
@@ -26,7 +27,7 @@ from ganduel.speed.graphs import Captured
 from ganduel.system import distributed
 from ganduel.system.device import choose, label, out_of_memory
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import say
+from ganduel.system.terminal import program, say
 from ganduel.trainer import Trainer
 
 
@@ -35,6 +36,8 @@ def main(config: Train, overrides: list[str]) -> dict[str, Any]:
     device = choose(config.device)
     distributed.start(device)
     try:
+        if not overrides and distributed.is_main():
+            say(NOTHING_TYPED.format(train=shlex.quote(program("gan-train")), duration=config.duration))
         run = RunFolder(Path(config.runs_dir) / config.name)
         with ExitStack() as held:
             training = Training(with_features(config, run), overrides, run, device)
@@ -71,6 +74,12 @@ def with_features(config: Train, run: RunFolder) -> Train:
     return replace(config, metric=replace(metric, features=features))
 
 
+NOTHING_TYPED = (
+    "gan-train alone trains a DCGAN on handwritten digits for {duration}: hours on a CPU, minutes on a GPU.\n"
+    "Ctrl-C stops it at any time, and saves. The version of two minutes on a CPU:\n"
+    "  {train} experiment=demo\n"
+    "All that can be set: {train} --help\n"
+)
 Handler = Callable[[int, Any], Any]
 WORTH = 50  # smallest number of iterations that makes a forecast worth its two trial steps
 
@@ -229,8 +238,15 @@ class Training:
         values = ", ".join(f"{name} {value:.4g}" for name, value in recorder.best.items() if name != "step")
         recorder.log.hyperparameters({k: v for k, v in leaves(plain(self.config)) if v is not None}, recorder.metric)
         recorder.log.bar.close()
-        folder = shlex.quote(str(self.run.path))
-        allow = f" {shlex.quote('allow=[' + ','.join(self.config.allow) + ']')}" if self.config.allow else ""
+        folder = f"ckpt={self.run.path}"
+        allow = [f"allow={','.join(self.config.allow)}"] if self.config.allow else []
+        longer = f"duration={2 * recorder.step} steps"
+        following = [
+            [program("gan-sample"), folder, *allow, *shlex.split(self.trainer.game.sampling)],
+            [program("gan-fid"), folder, *allow],
+            [program("gan-report"), str(self.run.path)],
+            [program("tensorboard"), "--logdir", self.config.runs_dir],
+        ]
         recorder.log.say(
             f"finished   {self.clock.describe()}\n"
             + (f"ended      early: {recorder.ended}\n" if recorder.ended else "")
@@ -238,17 +254,20 @@ class Training:
             + f"checkpoint {self.run.checkpoints / ('best.pt' if values else 'latest.pt')}\n"
             f"samples    {self.run.path / 'samples' / recorder.kimg}.png\n"
             "next, type one of\n"
-            f"  gan-sample ckpt={folder}{allow}{self.trainer.game.sampling}\n"
-            f"  gan-fid ckpt={folder}{allow}\n"
-            f"  tensorboard --logdir {shlex.quote(self.config.runs_dir)}\n"
-            f'  {self.command("duration")} duration="{2 * recorder.step} steps"'
+            + "".join(f"  {shlex.join(words)}\n" for words in following)
+            + f"  {self.command(longer)}"
         )
         return result
 
-    def command(self, *without: str) -> str:
-        """The command that resumes this run, without the overrides of the keys `without`."""
-        left_out = tuple(f"{key}=" for key in ("overwrite", *without))
-        return shlex.join(["gan-train", *(o for o in self.overrides if not o.startswith(left_out))])
+    def command(self, *more: str) -> str:
+        """The command that resumes this run, with `more` overrides in place of those of the same keys."""
+        replaced = tuple(f"{argument.partition('=')[0]}=" for argument in ("overwrite=", *more))
+        typed = [o for o in self.overrides if not o.startswith(replaced)]
+        start = [program("gan-train")]
+        if distributed.world() > 1:  # as on one node; of several, torchrun must be told more
+            processes = os.environ.get("LOCAL_WORLD_SIZE", distributed.world())
+            start = [program("torchrun"), f"--nproc-per-node={processes}", "-m", "ganduel.train"]
+        return shlex.join([*start, *typed, *more])
 
 
 # Signals that request a checkpoint, the most urgent last.

@@ -1,8 +1,6 @@
 """Compose a configuration from files and the command line. Errors say what the user can do."""
 
-import importlib.util
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -25,11 +23,25 @@ from ganduel.config.keys import config_dir, flatten, leaves
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import rules_of, typed
 from ganduel.system.errors import UserError
+from ganduel.system.files import ARCHIVES
 
 PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
-# CycleGAN's load size for any resolution (pixels), and the formulas of StyleGAN2-ADA's automatic configuration for one
-# GPU, in the resolution and the batch size.
+OWN_SETS = "folder", "zip", "folder_pair"  # options of data for images of the user's
+
+
+def set_name(name: str, root: str | None) -> str:
+    """The name of a data set in the names of runs. Sets of the user's own have that of their folder or archive."""
+    if name not in OWN_SETS or root is None:
+        return name
+    found = Path(root).expanduser().resolve().name
+    stem = found[: len(found) - len(next((end for end in ARCHIVES if found.lower().endswith(end)), ""))]
+    return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
+
+
+# The data set's name in that of a run; CycleGAN's load size for any resolution (pixels); and the formulas of
+# StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
+    "set_name": set_name,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
@@ -51,7 +63,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
 
 def parts_of_its_own(experiment: Path) -> list[str]:
-    """Overrides that choose no option of any group, if the file of an experiment is a complete configuration.
+    """Overrides that take the groups' options away, if the file of an experiment is a complete configuration.
 
     Such a file comes from `--cfg job`, or is the config.yaml of a run. It has all parts with all their keys, and the
     default parts have keys that must not be merged into these. For any other file, the list is empty.
@@ -61,7 +73,7 @@ def parts_of_its_own(experiment: Path) -> list[str]:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # Hydra says it better
         return []
     complete = isinstance(content, DictConfig) and content.keys() >= {*PARTS}
-    return [f"{part}=null" for part in PARTS] if complete else []
+    return [f"~{part}" for part in PARTS] if complete else []
 
 
 def check_sweep(command: str, overrides: Sequence[str]) -> None:
@@ -77,16 +89,12 @@ def check_sweep(command: str, overrides: Sequence[str]) -> None:
             compose(command, [*first[:i], value, *first[i + 1 :]])
 
 
-def first_job(command: str, overrides: Sequence[str], folders: Sequence[str] = ()) -> DictConfig:
-    """The composed configuration of a sweep's first job, with Hydra's own part. `folders` are those of --config-dir.
-
-    Raises UserError.
-    """
-    search = [f"hydra.searchpath=[{','.join(f'file://{os.path.abspath(folder)}' for folder in folders)}]"]
+def first_job(command: str, overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration of a sweep's first job, with Hydra's own part. Raises UserError."""
     try:
         first = [values[0] for values in _swept(overrides)]
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return hydra.compose(command, overrides=[*first, *(search if folders else [])], return_hydra_config=True)
+            return hydra.compose(command, overrides=first, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(explain(command, overrides, error)) from error
 
@@ -136,9 +144,6 @@ def finish(config: DictConfig) -> Any:
     for key, value in values.items():
         if not _finite(value):
             raise UserError(f"{key}={value} is not allowed; it takes finite numbers")
-    for package in plain.get("allow", []):
-        if not _installed(package):
-            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
@@ -175,14 +180,6 @@ def _finite(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _installed(package: str) -> bool:
-    """Whether a package can be found. Nothing of it is imported, because that runs its code."""
-    try:
-        return importlib.util.find_spec(package.partition(".")[0]) is not None
-    except (ImportError, ValueError):  # names that no package can have
-        return False
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:

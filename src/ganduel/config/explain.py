@@ -25,11 +25,12 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         close = suggest(option, options)
         listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
         return f"unknown {group} '{option}'. {close}{listed}"
-    typed = [o for o in parse(overrides) if not o.is_hydra_override()]
+    parsed = parse(overrides)
+    typed = [o for o in parsed if not o.is_hydra_override()]
     for one in typed:
         if told := refusal(one.key_or_group, str(one.input_line).partition("=")[2]):
             return told
-    if mistake := _misspelt(command, typed):
+    if mistake := _misspelt(command, typed, [o for o in parsed if o.is_hydra_override()]):
         return mistake
     cause: BaseException = error
     while cause.__cause__ and (not str(cause).strip() or isinstance(cause.__cause__, OmegaConfBaseException)):
@@ -37,21 +38,24 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     key = str(getattr(cause, "full_key", None) or "")
     found = [str(o.input_line).partition("=")[2] for o in typed if o.key_or_group == key]
     if isinstance(cause, ValidationError) and found and (hint := _hint(command, key)) is not None:
-        listed = f", as in {key}=[{found[-1]}]" if typing.get_origin(hint) is list else ""
-        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}{listed}"
+        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}"
     text = " ".join(line for line in str(cause).splitlines() if not re.match(r"\s*(full_key|\w+_type)[:=]", line))
     return f"{key}: {text}" if key else text
 
 
-def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
-    """The error text for a group whose value is no option name, or for the first unknown key; None without either."""
+def _misspelt(command: str, typed: Sequence[Override], hydra: Sequence[Override]) -> str | None:
+    """The error text for a group whose value is no option name, or for the first unknown key; None without either.
+
+    `hydra` are the overrides of Hydra's own keys, such as the folder of --config-dir.
+    """
     chosen = [o for o in typed if o.key_or_group and (config_dir() / o.key_or_group).is_dir()]
     for override in chosen:
         if not isinstance(override.value(), str | list) and not override.is_sweep_override():
             return f"{override.input_line} is not allowed; it takes {', '.join(_options(override.key_or_group))}"
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            base = compose(command, overrides=[o.input_line or "" for o in chosen], return_hydra_config=True)
+            lines = [o.input_line or "" for o in (*hydra, *chosen)]
+            base = compose(command, overrides=lines, return_hydra_config=True)
         groups = {name for name in base.hydra.runtime.choices if "/" not in name}
         known = [key for key, _ in flatten(base) if not key.startswith("hydra.")]
     except (HydraException, OmegaConfBaseException):  # then no key is to blame
@@ -66,7 +70,7 @@ def _misspelt(command: str, typed: Sequence[Override]) -> str | None:
         selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
         if group not in groups and option in _options(group) and option not in selected:  # it takes a list of options
             select = ",".join([*selected, option])
-            return f"{group}.{option} is tuned but not selected; select it with {group}=[{select}]"
+            return f"{group}.{option} is tuned but not selected; select it with {group}={select}"
         if group in groups and base.hydra.runtime.choices[group] is None:
             return f"{key} is set but no {group} is chosen; choose one with {group}=NAME: {', '.join(_options(group))}"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"

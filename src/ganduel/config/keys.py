@@ -11,8 +11,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig
 
-from ganduel.config.schema import LISTS, PATHS, TEXTS
+from ganduel.config.schema import LIST_KEYS, LISTS, PARTS, PATHS, SEVERAL, TEXTS
+from ganduel.system.errors import UserError
 
+LIST_GROUPS = (
+    "regularizer",
+    "augment",
+    "data.augment",
+    "augment@data.augment",
+)  # groups of which one chooses any number of options
+PLAIN = re.compile(r"[^][(){}'\"$]+")  # a value, or several after commas, without a mark of Hydra's grammar
 LONGEST = 4096  # characters in a path, on most systems
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 QUOTED_ITEM = re.compile(rf"\s*({QUOTED.pattern})\s*(?:,|$)", re.DOTALL)
@@ -69,6 +77,38 @@ def _paths(text: str) -> list[str]:
         found.append(_path(typed[which]))
         start += ends[which] + 1
     return found
+
+
+def for_hydra(command: str, argument: str, *, sweep: bool = False) -> str:
+    """Rewrite an argument of a command, as people type it, for Hydra: a list without brackets, paths and names."""
+    return quote(bracketed(command, argument, sweep), sweep=sweep)
+
+
+def bracketed(command: str, argument: str, sweep: bool) -> str:
+    """Put the brackets of a list around values that are typed without: `seeds=3,8`, `regularizer=r1`.
+
+    In a sweep, a comma separates the runs: `regularizer=r1,r2` stands for the lists [r1] and [r2].
+    """
+    name, _, value = argument.partition("=")
+    key = name.lstrip("+")
+    is_list = key in LIST_GROUPS or key in LIST_KEYS[command]
+    if not PLAIN.fullmatch(value) or (key in PATHS and not is_list):
+        return argument
+    if value == "null":
+        return f"{name}=[]" if key in LIST_GROUPS else argument
+    if sweep:
+        return f"{name}={','.join(f'[{one}]' for one in value.split(','))}" if is_list else argument
+    inside = any(key.startswith(f"{part}.") for part in PARTS[command])
+    several = "," in value and (key in SEVERAL[command] or inside)
+    return f"{name}=[{value}]" if is_list or several else argument
+
+
+def own_options(folder: str) -> str:
+    """The override that makes Hydra look for options in a folder of the user's, too. Raises UserError."""
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise UserError(f"--config-dir: there is no folder {folder}")
+    return f"hydra.searchpath=[{literal(f'file://{path}')}]"
 
 
 def literal(text: str) -> str:

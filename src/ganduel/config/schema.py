@@ -6,7 +6,7 @@ own keys.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
 
@@ -47,6 +47,10 @@ TEXT: Rules = {"text": True}
 FREE: Rules = {"free": True}
 # A resumed run may change the value, and reports leave it out, because it tells their readers nothing.
 ASIDE: Rules = FREE | {"aside": True}
+
+
+# The value is one thing or a list of them. (Keys whose type is a list need no rule.)
+LISTED: Rules = {"listed": True}
 
 
 def limited(low: float, high: float | None = None) -> Rules:
@@ -199,13 +203,13 @@ class Sample:
     ckpt: str = field(metadata=PATH)
     mode: dict[str, Any]
     out: str | None = field(metadata=PATH)
-    seeds: Any
+    seeds: Any = field(metadata=LISTED)  # a range, a number, or a list of numbers
     count: int | None = field(metadata=limited(1, MOST_SEEDS))
     input: str | None = field(metadata=PATH)
     direction: str = field(metadata=one_of("A2B", "B2A"))
     truncation: float
     cutoff: int | None = field(metadata=limited(1))
-    noise: Any  # null, random, constant, none, or a list of them
+    noise: Any = field(metadata=LISTED)  # null, random, constant, none, or a list of them
     label: int | None = field(metadata=limited(0))
     data: Where
     ema: bool
@@ -218,7 +222,7 @@ class Sample:
 @dataclass
 class FidMetric:
     which: list[str] = field(metadata=one_of(*METRICS) | SOME)
-    samples: Any = field(metadata=limited(2))  # a number, or a list of them
+    samples: Any = field(metadata=limited(2) | LISTED)  # a number, or a list of them
     features: str | None = field(metadata=one_of(None, "auto", *FEATURES))
     weights: str | None = field(metadata=PATH)
 
@@ -306,7 +310,22 @@ def marked(mark: str, *schemas: type) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for schema in schemas for key, rules in rules_of(schema) if mark in rules))
 
 
+def typed_as(schema: type, kind: type, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a schema whose type is `kind[...]`, or that or None, at every depth."""
+    for one in fields(schema):
+        key = f"{prefix}{one.name}"
+        hint: Any = one.type
+        if any(get_origin(part) is kind for part in (hint, *get_args(hint))):
+            yield key
+        elif isinstance(hint, type) and is_dataclass(hint):
+            yield from typed_as(hint, kind, f"{key}.")
+
+
 PATHS = marked("path", *SCHEMAS.values())
+# Of each command: the keys that take a list, those that also take one, and those of parts, which check their own keys.
+LIST_KEYS = {name: {*typed_as(schema, list)} for name, schema in SCHEMAS.items()}
+SEVERAL = {name: {*marked("listed", schema)} for name, schema in SCHEMAS.items()}
+PARTS = {name: {*typed_as(schema, dict)} for name, schema in SCHEMAS.items()}
 LISTS = marked("list", *SCHEMAS.values())
 TEXTS = marked("text", *SCHEMAS.values())
 

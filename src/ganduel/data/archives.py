@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ganduel.system.errors import UserError
-from ganduel.system.files import locked, make_folder
+from ganduel.system.files import ARCHIVES, locked, make_folder
 from ganduel.system.terminal import progress, say
 
 Keep = Callable[[str], Any]  # gets a file name relative to the tree, with slashes; true if the file is wanted
@@ -312,7 +312,6 @@ class _ShortHeaders:
 
 
 OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ganduel.config.schema import Data
-from ganduel.data.archives import ARCHIVES, PACKED
+from ganduel.data.archives import PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import described
 from ganduel.data.streaming import place
 from ganduel.data.transform import Recipe, cores
 from ganduel.system.errors import UserError
+from ganduel.system.files import ARCHIVES
 from ganduel.system.terminal import say
 
 

@@ -24,7 +24,7 @@ class Folder:
 
     def __init__(self, path: str, size: int | None = None):
         if not Path(path).is_dir():
-            raise UserError(f"folders: {path} is no folder; give two, as in folders=[real,fake]")
+            raise UserError(f"folders: {path} is no folder; give two, as in folders=real,fake")
         self.path, self.recipe = Path(path), Recipe(size, 3, None, "lanczos") if size else None
         self.tree, chosen = Tree(self.path, "folders"), Chooser(lambda name: None if is_image(name) else why_not(name))
         self.names = self.tree.find(chosen)

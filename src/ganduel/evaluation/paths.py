@@ -16,7 +16,7 @@ from ganduel.system.device import in_batches
 STEP = 1e-4  # as a share of the whole path
 LARGEST = 256  # most pixels a side of the compared images
 LPIPS = (
-    "metric.which=[ppl]",
+    "metric.which=ppl",
     {  # file name -> (URL, size)
         "weights-vgg16-lpips.pth": (
             "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth",

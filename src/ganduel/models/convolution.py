@@ -1,8 +1,8 @@
 """Convolutions and resampling with fast derivatives of every order, which penalties need.
 
-PyTorch's second derivatives are slow. That of a convolution convolves with kernels of the size of the image. That of a
-grouped convolution takes many times as long as the first derivative. Here every derivative is again one of the functions
-below. On CPUs, all of them expect channels_last, which is up to twice as fast.
+PyTorch's second derivatives are slow. The second derivative of a convolution uses kernels as large as the image. That
+of a grouped convolution takes many times as long as the first derivative. Here every derivative is again one of the
+functions below. On CPUs, all of them expect channels_last, which is up to twice as fast.
 """
 
 import inspect

@@ -61,7 +61,7 @@ def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *res
         )
 
 
-def synchronise(game: nn.Module) -> None:
+def synchronise_batch_norm(game: nn.Module) -> None:
     """Replace batch normalisation by `nn.SyncBatchNorm`, which takes its statistics over all processes. Pretrained
     networks stay as they are."""
     children = [(parent, *named) for parent in game.modules() for named in parent.named_children()]

@@ -47,8 +47,8 @@ def output_layer(kind: Output) -> nn.Module:
     return nn.Sigmoid() if kind == "sigmoid" else nn.Identity()
 
 
-def normalise(x: Tensor) -> Tensor:
-    """Every vector of (N, C) at unit mean square, as mapping networks take their latents."""
+def normalise_vectors(x: Tensor) -> Tensor:
+    """Scale every vector of (N, C) to mean square 1, as mapping networks do with their latents."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 

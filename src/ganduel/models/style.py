@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import instance_norm, linear
 
 from ganduel.models.convolution import modulated
-from ganduel.models.layers import normalise
+from ganduel.models.layers import normalise_vectors
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
@@ -54,7 +54,7 @@ class Mapping(nn.Module):
                 parameter.div_(w.std(dim=0).mean())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(normalise(z))
+        return self.layers(normalise_vectors(z))
 
 
 class Adaptive(nn.Module):

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 
 from ganduel.config.compose import compose
-from ganduel.config.keys import parse, quote
+from ganduel.config.keys import for_hydra, parse
 from ganduel.config.renamed import current
 from ganduel.config.schema import plain
 from ganduel.runs.folder import RunFolder, differences
@@ -23,7 +23,7 @@ def again(overrides: Sequence[str]) -> list[str]:
     name, or if this version of ganduel composes other settings from the same overrides.
     """
     typed = {_key(override): override for override in parse(overrides)}
-    if typed["settings_from"].value() is None:
+    if not typed["settings_from"].value():  # null; or empty, which is refused with all other keys
         return [*overrides]
     run = RunFolder(Path(str(typed["settings_from"].value())))
     if "name" not in typed:
@@ -31,7 +31,8 @@ def again(overrides: Sequence[str]) -> list[str]:
     try:
         lines = (run.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
         stored = current(run.stored_config())
-        old = [(_key(parse([line])[0]), line) for line in map(quote, lines) if not line.startswith("--")]
+        written = [for_hydra("train", line) for line in lines if not line.startswith("--")]
+        old = [(_key(parse([line])[0]), line) for line in written]
     except MemoryError:
         raise
     except Exception as error:  # a parser of foreign text raises many kinds of exceptions

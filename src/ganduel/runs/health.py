@@ -37,28 +37,28 @@ ALARMS = {
         "spread",
         operator.lt,
         "G makes nearly the same image of everything: distances between fakes are {value:.2g} of those between reals",
-        "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=[r1], augment=[diffaugment] "
+        "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=r1, augment=diffaugment "
         "or model=wgan_gp",
     ),
     "overfitting": Alarm(
         "r_v",
         operator.gt,
         "D overfits: its logits on validation images are {value:.0%} of the way to those on fakes",
-        "augment=[ada] or augment=[diffaugment], data.mirror=true, more images, or a smaller D",
+        "augment=ada or augment=diffaugment, data.mirror=true, more images, or a smaller D",
         passing=True,
     ),
     "accuracy": Alarm(
         "right",
         operator.gt,
         "D is right about {value:.2%} of the images, so G learns little",
-        "a lower optimizer.D.lr, regularizer=[r1], turns=gated, or loss=wasserstein with a penalty",
+        "a lower optimizer.D.lr, regularizer=r1, turns=gated, or loss=wasserstein with a penalty",
         passing=True,
     ),
     "explosion": Alarm(
         "growth",
         operator.gt,
         "gradients are {value:.0f} times as large as they were",
-        "a lower optimizer.D.lr and optimizer.G.lr, regularizer=[gradient_penalty], or precision=fp32",
+        "a lower optimizer.D.lr and optimizer.G.lr, regularizer=gradient_penalty, or precision=fp32",
     ),
     "vanishing": Alarm(
         "gradient",

@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ganduel.runs.folder import RunFolder
-from ganduel.system.terminal import progress, say
+from ganduel.runs.legend import CHARTS, meaning
+from ganduel.system.terminal import Bar, progress, say
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # from TensorBoard's dependencies
     from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.summary import hparams
+    from torch.utils.tensorboard.summary import hparams, scalar
 
 PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
 
@@ -68,9 +69,15 @@ class Logbook:
         self.run = run
         for name in ("stats.jsonl", "metrics.jsonl"):
             run.cut_back(name, step if step else -1)  # at step 0, everything starts again
-        # The horizontal axis of all curves is images seen.
-        self.board = Board(run.path / "tensorboard", images_seen + 1, self.say)
-        self.bar = progress(total=steps, initial=step, unit=" steps", smoothing=0.05)
+        # The horizontal axis of all curves is images seen. TensorBoard calls a run by the folder of its curves, so they
+        # lie in the run's own. Older runs go on where they began.
+        older = run.path / "tensorboard"
+        self.board = Board(older if older.is_dir() else run.path, images_seen + 1, self.say)
+        charts = {title: {name: ["Multiline", [tags]] for name, tags in some.items()} for title, some in CHARTS.items()}
+        self.board.write(lambda writer: writer.add_custom_scalars(charts))
+        self.described: set[str] = set()  # the curves whose meaning this file has
+        self.images_seen = images_seen
+        self.bar = progress(Bar, total=steps, initial=step, dynamic_ncols=True, smoothing=0.05)
         self.spoken = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -83,43 +90,47 @@ class Logbook:
         `metrics`, the latest values, and `status` only appear on the terminal.
         """
         self.run.append("stats.jsonl", row)
-        self._scalars({name: value for name, value in row.items() if "/" in name}, row["images"])
-        shown = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
-        shown |= {name: f"{value:.3g}" for name, value in metrics.items()}
-        shown |= status
+        self.images_seen = row["images"]
+        for name, value in row.items():
+            if "/" in name:
+                self.curve(name, value)
+        losses = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
+        values = {name: f"{value:.3g}" for name, value in metrics.items()}
         speed = row["speed/images_per_second"]
-        shown["images/s"] = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
-        self.bar.set_postfix(shown, refresh=False)
+        pace = {"img/s": f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"}
+        trouble = {"health": status["health"]} if status["health"] != "ok" else {}
+        shown = trouble | values | losses | pace | status  # the bar shows what fits, in this order
+        notes = "  ".join(f"{value} {name}" if name == "img/s" else f"{name} {value}" for name, value in shown.items())
+        self.bar.set_postfix_str(notes)
         if self.bar.disable and time.monotonic() - self.spoken > PLAIN_SECONDS:
             self.spoken = time.monotonic()
-            say(f"step {row['step']:,}/{self.bar.total:,}  " + "  ".join(f"{n} {v}" for n, v in shown.items()))
+            say(f"step {row['step']:,}/{self.bar.total:,}  {notes}")
+
+    def curve(self, name: str, value: float) -> None:
+        """Add a point to a curve of TensorBoard, at the number of images seen. The first says what the curve means."""
+        point = scalar(name, value)
+        if name not in self.described:
+            point.value[0].metadata.summary_description = meaning(name)
+            self.described.add(name)
+        self.board.write(lambda writer: writer._get_file_writer().add_summary(point, self.images_seen))
 
     def metrics(self, row: dict[str, Any], values: dict[str, float]) -> None:
         self.run.append("metrics.jsonl", row)
-        self._scalars({f"metric/{name}": value for name, value in values.items()}, row["images"])
+        self.images_seen = row["images"]
+        for name, value in values.items():
+            self.curve(f"metric/{name}", value)
 
     def picture(self, name: str, image: Tensor, images_seen: int) -> None:
         """`image` is (3, H, W), uint8."""
         self.board.write(lambda writer: writer.add_image(name, image, images_seen))
 
-    def _scalars(self, values: dict[str, float], images_seen: int | None = None) -> None:
-        def add(writer: SummaryWriter) -> None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, images_seen)
-
-        self.board.write(add)
-
     def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:
         """Log settings and final results for TensorBoard's table that compares runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
-        final = {f"final/{name}": value for name, value in results.items()}
-
-        def add(writer: SummaryWriter) -> None:
-            for summary in hparams(plain, final):
-                writer._get_file_writer().add_summary(summary)
-
-        self.board.write(add)
-        self._scalars(final)
+        summaries = hparams(plain, {f"final/{name}": value for name, value in results.items()})
+        self.board.write(lambda writer: [writer._get_file_writer().add_summary(one) for one in summaries])
+        for name, value in results.items():
+            self.curve(f"final/{name}", value)
 
     def flush(self) -> None:
         self.board.write(SummaryWriter.flush)

@@ -87,7 +87,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def compose(rows: Sequence[Sequence[Panel]]) -> Tensor:
+def arrange(rows: Sequence[Sequence[Panel]]) -> Tensor:
     """One picture (3, height, width), uint8, of rows of panels."""
     font = _font(15)
     widths = [[max(panel.picture.width, round(font.getlength(panel.title))) + MARGIN for panel in row] for row in rows]

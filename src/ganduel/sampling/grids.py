@@ -12,13 +12,20 @@ from ganduel.system.files import make_folder
 from ganduel.system.terminal import progress, say
 
 
-def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None) -> Path:
-    """Write one PNG with all images in rows, and return its path. Raises UserError if it would be too large."""
+def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int | None, scale: int) -> Path:
+    """Write one PNG with all images in rows, and return its path. Each pixel becomes a square of `scale` pixels.
+
+    Raises UserError if the picture would be too large, or for a scale below 1.
+    """
+    if scale < 1:
+        raise UserError(f"mode.scale={scale} is not allowed; it takes 1 or more")
     if columns is not None and columns < 1:
         raise UserError(f"mode.columns={columns} is not allowed; it takes 1 or more, or null")
     columns = columns or math.ceil(math.sqrt(len(seeds)))
-    check_size(math.ceil(len(seeds) / columns), columns, sampler.sample(seeds[:1]).shape[2:])
-    return save_picture(tile(sampler.bytes(seeds, batch=batch), columns), out)
+    height, width = sampler.sample(seeds[:1]).shape[2:]
+    check_size(math.ceil(len(seeds) / columns), columns, (scale * height, scale * width))
+    enlarged = sampler.bytes(seeds, batch=batch).repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    return save_picture(tile(enlarged, columns), out)
 
 
 def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:

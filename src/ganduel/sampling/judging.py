@@ -15,7 +15,7 @@ from ganduel.game import SHOWN, Batch, Duel, Game, LatentGame
 from ganduel.losses import AdversarialLoss
 from ganduel.no_trace import no_trace
 from ganduel.pictures import save_picture
-from ganduel.sampling.figures import Panel, compose, grid, plot
+from ganduel.sampling.figures import Panel, arrange, grid, plot
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
 from ganduel.system.errors import UserError
@@ -80,7 +80,7 @@ def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDi
             title = "D's output, the probability of being real"
         judged = plot(f"{title}{_of(face)}", {"real": of_real, "fake": of_fake}, span, mark)
         rows.append([*_pair(face), judged])
-    return compose(rows)
+    return arrange(rows)
 
 
 def _pair(face: Face) -> list[Panel]:
@@ -118,7 +118,7 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """Write a PNG with real images on the left and fakes on the right, and return its path."""
-    return save_picture(compose([_pair(face) for face in met(sampler, seeds, batch, data)]), out)
+    return save_picture(arrange([_pair(face) for face in met(sampler, seeds, batch, data)]), out)
 
 
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from ganduel.data.loading import ImageSet
 from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
 from ganduel.evaluation.look_alikes import BATCH, EXACT, pooled
 from ganduel.pictures import check_size, save_picture
-from ganduel.sampling.figures import compose, grid
+from ganduel.sampling.figures import arrange, grid
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
 from ganduel.system.errors import UserError
@@ -58,7 +58,7 @@ def neighbours(
     say(told)
     times = max(1, round(640 / (len(seeds) * samples.shape[2])))
     beside = grid("nearest training images, the nearest first", found.flatten(0, 1), count, times)
-    return save_picture(compose([[grid("samples", samples, 1, times), beside]]), out)
+    return save_picture(arrange([[grid("samples", samples, 1, times), beside]]), out)
 
 
 def nearest(queries: Tensor, images: ImageSet, count: int, mirror: bool) -> tuple[Tensor, Tensor]:

@@ -58,4 +58,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
         return f"Did you mean: {', '.join(close)}?"
-    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--cfg job prints all there are"
+    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--help lists all of them"

@@ -101,6 +101,9 @@ def read_rows(path: Path) -> Rows:
     return Rows(rows, bad)
 
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")  # the ends of archives' names, in small letters
+
+
 def make_folder(path: Path, key: str) -> None:
     """Create a folder and its parents. Raises UserError, which names the setting `key`, if this is not allowed."""
     try:

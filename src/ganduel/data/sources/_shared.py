@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ganduel.data.archives import ARCHIVES, PACKED, Folder, Keep, Tree, open_tree
+from ganduel.data.archives import PACKED, Folder, Keep, Tree, open_tree
 from ganduel.data.download import Remote, by_hand, obtain
 from ganduel.data.formats import Chooser, described, image_suffixes, is_image, why_not
 from ganduel.system.errors import UserError
+from ganduel.system.files import ARCHIVES
 from ganduel.system.terminal import say
 
 

@@ -1,0 +1,189 @@
+"""What people type from habit, and the command that they want. The table is data; tests type every line of it."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, config_dir
+from ganduel.config.schema import LIST_KEYS, PATHS, SCHEMAS, SEVERAL, rules_of
+
+VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
+
+
+class Slip(NamedTuple):
+    """A key that does not exist, in every spelling, and what stands for it. `{}` is the typed value.
+
+    `instead` replaces the argument. `start` replaces the command's name.
+    """
+
+    commands: str
+    keys: str
+    says: str
+    instead: str = ""
+    start: str = ""
+
+
+TRAIN = "train"
+IMAGES = "train data"
+TORCHRUN = "torchrun --nproc-per-node={} -m ganduel.train"
+OPENED = "sample fid export"  # commands that take a checkpoint
+SLIPS = [
+    Slip(TRAIN, "lr learning_rate optimizer.lr", "G and D have one each", "optimizer.G.lr={} optimizer.D.lr={}"),
+    Slip(TRAIN, "beta1 b1", "G and D have betas each", "optimizer.G.betas={},0.999 optimizer.D.betas={},0.999"),
+    Slip(TRAIN, "epochs epoch num_epochs n_epochs max_epochs", "a duration has a unit", 'duration="{} epochs"'),
+    Slip(TRAIN, "steps iterations iters niter max_steps num_steps", "a duration has a unit", 'duration="{} steps"'),
+    Slip(TRAIN, "kimg", "a duration has a unit", 'duration="{} kimg"'),
+    Slip(TRAIN, "batch bs batchsize train_batch_size", "it is called batch_size", "batch_size={}"),
+    Slip(TRAIN, "gpu gpu_id gpu_ids device_id", "CUDA chooses the GPU", start="CUDA_VISIBLE_DEVICES={} gan-train"),
+    Slip(TRAIN, "gpus num_gpus n_gpus", "torchrun starts a process for each", start=TORCHRUN),
+    Slip(TRAIN, "cuda use_cuda", "it is called device", "device=cuda"),
+    Slip(TRAIN, "amp fp16 mixed_precision", "it is called precision", "precision=bf16"),
+    Slip(TRAIN, "dataset", "it is called data", "data={}"),
+    Slip(TRAIN, "arch network gan backbone", "it is called model", "model={}"),
+    Slip(TRAIN, "criterion gan_mode adv_loss", "it is called loss", "loss={}"),
+    Slip(TRAIN, "regularizers penalty", "it is called regularizer", "regularizer={}"),
+    Slip(TRAIN, "z_dim latent_dim nz latent_size", "it is called model.latent", "model.latent={}"),
+    Slip(TRAIN, "ngf ndf nf", "it is called model.channels", "model.channels={}"),
+    Slip(TRAIN, "n_critic", "it is called turns.n_critic", "turns.n_critic={}"),
+    Slip(TRAIN, "metrics metric", "it is called metric.which", "metric.which={}"),
+    Slip(TRAIN, "resume continue continue_train", "the same command again resumes a run"),
+    Slip(TRAIN, "outdir output out save_dir", "a run is a folder inside runs_dir", "runs_dir={}"),
+    Slip(IMAGES, "resolution size image_size img_size imsize", "it is called data.resolution", "data.resolution={}"),
+    Slip(IMAGES, "root path data_root dataroot data_dir", "images are data=folder", "data=folder data.root={}"),
+    Slip(OPENED, "checkpoint run model network weights pkl", "it is called ckpt", "ckpt={}"),
+    Slip("sample", "n num number samples n_samples num_samples", "it is called count", "count={}"),
+    Slip("sample", "seed", "it is called seeds", "seeds={}"),
+    Slip("sample", "trunc psi", "it is called truncation", "truncation={}"),
+    Slip("sample", "class class_idx", "it is called label", "label={}"),
+    Slip("sample export", "outdir output", "it is called out", "out={}"),
+    Slip("fid", "n num samples n_samples num_samples", "it is called metric.samples", "metric.samples={}"),
+    Slip("fid", "metrics which", "it is called metric.which", "metric.which={}"),
+]  # fmt: skip
+UNITS = "kimg", "steps", "step", "epochs", "epoch"
+
+
+def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str | None:
+    """What is wrong with a command line, and the right one. None if nothing of it is in the table.
+
+    `flags` are those that the command has.
+    """
+    sweep = "-m" in arguments or "--multirun" in arguments
+    table = {key: slip for slip in SLIPS if command in slip.commands.split() for key in slip.keys.split()}
+    says: list[str] = []
+    words: list[str] = []  # the right command line
+    start = f"gan-{command}"
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        value_follows = bool(left) and "=" not in left[0] and not left[0].startswith("-")
+        if word.startswith("-") and word.partition("=")[0] not in flags:  # --key value, or --key=value
+            name, equals, value = word.lstrip("-").partition("=")
+            name = name.replace("-", "_")
+            if not equals and value_follows:
+                value = left.pop(0)
+            if name not in table and name not in keys(command):
+                return None
+            says.append(f"{word.partition('=')[0]} is typed without dashes")
+            word = f"{name}={value or VALUE}"
+        elif word.startswith("-"):
+            words.append(word)
+            if value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
+                words.append(left.pop(0))
+            continue
+        elif left and left[0] == "=":  # key = value
+            says.append("no spaces around =")
+            del left[0]
+            word += f"={left.pop(0) if left else VALUE}"
+        elif re.fullmatch(r"[\w.]+=[\d.]+", word) and left and left[0] in UNITS:  # duration=5 epochs
+            says.append("quotes keep words with a space together")
+            word += f" {left.pop(0)}"
+        elif re.fullmatch(r"[\w.]+=", word) and value_follows and left[0] in options(word[:-1]):  # model= dcgan
+            says.append("no spaces around =")
+            word += left.pop(0)
+        elif "=" not in word and not word.startswith(("~", "+")):
+            group = next(filter(None, [word if options(word) else "", group_of(command, word)]), "")
+            if group == word and value_follows and left[0] in options(word):  # model dcgan
+                says.append("= stands between a group and its option")
+                word += f"={left.pop(0)}"
+            elif found := alone(command, word):
+                reason, word = found
+                says.append(reason)
+                words += shlex.split(word)
+                continue
+            elif group and group != word:
+                says.append(f"{word} is an option of {group}")
+                word = f"{group}={word}"
+        key, _, value = word.partition("=")
+        if slip := table.get(key):
+            says.append(f"{key}: {slip.says}")
+            words += [one.replace("{}", value or VALUE) for one in shlex.split(slip.instead)]
+            start = slip.start.replace("{}", value or VALUE) or start
+        elif key == "data" and value and value not in options("data") and Path(value).exists():
+            says.append(f"{value} is no option of data, but it is there")
+            words += own_images(value)
+        elif key == "device" and (number := re.fullmatch(r"(?:cuda:)?(\d+)", value)):
+            says.append("CUDA chooses the GPU")
+            words.append("device=cuda")
+            start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{command}"
+        else:
+            words.append(word)
+    if not sweep and (several := [word for word in words if sweeps(command, word)]):
+        return several_values(command, several[0], words)
+    return f"{'; '.join(dict.fromkeys(says))}. Type: {start} {shlex.join(words)}".rstrip() if says else None
+
+
+def several_values(command: str, argument: str, words: Sequence[str]) -> str:
+    """The text about an argument with several values, whose key takes one: the command that makes a sweep."""
+    lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
+    kept = [bracketed(command, word, sweep=False) if word.partition("=")[0] in lists else word for word in words]
+    return f"{argument} has several values: -m runs one after the other. Type: gan-{command} -m {shlex.join(kept)}"
+
+
+def alone(command: str, word: str) -> tuple[str, str] | None:
+    """What a word without = stands for: the reason, and the arguments in its place. None if it is no path."""
+    path = Path(word)
+    if not path.exists() and "/" not in word and not word.endswith((".pt", ".pkl", ".zip")):
+        return None
+    if command in OPENED.split():
+        return "a checkpoint is given as ckpt=", shlex.join([f"ckpt={word}"])
+    if command == "import":
+        return "the file is given as input=", shlex.join([f"input={word}"])
+    if (path / "overrides.txt").is_file() and command == TRAIN:
+        return "a run goes on by its own command", shlex.join((path / "overrides.txt").read_text().splitlines())
+    if command in (TRAIN, "data"):
+        return "images are given as data= and data.root=", shlex.join(own_images(word))
+    return None
+
+
+def own_images(place: str) -> list[str]:
+    """The arguments for a folder or an archive of images."""
+    kind = "folder_pair" if (Path(place) / "trainA").is_dir() else "folder"
+    return [f"data={kind}", f"data.root={place}"]
+
+
+def sweeps(command: str, word: str) -> bool:
+    """Whether an argument has several values although its key takes one."""
+    key, _, value = word.partition("=")
+    known = key.lstrip("+") in keys(command) or bool(options(key))
+    lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
+    return known and "," in value and bool(PLAIN.fullmatch(value)) and key not in {*lists, *PATHS}
+
+
+def keys(command: str) -> set[str]:
+    """The keys of a command's schema."""
+    return {key for key, _ in rules_of(SCHEMAS[command])}
+
+
+def options(group: str) -> list[str]:
+    """The names of a group's options; [] if there is no such group."""
+    named = re.fullmatch(r"\w+", group)
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml")) if named else []
+
+
+def group_of(command: str, option: str) -> str:
+    """The group of a command that has this option, the recipes first; "" if none has."""
+    order = ("experiment", "data", "model", "loss", "regularizer", "augment", "optimizer", "turns", "mode", "format")
+    allowed = keys(command) | ({"experiment"} if command == TRAIN else set())
+    return next((group for group in order if group in allowed and option in options(group)), "")
