@@ -188,7 +188,7 @@ def kinds(
         return Kind(run() / "overrides.txt", lambda: runs.read(run()).typed, signed=False)
 
     def shown() -> Kind:
-        return Kind(path := run() / "samples" / "reals.png", lambda: page.embedded(path, 10_000), signed=False)
+        return Kind(path := run() / "samples" / "reals.png", lambda: page.embedded.__wrapped__(path, 0, 10_000), signed=False)
 
     def image() -> Kind:
         def read() -> Any:
@@ -199,7 +199,7 @@ def kinds(
 
         return Kind(path := picture(tmp_path / "photo.png", 1), read)
 
-    def tree(path: Path) -> Kind:
+    def tree(path: Path, signed: bool) -> Kind:
         def read() -> Any:
             found, left_out = open_tree(path), []
             with parsing(path, "an archive"):  # as the packer does: it rejects a member that cannot be read
@@ -209,7 +209,7 @@ def kinds(
                 raise UserError("the report counts what is left out")
             return files
 
-        return Kind(path, read)
+        return Kind(path, read, signed)
 
     members = {f"a/{i}.png": picture(tmp_path / "m" / f"{i}.png", i).read_bytes() for i in range(3)}
     return lambda name: {
@@ -225,8 +225,8 @@ def kinds(
         "overrides": typed,
         "shown.png": shown,
         "photo.png": image,
-        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members)),
-        "tar.gz": lambda: tree(as_tar(tmp_path / "set.tar.gz", members, "w:gz")),
+        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members), signed=False),
+        "tar.gz": lambda: tree(as_tar(tmp_path / "set.tar.gz", members, "w:gz"), signed=True),
     }[name]()
 
 
