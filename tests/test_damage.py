@@ -188,7 +188,9 @@ def kinds(
         return Kind(run() / "overrides.txt", lambda: runs.read(run()).typed, signed=False)
 
     def shown() -> Kind:
-        return Kind(path := run() / "samples" / "reals.png", lambda: page.embedded.__wrapped__(path, 0, 10_000), signed=False)
+        return Kind(
+            path := run() / "samples" / "reals.png", lambda: page.embedded.__wrapped__(path, 0, 10_000), signed=False
+        )
 
     def image() -> Kind:
         def read() -> Any:
