@@ -118,8 +118,10 @@ PARTS = {"pages": (printed.pages, 130), "files": (printed.files, 80), "output": 
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_all_of_them_compose(request, part):
+def test_all_of_them_compose(request, part, tmp_path, monkeypatch):
     """Keys and options exist, values have the right type; those that torchrun starts, too."""
+    (tmp_path / "mine.py").touch()  # the package that how-tos allow
+    monkeypatch.syspath_prepend(tmp_path)
     find, least = PARTS[part]
     everything = find() if find else request.getfixturevalue("output")
     faults = []

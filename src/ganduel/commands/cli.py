@@ -208,22 +208,27 @@ def sweep_meant(name: str, line: Line, error: str) -> str:
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     """Run a command on a composed configuration. The first process prints the result. Raises UserError."""
-    for package in getattr(settings, "allow", []):
-        if not _installed(package):
-            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
-    where, line = COMMANDS[name]
-    module = importlib.import_module(where)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    result = module.main(settings, overrides)
+    result = run(name, settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
         try:
-            tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
+            tell(json.dumps(_finite(result), allow_nan=False) if settings.json else COMMANDS[name][1](result))
             sys.stdout.flush()
         except OSError:
             if name != "train":
                 raise
             _unread()  # a run's result is in its folder, and the next job of a sweep does not end
+    return result
+
+
+def run(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
+    """Run a command on a composed configuration, and return its result. Raises UserError."""
+    for package in getattr(settings, "allow", []):
+        if not _installed(package):
+            raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
+    module = importlib.import_module(COMMANDS[name][0])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    result: dict[str, Any] = module.main(settings, overrides)
     return result
 
 
