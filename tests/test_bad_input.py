@@ -367,7 +367,8 @@ def test_no_checkpoint(
     path = tmp_path / "x.pt"
     write(path)
     code, out, err = gan(name, f"ckpt={path}", "device=cpu")
-    assert (code, out, err) == (1, "", f"error: {path}: {message}\n")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: {path}: {message}")
     assert not Path("canary").exists()
 
 

@@ -39,8 +39,8 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
     """A sweep of two runs: the rows of its report."""
     monkeypatch.chdir(tmp_path)
     stats = [line(1, 0.5, 0.7, 2.0, 5.0), line(3, 1.0, 0.8, 1.0, 10.0)]
-    measured = [{"by": "gan-train", "images": 10, "fid": fid, "recall": fid / 10} for fid in (9.0, 2.0, 4.0)]
-    by_hand = {"by": "gan-fid", "fid": 1.0}
+    measured = [{"by": "gan-train", "step": 1, "images": 10, "fid": fid, "recall": fid / 10} for fid in (9.0, 2.0, 4.0)]
+    by_hand = {"by": "gan-fid", "step": 1, "images": 10, "fid": 1.0}
     write_run(
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )

@@ -6,9 +6,6 @@
 import hashlib
 import json
 import os
-import pickle
-import warnings
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ganduel.system.errors import UserError, installed
-from ganduel.system.files import replacing
+from ganduel.system.files import Damaged, parsing, replacing, writing
 
 FORMAT = 1
 RUN = ("config", "data", "step", "images_seen", "state")  # keys of every checkpoint of a run
+KINDS = {"config": dict, "data": dict, "step": int, "images_seen": int, "state": dict}
 EXPORTED = ".safetensors"  # suffix of exported weights
 ABOUT = "ganduel"  # metadata key of exported weights; holds the checkpoint's plain values as JSON
 NETWORKS = ("game", "ema")  # parts of the trainer's state that a networks-only checkpoint keeps
@@ -35,77 +33,68 @@ def save(path: Path, content: State) -> None:
     """
     content = {"format": FORMAT, **content}
     content["checksum"] = checksum(content)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # PyTorch's writer turns an OSError into a RuntimeError
-        raise UserError(
-            f"cannot write {path} ({_reason(error)}); the checkpoints before it are intact: "
-            "make room or give write permission, then run the same command again"
-        ) from error
 
 
-def read(path: Path, what: str = "checkpoint of ganduel") -> Any:
+def read(path: Path, what: str = "a checkpoint of ganduel") -> Any:
     """Read the tensors and plain values of a file, without running its code.
 
     Raises UserError for any other file; the message says `what` the file should be.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's warnings about other files; the errors below say it better
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise UserError(f"{path}: is damaged, or is not a {what}") from error
+    with parsing(path, what):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load(path: Path, needs: Collection[str] = RUN) -> State:
     """Read a checkpoint and verify its checksum.
 
-    Raises UserError if the file is damaged, has another format, or lacks one of the keys that it `needs`.
+    Raises Damaged, a UserError, if the file is damaged or lacks one of the keys that it `needs`, or one of these holds
+    another kind of value than ours do. Raises UserError for a newer format.
     """
     content = read(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise UserError(f"{path}: is not a checkpoint of ganduel")
+        raise Damaged(f"{path}: is not a checkpoint of ganduel")
     if content["format"] > FORMAT:
         raise UserError(
             f"{path}: has format {content['format']}, newer than the {FORMAT} this ganduel reads: upgrade ganduel"
         )
-    if not content.keys() >= {*needs}:
-        raise UserError(f"{path}: is not a checkpoint of ganduel: it lacks {' and '.join(needs)}")
     try:
         whole = content.pop("checksum", None) == checksum(content)
-    except (TypeError, RuntimeError):  # types that `save` never writes
+    except (TypeError, RuntimeError, RecursionError):  # types that `save` never writes
         whole = False
     if not whole:
-        raise UserError(f"{path}: is damaged (its checksum does not match)")
-    return content
+        raise Damaged(f"{path}: is damaged (its checksum does not match)")
+    return _suited(path, content, needs)
 
 
-def load_exported(path: Path) -> dict[str, Any]:
+def load_exported(path: Path) -> State:
     """Read a safetensors file of gan-export, as a checkpoint without discriminators. Raises UserError for other
     files."""
     safetensors = installed("safetensors", "export", f"reading {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[ABOUT])
-            return {**about, "state": {"ema": {name: file.get_tensor(name) for name in file.keys()}}}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        reason = "not made by gan-export" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UserError(f"{path}: is damaged, or is not a file of gan-export ({reason})") from error
+    with parsing(path, "a file of gan-export"), safetensors.safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {})[ABOUT])
+        if not isinstance(about, dict):
+            raise ValueError("its facts are no object")
+        content = {**about, "state": {"ema": {name: file.get_tensor(name) for name in sorted(file.keys())}}}
+        signed = content.pop("checksum", None)  # which older files lack
+    if signed is not None and signed != checksum(content):
+        raise Damaged(f"{path}: is damaged (its checksum does not match)")
+    return _suited(path, content, RUN)
+
+
+def _suited(path: Path, content: State, needs: Collection[str]) -> State:
+    """Return the content if it has all that it `needs`, each of the kind that ours have. Raises Damaged."""
+    if not content.keys() >= {*needs}:
+        raise Damaged(f"{path}: is not a checkpoint of ganduel: it lacks {' and '.join(needs)}")
+    for name, kind in KINDS.items():
+        if name in needs and type(content[name]) is not kind:
+            raise Damaged(f"{path}: is not a checkpoint of ganduel: its {name} is no {kind.__name__}")
+    return content
 
 
 def networks_only(content: State) -> State:
@@ -154,9 +143,3 @@ def checksum(content: Any) -> str:
 
     feed(content)
     return digest.hexdigest()
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from ganduel.system.errors import UserError
-from ganduel.system.files import make_folder, replacing
+from ganduel.system.files import make_folder, replacing, writing
 from ganduel.system.terminal import say
 
 LARGEST = 65_535  # pixels a side; image viewers open no larger ones
@@ -24,7 +24,7 @@ def tile(images: Tensor, columns: int | None = None) -> Tensor:
 def save_png(image: Tensor, path: Path) -> None:
     """Write one image (C, H, W), uint8, grey or RGB, atomically."""
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    with replacing(path) as temporary:
+    with writing(path), replacing(path) as temporary:
         Image.fromarray(pixels.cpu().contiguous().numpy()).save(temporary, format="png")
 
 

@@ -88,6 +88,8 @@ class Stats:
             for name, pair in old.items():
                 prefix = next(prefix for prefix in kinds if name.startswith(prefix))
                 state[kinds[prefix]][name.removeprefix(prefix)] = pair
+        if any(pair.shape != (2,) for kind in self.state_dict() for pair in state[kind].values()):
+            raise ValueError("its running means are not sums with their weights")
         for kind in self.state_dict():
             setattr(self, kind, {name: pair.to(device) for name, pair in state[kind].items()})
 

@@ -366,7 +366,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the state that `state_dict` gave. May raise any exception for another, and then has loaded a part."""
         self.executor.forget()
+        if any(type(state[count]) is not int or state[count] < 0 for count in ("iteration", "steps", "images_seen")):
+            raise ValueError("its counts of iterations, steps and images are no numbers")
         self.iteration = state["iteration"]
         self.clock.steps, self.clock.images_seen = state["steps"], state["images_seen"]
         self.game.load_state_dict(state["game"])
@@ -378,8 +381,20 @@ class Trainer:
             saved = state["optimizers"][name]
             groups = [{**then, **now} for then, now in zip(saved["param_groups"], settings, strict=True)]
             player.optimizer.load_state_dict({**saved, "param_groups": groups})  # saved moments, present settings
+            check_moments(player.optimizer, name)
             if scale := state["scalers"][name]:  # {} if the run used no gradient scaler
                 player.scaler.load_state_dict(scale)
+
+
+def check_moments(optimizer: torch.optim.Optimizer, player: str) -> None:
+    """Raise ValueError if a tensor that an optimizer keeps does not suit its parameter. PyTorch does not check that."""
+    for parameter, kept in optimizer.state.items():
+        for what, x in kept.items():
+            if isinstance(x, Tensor) and torch.broadcast_shapes(x.shape, parameter.shape) != parameter.shape:
+                raise ValueError(
+                    f"the optimizer of {player} has {what} of shape {tuple(x.shape)} for weights of shape "
+                    f"{tuple(parameter.shape)}"
+                )
 
 
 @contextmanager

@@ -4,32 +4,31 @@ Exit codes: 0 for success, 1 for an error that the user can fix (one line on std
 be parsed, and 128 plus the signal's number if a signal stopped the command.
 """
 
+import errno
 import importlib
 import importlib.util
 import json
 import math
 import os
 import shlex
+import signal
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from ganduel import __version__
-from ganduel.config.compose import check_sweep, compose, finish, parts_of_its_own
-from ganduel.config.explain import explain
+from ganduel.config.compose import check_sweep, compose, parts_of_its_own
 from ganduel.config.help import help_text
-from ganduel.config.keys import config_dir, for_hydra, listed, own_options, parse
-from ganduel.config.schema import LIST_KEYS, METRICS
+from ganduel.config.keys import for_hydra, listed, own_options, parse
+from ganduel.config.schema import LIST_KEYS
 from ganduel.config.slips import answer, several_values
 from ganduel.system.errors import Interrupted, UserError
-from ganduel.system.terminal import printable, program, tell
+from ganduel.system.terminal import Steady, printable, program, tell
 
 # command -> (module with main(config, overrides), function from its result to the line that is printed)
 COMMANDS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -56,37 +55,37 @@ LESS_MEMORY = {
 
 def train() -> None:
     """Entry point of gan-train."""
-    sys.exit(command("train", sys.argv[1:]))
+    _start("train")
 
 
 def sample() -> None:
     """Entry point of gan-sample."""
-    sys.exit(command("sample", sys.argv[1:]))
+    _start("sample")
 
 
 def fid() -> None:
     """Entry point of gan-fid."""
-    sys.exit(command("fid", sys.argv[1:]))
+    _start("fid")
 
 
 def data() -> None:
     """Entry point of gan-data."""
-    sys.exit(command("data", sys.argv[1:]))
+    _start("data")
 
 
 def export() -> None:
     """Entry point of gan-export."""
-    sys.exit(command("export", sys.argv[1:]))
+    _start("export")
 
 
 def import_weights() -> None:
     """Entry point of gan-import, which Python does not take as a name."""
-    sys.exit(command("import", sys.argv[1:]))
+    _start("import")
 
 
 def report() -> None:
     """Entry point of gan-report."""
-    sys.exit(command("report", sys.argv[1:]))
+    _start("report")
 
 
 class Line(NamedTuple):
@@ -130,8 +129,32 @@ def read(name: str, arguments: Sequence[str]) -> Line:
     return Line(flags, [*added, *overrides], added, typed, found.multirun, found.help, others)
 
 
+def _start(name: str) -> NoReturn:
+    """Run a command on the arguments of this process, and end it."""
+    early_signals(name)
+    sys.exit(command(name, sys.argv[1:]))
+
+
+def early_signals(name: str) -> None:
+    """Prepare for signals in the seconds in which PyTorch is imported, and there is nothing to save.
+
+    Ctrl-C then ends the process at once, without a traceback from the middle of an import; `perform` brings its
+    exception back. What asks a run to save, and then to go on, does nothing.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (getattr(signal, other, None) for other in ("SIGUSR1", "SIGUSR2") if name == "train"):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def command(name: str, arguments: list[str]) -> int:
     """Run a command with its arguments. Returns the exit code."""
+    with redirect_stderr(cast(IO[str], Steady(sys.stderr))):
+        return _command(name, arguments)
+
+
+def _command(name: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(f"ganduel {__version__}")
         return 0
@@ -147,7 +170,9 @@ def command(name: str, arguments: list[str]) -> int:
         if line.through_hydra:
             if line.sweep:
                 check_sweep(name, line.overrides)
-            return _through_hydra(name, line.flags, line.overrides, line.added)
+            from ganduel.commands.sweep import through_hydra  # Hydra takes a third of a second
+
+            return through_hydra(name, line.flags, line.overrides, line.added, perform, _fail)
         perform(name, compose(name, line.overrides), line.typed)
         return 0
     except UserError as error:
@@ -158,10 +183,11 @@ def command(name: str, arguments: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has stopped, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
         return 141
     except OSError as error:
-        return _fail(f"{error.filename or name}: {error.strerror or error}")
+        room = "; make room and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        return _fail(f"{error.filename or name}: {error.strerror or error}{room}")
     except (MemoryError, RuntimeError) as error:
         from ganduel.system.device import out_of_memory  # which imports PyTorch
 
@@ -184,7 +210,13 @@ def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     """Run a command on a composed configuration. The first process prints the result. Raises UserError."""
     result = run(name, settings, overrides)
     if int(os.environ.get("RANK", 0)) == 0:
-        tell(json.dumps(_finite(result), allow_nan=False) if settings.json else COMMANDS[name][1](result))
+        try:
+            tell(json.dumps(_finite(result), allow_nan=False) if settings.json else COMMANDS[name][1](result))
+            sys.stdout.flush()
+        except OSError:
+            if name != "train":
+                raise
+            _unread()  # a run's result is in its folder, and the next job of a sweep does not end
     return result
 
 
@@ -193,7 +225,16 @@ def run(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     for package in getattr(settings, "allow", []):
         if not _installed(package):
             raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
-    return importlib.import_module(COMMANDS[name][0]).main(settings, overrides)
+    module = importlib.import_module(COMMANDS[name][0])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    result: dict[str, Any] = module.main(settings, overrides)
+    return result
+
+
+def _unread() -> None:
+    """Send the rest of stdout to the null device. Otherwise Python fails once more when it ends and flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _installed(package: str) -> bool:
@@ -236,64 +277,6 @@ def _parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     if found.config_name or found.config_path:
         fail("--config-name and --config-path cannot be set; --config-dir adds a folder of your own")
     return found
-
-
-def _through_hydra(name: str, flags: Sequence[str], overrides: Sequence[str], added: Sequence[str]) -> int:
-    """Let Hydra handle flags such as --cfg, and run the jobs of a sweep one after another.
-
-    `added` are the overrides that nobody typed. Returns the exit code.
-    """
-    import hydra  # takes a third of a second, which most commands do without
-
-    started = False
-    swept: set[str] = set()  # folders that hold the runs of a sweep
-    finished: list[tuple[float, float, str]] = []  # (sort key, best value, run folder) of each job in this process
-
-    def job(composed: Any) -> float | None:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-        from omegaconf import open_dict
-
-        nonlocal started
-        started = True
-        context = HydraConfig.get()
-        own = [source.path for source in context.runtime.config_sources if source.provider == "command-line"]
-        overrides = [*(f"--config-dir={path}" for path in own), *(o for o in context.overrides.task if o not in added)]
-        try:
-            if name == "train" and context.mode == RunMode.MULTIRUN:
-                with open_dict(composed):
-                    composed.name = f"{composed.name}/{context.job.num}"
-                overrides = [o for o in overrides if not o.startswith("name=")] + [f"name={composed.name}"]
-            result = perform(name, finish(composed), overrides)
-        except UserError as error:
-            sys.exit(_fail(str(error)))
-        except Interrupted as error:
-            sys.exit(error.code)
-        if name == "train" and context.mode == RunMode.MULTIRUN:
-            swept.add(os.path.dirname(result["run"]))
-        if "best" in result:
-            sign = METRICS[composed.metric.which[0]][1]
-            finished.append((sign * result["best"], result["best"], result["run"]))
-        return result.get("best", next((value for value in result.values() if isinstance(value, float)), None))
-
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises the original exceptions
-    with tempfile.TemporaryDirectory() as scratch:  # for Hydra's files in a sweep of a command without run folders
-        elsewhere = [] if name == "train" else [f"hydra.sweep.dir='{scratch}'"]
-        sys.argv = [f"gan-{name}", *flags, "--", *overrides, *elsewhere]
-        try:
-            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(job)()
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 2 if end.code else 0
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            if started and not isinstance(error, HydraException | OmegaConfBaseException):
-                raise
-            return _fail(explain(name, overrides, error))
-    if len(finished) > 1:
-        _, value, folder = min(finished)
-        print(f"best of {len(finished)} runs: {value:.4g}, {folder}", file=sys.stderr)
-    if swept:
-        print(f"compare them: {shlex.join([program('gan-report'), *sorted(swept)])}", file=sys.stderr)
-    return 0
 
 
 def _fail(text: str, code: int = 1) -> int:

@@ -1,6 +1,5 @@
 """gan-data: find or download a data set, check it, pack it and report on it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import abandoned, prepare
-from ganduel.data.store import Store, labels_path, open_store
+from ganduel.data.store import Store, described, labels_path, open_store
 from ganduel.data.streaming import place
 from ganduel.evaluation.look_alikes import look_alikes
 from ganduel.pictures import save_png, tile
 from ganduel.system.errors import UserError
-from ganduel.system.files import file_hash
+from ganduel.system.files import Damaged, file_hash
 from ganduel.system.terminal import printable, say
 
 ALIKE = 32  # pairs of images in the picture of what looks alike
@@ -34,7 +33,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     data = config.data
     new: list[dict[str, Any]] = []
     path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
-    about = json.loads(path.read_text())
+    about = described(path)
     if not new and not intact(path, about, data):
         if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
@@ -89,7 +88,7 @@ def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
         return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])
-    except (OSError, ValueError):
+    except (Damaged, OSError, ValueError):
         return False
 
 

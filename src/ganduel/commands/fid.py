@@ -19,6 +19,7 @@ from ganduel.sampling.trained import trained_on
 from ganduel.system import distributed
 from ganduel.system.device import choose
 from ganduel.system.errors import UserError
+from ganduel.system.files import writing
 from ganduel.system.terminal import say
 
 
@@ -70,7 +71,7 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
         row |= {"images": sampler.content["images_seen"], "repeats": config.repeats, "time": time.strftime("%FT%T")}
         found.append(row)
     if distributed.is_main() and (log := beside(sampler.path) / "metrics.jsonl").exists():
-        with open(log, "a", encoding="utf-8") as file:
+        with writing(log), open(log, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
     return {"text": table(found), "rows": found} if len(found) > 1 else found[0]
 

@@ -16,6 +16,7 @@ from ganduel.evaluation.evaluate import versions
 from ganduel.importing import stylegan2_ada
 from ganduel.runs.recorder import ABOUT
 from ganduel.system.errors import UserError, describe
+from ganduel.system.files import parsing
 
 
 def main(config: Import, overrides: list[str]) -> dict[str, Any]:
@@ -26,8 +27,9 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
         raise UserError(f"out={out}: a checkpoint needs a name that ends in .pt")
     chosen = checked(config.data) if config.data else None
     networks = stylegan2_ada.read(source)
-    states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
-    sizes = stylegan2_ada.settings(states["G"], states["D"])
+    with parsing(source, stylegan2_ada.PICKLE):
+        states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
+        sizes = stylegan2_ada.settings(states["G"], states["D"])
     settings = [f"{key}={value}" for key, value in sizes.items()]
     run = plain(compose("train", ["model=stylegan2_ada", "augment=[]", *settings]))
     del run["allow"]
@@ -44,8 +46,9 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
         "versions": versions(),
         "step": 0,
         "images_seen": 0,
-        "state": weights(run["model"], states),
     }
+    with parsing(source, stylegan2_ada.PICKLE):
+        content["state"] = weights(run["model"], states)
     checkpoint.save(out, content)
     return {"out": str(out), "settings": settings}
 

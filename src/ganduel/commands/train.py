@@ -64,7 +64,7 @@ def with_features(config: Train, run: RunFolder) -> Train:
     features = metric.features
     if features == "auto":
         resumed = run.started() and not config.overwrite and metric.weights is None
-        began = run.stored_config().get("metric", {}).get("features", "auto") if resumed else "auto"
+        began = run.stored_features() if resumed else "auto"
         features = resolved(began, metric.weights, seen)
     if features == seen:
         raise UserError(
@@ -160,8 +160,8 @@ class Training:
     def heed(self, signals: list[int], owners: dict[int, Handler]) -> None:
         """Save a checkpoint if a signal has reached any process.
 
-        SIGINT and SIGTERM then end the run: this raises Interrupted. For other signals, it then calls the handler that
-        was installed before ours. submitit, for example, has one that queues a Slurm job again.
+        SIGINT, SIGHUP and SIGTERM then end the run: this raises Interrupted. For other signals, it then calls the
+        handler that was installed before ours. submitit, for example, has one that queues a Slurm job again.
         """
         urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()
@@ -271,8 +271,9 @@ class Training:
 
 
 # Signals that request a checkpoint, the most urgent last.
-SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGINT", "SIGTERM") if hasattr(signal, name)]
-ENDING = signal.SIGINT, signal.SIGTERM
+NAMES = "SIGUSR1", "SIGUSR2", "SIGINT", "SIGHUP", "SIGTERM"
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+ENDING = [number for number in SIGNALS if number.name in ("SIGINT", "SIGHUP", "SIGTERM")]
 
 
 @contextmanager
@@ -293,7 +294,9 @@ def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    # `nohup` has SIGHUP ignored, so that a run outlives its terminal.
+    heard = [n for n in SIGNALS if not (n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN)]
+    before = {number: signal.signal(number, remember) for number in heard}
     try:
         yield caught, {n: handler for n, handler in before.items() if callable(handler) and n not in ENDING}
     finally:

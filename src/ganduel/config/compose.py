@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -81,15 +82,30 @@ def check_sweep(command: str, overrides: Sequence[str]) -> None:
 
     All other keys have their first values. Raises UserError.
     """
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-        values = [_values(override) for override in parsed]
+    values = _swept(overrides)
     first = [v[0] for v in values]
     compose(command, first)
     for i, rest in enumerate(values):
         for value in rest[1:]:
             compose(command, [*first[:i], value, *first[i + 1 :]])
+
+
+def first_job(command: str, overrides: Sequence[str]) -> DictConfig:
+    """The composed configuration of a sweep's first job, with Hydra's own part. Raises UserError."""
+    try:
+        first = [values[0] for values in _swept(overrides)]
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return hydra.compose(command, overrides=first, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(explain(command, overrides, error)) from error
+
+
+def _swept(overrides: Sequence[str]) -> list[list[str]]:
+    """For each override, the overrides that it stands for."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        return [_values(override) for override in parsed]
 
 
 def _values(override: Override) -> list[str]:

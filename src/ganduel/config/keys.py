@@ -51,13 +51,13 @@ def quote(argument: str, *, sweep: bool = False) -> str:
     if plain in PATHS and plain not in LISTS:
         return f"{key}={','.join(_paths(value)) if sweep else _path(value)}"
     if plain in TEXTS and not re.search(r"\$\{|[,(]", value):  # else an interpolation or a sweep
-        return f"{key}={_literal(value)}"
+        return f"{key}={literal(value)}"
     return argument
 
 
 def _path(text: str) -> str:
     """A path in quotes. Not every shell expands a ~ after =. Hydra takes ??? for a value that is missing."""
-    return _literal("./???" if text == "???" else os.path.expanduser(text))
+    return literal("./???" if text == "???" else os.path.expanduser(text))
 
 
 def _paths(text: str) -> list[str]:
@@ -108,10 +108,10 @@ def own_options(folder: str) -> str:
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise UserError(f"--config-dir: there is no folder {folder}")
-    return f"hydra.searchpath=[{_literal(f'file://{path}')}]"
+    return f"hydra.searchpath=[{literal(f'file://{path}')}]"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text in quotes, so that Hydra takes it literally, and OmegaConf sees no interpolation in it."""
     plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     backslashes = re.sub(r"\\+(?='|\Z)", lambda m: m[0] * 2, plain)  # a single backslash before a quote would escape it
@@ -125,7 +125,7 @@ def listed(key: str, arguments: Sequence[str]) -> list[str]:
     """
     paths = [one for one in arguments if "=" not in one or (os.path.lexists(one) and one.split("=")[0] not in PATHS)]
     rest = [one for one in arguments if one not in paths]
-    return [f"{key}=[{','.join(map(_literal, paths))}]", *rest] if paths else rest
+    return [f"{key}=[{','.join(map(literal, paths))}]", *rest] if paths else rest
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

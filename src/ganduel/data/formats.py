@@ -7,6 +7,7 @@ them starts Ghostscript. Many processes import this, so it must not import PyTor
 import io
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -124,8 +125,11 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
     """Open a foreign image: a file, or the bytes of one.
 
     Only the formats of `readable` are tried. Raises UnidentifiedImageError for any other content, and ValueError for
-    more than Pillow's limit of pixels, before one of them is decoded. Python's warnings of decoders are not shown.
+    more than Pillow's limit of pixels, before one of them is decoded, or for the bytes of a PNG whose pixels are not
+    those that were written. Python's warnings of decoders are not shown.
     """
+    if isinstance(file, bytes):
+        _check_png(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's own check of the size, too: the check below is stricter
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=readable()) as image:
@@ -148,6 +152,21 @@ def turned(image: Image.Image) -> bool:
 def upright(image: Image.Image) -> Image.Image:
     """The image in the orientation that its EXIF data asks for. Without any, the image itself and no copy."""
     return ImageOps.exif_transpose(image) if turned(image) else image
+
+
+def _check_png(file: bytes) -> None:
+    """Raise ValueError if the checksum of a chunk of pixels is wrong, which Pillow does not look at."""
+    start = len(PNG_START)
+    while file.startswith(PNG_START) and start + 12 <= len(file):
+        end = start + 12 + int.from_bytes(file[start : start + 4], "big")
+        kind, content = file[start + 4 : start + 8], memoryview(file)[start + 4 : end - 4]
+        if (
+            kind in PNG_PIXELS
+            and end <= len(file)
+            and zlib.crc32(content) != int.from_bytes(file[end - 4 : end], "big")
+        ):
+            raise ValueError("the checksum of its pixels does not match")
+        start = end
 
 
 def without_metadata(file: bytes) -> bytes | None:

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from torch import Tensor
 from ganduel import randomness
 from ganduel.augment import Chain
 from ganduel.config.schema import Data
-from ganduel.data.store import Store, labels_path, open_store, resident
-from ganduel.data.streaming import place
+from ganduel.data.store import PACKED_SET, Store, described, labels_path, open_store, resident
+from ganduel.data.streaming import AGAIN, place
 from ganduel.data.transform import resize_all
 from ganduel.system.device import move
 from ganduel.system.errors import UserError
+from ganduel.system.files import file_hash, parsing
 
 Batch = dict[str, Tensor]
 MIXED = 8  # shards whose images are mixed at any time
@@ -236,8 +236,9 @@ def open_images(
     `mirror` and `augment` change training batches only. Raises UserError if the set is damaged or if no training image
     is left.
     """
-    about: dict[str, Any] = json.loads(path.read_text())
-    store = open_store(path, about, place(path, data))
+    about = described(path)
+    with parsing(path, PACKED_SET, AGAIN):
+        store = open_store(path, about, place(path, data))
     if data.on_device is True or (data.on_device == "auto" and _fits(store, device)):
         store = resident(store, device)
     labels = _labels(labels_path(path), about)
@@ -270,13 +271,10 @@ def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
     """The labels of all packed images; None if the set has none. Raises UserError if the file is damaged."""
     if "labelled" not in about:
         return None
-    try:
-        labels = torch.from_numpy(np.load(file))
-        if len(labels) != about["images"]:
-            raise ValueError(f"{len(labels)} for {about['images']} images")
-        return labels
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is damaged ({error}); run gan-data with the same data= to pack it again") from error
+    with parsing(file, "a file of labels", AGAIN):
+        if file_hash(file) != about["labelled"]:
+            raise ValueError("its checksum does not match")
+        return torch.from_numpy(np.load(file))
 
 
 def suited(images: ImageSet | Pair, domains: tuple[str, ...]) -> ImageSet | Pair:

@@ -23,12 +23,12 @@ import numpy as np
 
 from ganduel.data import inspection
 from ganduel.data.sources import Originals, Source
-from ganduel.data.store import FileWriter, labels_path, suffix
+from ganduel.data.store import PACKED_SET, FileWriter, described, labels_path, sign, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
 from ganduel.system.errors import UserError
-from ganduel.system.files import file_hash, locked, make_folder, write_text
+from ganduel.system.files import file_hash, locked, make_folder, parsing, write_text
 from ganduel.system.terminal import printable, progress
 
 FORMAT = 2
@@ -121,15 +121,22 @@ def complete(path: Path, place: Place | None) -> bool:
     sizes of all shards.
     """
     try:
-        about = json.loads(path.read_text())
-        if "labelled" in about and not labels_path(path).exists():
-            return False
-        if place is not None:
-            return chunks(place, about["shards"]) is not None
-        file = path.with_suffix(suffix(about["compressed"]))
-        return bool(file.stat().st_size == about["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        about = described(path)
+        with parsing(path, PACKED_SET):
+            if "labelled" in about and not labels_path(path).exists():
+                return False
+            if place is not None:
+                return chunks(place, about["shards"]) is not None
+            file = path.with_suffix(suffix(about["compressed"]))
+            return bool(file.stat().st_size == about["bytes"])
+    except UserError:
         return False
+
+
+def tidy(path: Path) -> None:
+    """Remove what a killed process has left beside a packed set that is complete."""
+    for kind in (".journal", ".records", ".part", ".lock", ".json.tmp"):
+        path.with_suffix(kind).unlink(missing_ok=True)
 
 
 class Packing:
@@ -157,7 +164,7 @@ class Packing:
                 done.add(Done(**json.loads(line)))
         except FileNotFoundError:
             return done
-        except ValueError:  # the last line is incomplete
+        except (ValueError, TypeError, AttributeError, RecursionError):  # the last line is incomplete, or damaged
             pass
         recorded = self.records.stat().st_size if self.records.exists() else 0
         if self.writer.size < done.bytes or recorded < done.kept * RECORD.itemsize:
@@ -234,10 +241,11 @@ class Packing:
                 self.recipe.resolution,
             ),
         }
-        write_text(self.path, json.dumps(self.about, indent=1))
+        about = json.loads(json.dumps(self.about))  # as it is read again, for the checksum
+        write_text(self.path, json.dumps({**about, "checksum": sign(about)}, indent=1))
         listed.unlink(missing_ok=True)
-        self.journal.unlink()
-        self.records.unlink()
+        self.journal.unlink(missing_ok=True)
+        self.records.unlink(missing_ok=True)
 
     @property
     def progress(self) -> str:

@@ -1,6 +1,5 @@
 """Preparation: from a data configuration to a packed set."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,8 +8,9 @@ from typing import Any
 
 from ganduel.config.schema import Data
 from ganduel.data.archives import PACKED
-from ganduel.data.packing import FORMAT, complete, pack, packed_path
+from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
 from ganduel.data.sources import Originals, Source
+from ganduel.data.store import described
 from ganduel.data.streaming import place
 from ganduel.data.transform import Recipe, cores
 from ganduel.system.errors import UserError
@@ -59,7 +59,8 @@ def prepare(
             raw_limit_gb=data.raw_limit_gb,
             place=place(path, data),
         )
-        tell(json.loads(path.read_text()))
+        tell(described(path))
+    tidy(path)
     return path
 
 
@@ -127,8 +128,8 @@ def newest(folder: Path, data: Data, recipe: Recipe) -> Path | None:
 def _describes(path: Path, name: str, root: str | None, recipe: dict[str, Any]) -> bool:
     """Whether the JSON at `path` describes a packed set of this name, root and recipe."""
     try:
-        about = json.loads(path.read_text())
+        about = described(path)
         same = root is None or about["root"] == root or Path(about["root"]).resolve() == Path(root).resolve()
         return bool(same and about["name"] == name and recipe.items() <= {"labels": "auto", **about["recipe"]}.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

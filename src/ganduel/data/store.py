@@ -1,9 +1,10 @@
 """Stores of packed images: pixels in a memory-mapped file, or compressed images in a file with an index at its end."""
 
+import hashlib
 import io
+import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel.data.streaming import Place, Shards
+from ganduel.data.streaming import AGAIN, Place, Shards
 from ganduel.data.transform import decode_all
-from ganduel.system.errors import UserError
+from ganduel.system.files import parsing
 
+PIXELS, PACKED_SET = "a file of packed images", "the description of a packed set"
 CHUNK = 512  # images read at once when a whole store is read
 
 
@@ -47,11 +49,16 @@ class Raw:
         self.shape = channels, height, width
 
     @classmethod
-    def open(cls, path: Path) -> "Raw":
-        """Memory-map a .npy file, read-only. Copy-on-write would make systems reserve memory for the whole file."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns because it has no read-only tensors
-            return cls(torch.from_numpy(np.load(path, mmap_mode="r")))
+    def open(cls, path: Path, shape: tuple[int, ...]) -> "Raw":
+        """Memory-map a .npy file of pixels, uint8 of this `shape` (N, C, H, W), read-only. Raises Damaged for others.
+
+        Copy-on-write would make systems reserve memory for the whole file.
+        """
+        with parsing(path, PIXELS, AGAIN):  # which drops PyTorch's warning that it has no read-only tensors
+            pixels = np.load(path, mmap_mode="r")
+            if (pixels.shape, pixels.dtype) != (shape, np.uint8):
+                raise ValueError(f"it holds {pixels.dtype} {pixels.shape}")
+            return cls(torch.from_numpy(pixels))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -89,12 +96,8 @@ class Compressed:
         return self.file[self.index[i] : self.index[i + 1]].tobytes()
 
     def gather(self, index: Tensor) -> Tensor:
-        try:
+        with parsing(self.path, PIXELS, AGAIN):
             return torch.from_numpy(decode_all(map(self.bytes_of, index.tolist()), self.shape))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.path} is damaged ({error}); run gan-data with the same data= to pack it again"
-            ) from error
 
     def stored(self) -> Iterator[bytes]:
         return map(self.bytes_of, range(self.count))
@@ -159,7 +162,23 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
     if place is not None and about["shards"] is not None:
         return Shards(place, about["shards"], shape, about["compressed"])
     file = path.with_suffix(suffix(about["compressed"]))
-    return Compressed(file, about["images"], shape) if about["compressed"] else Raw.open(file)
+    count = about["images"]
+    return Compressed(file, count, shape) if about["compressed"] else Raw.open(file, (count, *shape))
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What the JSON of a packed set says. Raises Damaged if it is damaged or its checksum is wrong."""
+    with parsing(path, PACKED_SET, AGAIN):
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        signed = about.pop("checksum", None)  # which older sets lack
+        if signed is not None and signed != sign(about):
+            raise ValueError("its checksum does not match")
+        return about
+
+
+def sign(about: dict[str, Any]) -> str:
+    """The checksum of the description of a packed set."""
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def labels_path(path: Path) -> Path:

@@ -22,11 +22,12 @@ from torch import Tensor
 from ganduel.config.schema import Data
 from ganduel.data.transform import decode_all
 from ganduel.system.errors import UserError
-from ganduel.system.files import locked, make_folder
+from ganduel.system.files import Damaged, locked, make_folder, parsing
 
 SHARD = 64 * 2**20  # bytes
 OPEN = 16  # shards that a process keeps open: more than training mixes at a time
 INDEX = "index.json"
+AGAIN = "run gan-data with the same data= to pack it again"
 ITEM = '[1, {"type": null, "context": null, "children_spec": []}]'  # litdata's data_spec for items of one value
 
 
@@ -250,10 +251,11 @@ def chunks(place: Place, shards: list[int]) -> list[dict[str, Any]] | None:
     """
     sizes = place.sizes()
     try:
-        found: list[dict[str, Any]] = json.loads(place.text(INDEX))["chunks"] if INDEX in sizes else []
-        whole = all(sizes.get(chunk["filename"]) == chunk["chunk_bytes"] for chunk in found)
-        return found if whole and [chunk["chunk_size"] for chunk in found] == shards else None
-    except (ValueError, KeyError, TypeError):
+        with parsing(INDEX, "an index of shards"):
+            found: list[dict[str, Any]] = json.loads(place.text(INDEX))["chunks"] if INDEX in sizes else []
+            whole = all(sizes.get(chunk["filename"]) == chunk["chunk_bytes"] for chunk in found)
+            return found if whole and [chunk["chunk_size"] for chunk in found] == shards else None
+    except Damaged:
         return None
 
 
@@ -277,13 +279,8 @@ class Shards:
     def _open(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """The bytes of a shard, and the offsets (N + 1,) of its items: their starts and the end of the last item."""
         chunk = self.chunks[shard]
-        try:
+        with parsing(f"data.stream: {self.place.address}/{chunk['filename']}", "the shard that it was", AGAIN):
             content = np.asarray(self.place.fetch(chunk["filename"], chunk["chunk_bytes"]))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"data.stream: {chunk['filename']} at {self.place.address} has changed ({error}); run gan-data to "
-                "repair it"
-            ) from error
         return content, content[4 : 4 * (chunk["chunk_size"] + 2)].view("<u4").astype(np.int64)
 
     def __len__(self) -> int:
@@ -297,15 +294,11 @@ class Shards:
 
     def gather(self, index: Tensor) -> Tensor:
         stored = map(self.bytes_of, index.tolist())
-        try:
+        with parsing(f"data.stream: {self.place.address}", "whole, as one of its shards shows", AGAIN):
             if self.compressed:
                 return torch.from_numpy(decode_all(stored, self.shape))
             pixels = np.frombuffer(bytearray().join(stored), np.uint8)
             return torch.from_numpy(pixels.reshape(len(index), *self.shape))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"data.stream: shards at {self.place.address} are damaged ({error}); run gan-data to repair them"
-            ) from error
 
     def stored(self) -> Iterator[bytes]:
         return map(self.bytes_of, range(len(self)))

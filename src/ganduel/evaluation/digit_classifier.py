@@ -15,6 +15,7 @@ from ganduel import checkpoint
 from ganduel.data.loading import ImageSet, Pair
 from ganduel.models.efficientnet import VARIANTS, find_weights
 from ganduel.system.errors import UserError
+from ganduel.system.files import parsing
 from ganduel.system.terminal import progress
 
 VERSION = 1  # of the network and its training: metrics of different versions are not comparable
@@ -65,23 +66,23 @@ def check_features(kind: str, weights: str | None, images: ImageSet | Pair | Non
 def digit_weights(images: ImageSet, folder: Path) -> tuple[Path, float]:
     """The file of a classifier for this labelled set, and its accuracy on held-out images, from 0 to 1.
 
-    If the file does not exist yet, the classifier is trained and saved in `folder`.
+    If the file does not exist yet or is damaged, the classifier is trained and saved in `folder`.
     """
     path = folder / f"digit-features-{VERSION}-{images.about['content'][:8]}.pt"
-    if not path.exists():
+    try:
+        return path, float(checkpoint.load(path, needs=("classifier", "accuracy"))["accuracy"])
+    except UserError:
         model, accuracy = train(images)
         checkpoint.save(path, {"classifier": model.state_dict(), "accuracy": accuracy})
-    return path, float(checkpoint.load(path, needs=("classifier", "accuracy"))["accuracy"])
+        return path, accuracy
 
 
 def load_classifier(path: Path) -> DigitClassifier:
     """Load a classifier from a file of `digit_weights`. Raises UserError for any other file."""
-    try:
+    with parsing(path, "a digit classifier of this version of ganduel", "metric.weights=FILE names another"):
         state = checkpoint.load(path, needs=("classifier",))["classifier"]
         model = DigitClassifier(len(state["classes.bias"]))
         model.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"metric.weights={path}: holds no digit classifier of this version of ganduel") from error
     return model.eval().requires_grad_(False)
 
 

@@ -21,7 +21,7 @@ from ganduel.evaluation.digit_classifier import check_features, digit_weights, l
 from ganduel.models.efficientnet import VARIANTS, find_weights, pretrained
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
-from ganduel.system.files import file_hash
+from ganduel.system.files import file_hash, parsing
 from ganduel.system.terminal import say
 
 
@@ -107,13 +107,14 @@ class Features:
         if self.kind in VARIANTS:
             return Resized(pretrained(self.kind, str(self.weights)), EFFICIENTNET_SIDE)
         published = PUBLISHED[self.kind]
-        network = create_feature_extractor(
-            published.name,
-            list(published.layers),
-            cuda=False,
-            feature_extractor_weights_path=None if self.kind == "dinov2" else str(self.weights),
-            verbose=False,
-        )
+        with parsing(self.weights, f"the weights of {self.kind}", "metric.weights=FILE names another"):
+            network = create_feature_extractor(
+                published.name,
+                list(published.layers),
+                cuda=False,
+                feature_extractor_weights_path=None if self.kind == "dinov2" else str(self.weights),
+                verbose=False,
+            )
         return network.to(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU, with the same features
 
 
@@ -191,7 +192,7 @@ def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None
     if weights is not None:
         path = Path(weights)
         if kind == "inception":
-            checkpoint.read(path, "file of weights")  # checks it, because torch-fidelity would run code in the file
+            checkpoint.read(path, "a file of weights")  # checks it, because torch-fidelity would run code in the file
         return Features(kind, path)
     if kind == "digits" and isinstance(images, ImageSet):
         path, accuracy = digit_weights(images, folder)

@@ -1,12 +1,13 @@
 """The model card: what a generator is, what it learnt from and how, how good it was found, and how to use it."""
 
-import json
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ganduel.config.keys import leaves
 from ganduel.config.schema import PATHS
-from ganduel.system.files import write_text
+from ganduel.system.errors import UserError
+from ganduel.system.files import parsing, read_rows, write_text
 from ganduel.system.templates import render
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def measured(sampler: "Sampler") -> str:
     """Metrics with all that they depend on, where the run's metrics.jsonl has those of this step; else those that the
     checkpoint knows, or that there are none."""
     log = sampler.path.parent.parent / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    rows = [row for row in map(json.loads, lines) if row["step"] == sampler.step]
+    rows = [row for row, _ in read_rows(log).rows if row["step"] == sampler.step]
     if rows:
         from ganduel.evaluation.evaluate import describe
 
-        return "\n".join(f"- {describe(row)}" for row in rows[-2:])
+        with contextlib.suppress(UserError), parsing(log, "a log of metrics"):
+            return "\n".join(f"- {describe(row)}" for row in rows[-2:])
     values = ", ".join(f"{name} {value:.4g}" for name, value in sampler.content["metric"].items())
     return values or "Not measured; `gan-fid` does it."

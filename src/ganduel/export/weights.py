@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ganduel.checkpoint import ABOUT, EXPORTED
+from ganduel.checkpoint import ABOUT, EXPORTED, checksum
 from ganduel.export.card import Exported
 from ganduel.system.errors import installed
-from ganduel.system.files import replacing
+from ganduel.system.files import replacing, writing
 
 if TYPE_CHECKING:
     from ganduel.sampling.sampler import Sampler
@@ -24,8 +24,11 @@ def save(sampler: "Sampler", folder: Path) -> Exported:
     torch_file = installed("safetensors.torch", "export", "format=safetensors")
     path = folder / f"generator{EXPORTED}"
     about = {key: value for key, value in sampler.content.items() if key not in ("state", "format")}
+    about = json.loads(json.dumps(about))  # as it is read again, for the checksum
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sampler.game.generators.state_dict().items()}
-    with replacing(path) as temporary:
+    tensors = dict(sorted(tensors.items()))
+    about["checksum"] = checksum({**about, "state": {"ema": tensors}})
+    with writing(path), replacing(path) as temporary:
         torch_file.save_file(tensors, temporary, {"format": "pt", ABOUT: json.dumps(about)})
     return Exported([path], USE.format(name=path.name, call=CALLS[sampler.game.domains]))
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ganduel.system.errors import UserError
+from ganduel.system.files import parsing
 
 NETWORKS = ("G", "D", "G_ema")
+PICKLE = "a pickle of StyleGAN2-ADA"
 State = dict[str, Tensor]
 FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0])
 
@@ -26,22 +28,21 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     Raises UserError, before anything of it is run, for a file that asks for more than published ones do.
     """
     try:
-        with open(path, "rb") as file:
+        with parsing(path, PICKLE), open(path, "rb") as file:
             content = _Unpickler(file).load()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UserError as error:
+    except Unasked as error:
         raise UserError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle may raise any
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path}: is damaged, or is not a pickle of StyleGAN2-ADA ({reason})") from error
     if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
-        raise UserError(f"{path}: is not a pickle of StyleGAN2-ADA, which holds the networks {', '.join(NETWORKS)}")
+        raise UserError(f"{path}: is not {PICKLE}, which holds the networks {', '.join(NETWORKS)}")
     return {name: content[name] for name in NETWORKS}
 
 
 def _is_module(value: Any) -> bool:
     return isinstance(value, dict) and {"_parameters", "_buffers", "_modules"} <= value.keys()
+
+
+class Unasked(UserError):
+    """A file asks for what no published network needs."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -76,11 +77,11 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return None
         if path not in self.known:
-            raise UserError(f"asks for {path}, which no published network does; it was not run")
+            raise Unasked(f"asks for {path}, which no published network does; it was not run")
         return self.known[path]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise UserError("asks for data outside of it, which no published network does")
+        raise Unasked("asks for data outside of it, which no published network does")
 
 
 class _Call:
@@ -95,7 +96,7 @@ class _Call:
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise UserError("changes a function, which no published network does")
+        raise Unasked("changes a function, which no published network does")
 
 
 class _Inert:

@@ -178,7 +178,7 @@ def pretrained(name: str, file: str | None = None) -> EfficientNetLite:
     `file` holds the weights; None means the file in the package. Raises UserError, as `find_weights` does.
     """
     network = EfficientNetLite(VARIANTS[name].width, VARIANTS[name].depth)
-    fold(network, checkpoint.read(find_weights(name, file), "file of weights"))
+    fold(network, checkpoint.read(find_weights(name, file), "a file of weights"))
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 

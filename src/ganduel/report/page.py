@@ -19,8 +19,10 @@ from PIL import Image
 from ganduel import __version__
 from ganduel.report.curves import Chart, chart, curves, sections, title
 from ganduel.report.runs import RESULTS, Row, Run, cell, compared, shown
-from ganduel.system.files import kimg
+from ganduel.system.errors import UserError
+from ganduel.system.files import kimg, numbered, parsing
 from ganduel.system.templates import render
+from ganduel.system.terminal import say
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 LIMIT = 5_000_000  # bytes of the whole page
@@ -179,11 +181,11 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
 def pictures(run: Run, most: int) -> tuple[Path | None, list[Path], Path | None]:
     """The files of a run's pictures: real images, up to `most` samples over time, the last histograms."""
     folder = run.path / "samples"
-    grids = sorted(folder.glob("[0-9]*kimg.png"), key=kimg)
+    grids = numbered(folder, ".png")
     if len(grids) > most:
         grids = [grids[round(i * (len(grids) - 1) / (most - 1))] for i in range(most)]
     reals = folder / "reals.png"
-    judged = sorted((folder / "histograms").glob("[0-9]*kimg.png"), key=kimg)
+    judged = numbered(folder / "histograms", ".png")
     return reals if reals.exists() else None, grids, next(reversed(judged), None)
 
 
@@ -206,9 +208,10 @@ def embedded(path: Path, changed: int, most: int) -> tuple[str, int, int] | None
     would be smaller than 48 pixels. `changed` is the time of the file.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with parsing(path, "a picture"), Image.open(path, formats=["PNG"]) as image:
             picture = image.convert("RGB")
-    except OSError:
+    except UserError as error:
+        say(f"warning: {error}")
         return None
     times = math.ceil(SHARP / max(picture.size))
     sizes = [(picture.width * times, picture.height * times)] if times > 1 else []

@@ -1,7 +1,6 @@
 """Read run folders (config.yaml, overrides.txt, stats.jsonl, metrics.jsonl), and make rows and a Markdown table."""
 
 import hashlib
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from omegaconf import OmegaConf
 from ganduel.config.keys import leaves
 from ganduel.config.schema import FEATURES, METRICS, Train, marked
 from ganduel.system.errors import UserError
+from ganduel.system.files import parsing, read_rows
+from ganduel.system.terminal import say
 
 Row = dict[str, Any]
 """Column -> value of one run."""
@@ -55,21 +56,32 @@ def _naturally(path: Path) -> list[tuple[str, int]]:
 
 
 def read(path: Path) -> Run:
-    """Read what a run has written so far."""
-    stats = _lines(path / "stats.jsonl")
+    """Read what a run has written so far. What is damaged is left out, with a warning."""
+    stats = _rows(path / "stats.jsonl")
     alarms = [
-        {"alarm": name, "message": text, "step": row["step"], "images": row["images"]}
+        {"alarm": name, "message": str(text), "step": row["step"], "images": row["images"]}
         for row in stats
-        for name, text in row.get("alarms", {}).items()
+        if isinstance(told := row.get("alarms"), dict)
+        for name, text in told.items()
     ]
-    config: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-    typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    config: Any = {}
+    typed: list[str] = []
+    try:
+        with parsing(path / "config.yaml", "the configuration of a run"):
+            config = dict(leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))  # type: ignore[arg-type]
+    except UserError as error:
+        say(f"warning: {error}")
+    try:
+        with parsing(path / "overrides.txt", "what was typed"):
+            typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    except UserError as error:
+        say(f"warning: {error}")
     return Run(
         path,
-        dict(leaves(config)),
+        config,
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
         stats,
-        [row for row in _lines(path / "metrics.jsonl") if row.get("by") == "gan-train"],
+        [row for row in _rows(path / "metrics.jsonl") if row.get("by") == "gan-train"],
         alarms,
     )
 
@@ -82,10 +94,33 @@ def newest(folders: list[Path]) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
-def _lines(path: Path) -> list[Row]:
-    """The rows of a .jsonl file, without a last line that is not complete yet."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+def _rows(path: Path) -> list[Row]:
+    """The rows of a .jsonl file, without values of quantities that are no numbers.
+
+    A quantity is what has a slash in its name, or a metric.
+    """
+    try:
+        with parsing(path, "a log"):
+            found, bad = read_rows(path)
+    except UserError as error:
+        say(f"warning: {error}")
+        return []
+    rows, wrong = [], len(bad)
+    for row, _ in found:
+        if "images" not in row:
+            wrong += 1
+            continue
+        kept = {key: value for key, value in row.items() if not _measures(key) or type(value) in (int, float)}
+        wrong += kept.keys() != row.keys()
+        rows.append(kept)
+    if wrong:
+        say(f"warning: {path}: {wrong} damaged lines; what is wrong in them is left out")
+    return rows
+
+
+def _measures(key: str) -> bool:
+    """Whether a column holds numbers: it has a slash in its name, or is called like a metric's value."""
+    return "/" in key or any(key.startswith(name) for name, _ in METRICS.values())
 
 
 def settings(runs: list[Run]) -> list[Row]:
@@ -137,8 +172,9 @@ def results(run: Run, values: dict[str, int]) -> Row:
         found = held_out(run, prefix)
         row |= {f"{name}, average": statistics.mean(found) if found else None}
         row |= {f"{name}, best": best(found, default=None)}
-    speeds = [line["speed/images_per_second"] for line in run.stats]
-    seen = [0, *(line["images"] for line in run.stats)]
+    timed = [line for line in run.stats if line.get("speed/images_per_second", 0) > 0]
+    speeds = [line["speed/images_per_second"] for line in timed]
+    seen = [0, *(line["images"] for line in timed)]
     return row | {
         "steps": run.stats[-1]["step"] if run.stats else 0,
         "images/s": statistics.median(speeds) if speeds else None,
@@ -174,5 +210,5 @@ def cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name == "time":
-        return str(timedelta(seconds=round(value)))
+        return str(timedelta(seconds=round(min(value, 1e12))))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

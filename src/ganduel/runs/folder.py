@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from ganduel import checkpoint
 from ganduel.config.keys import leaves
 from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
-from ganduel.system.files import kimg, locked, make_folder, sync, write_text
+from ganduel.system.files import Damaged, locked, make_folder, numbered, parsing, read_rows, sync, write_text, writing
 from ganduel.system.terminal import say
 
+LOCK = ".lock"
 FREE = marked("free", Train)  # keys that a resumed run may change
 
 
@@ -29,16 +30,23 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A context that locks the folder. Raises UserError if another process holds the lock."""
+        """A context that locks the folder, and removes what a killed process was writing there.
+
+        Raises UserError if another process holds the lock.
+        """
         make_folder(self.path, "runs_dir")
         busy = f"name: {self.path} is in use by another process; wait for it, or give this run another name=..."
-        with locked(self.path / ".lock", busy):
+        with locked(self.path / LOCK, busy):
+            for folder in (self.path, self.checkpoints, self.path / "samples", self.path / "samples" / "histograms"):
+                for unfinished in folder.glob("*.tmp"):
+                    unfinished.unlink()
             yield
 
     def move_aside(self) -> Path | None:
-        """Rename the folder of an earlier run to <name>.old-1, -2, ... Returns the new path; None without such a run.
+        """Move what an earlier run left to <name>.old-1, -2, ... Returns the new path; None without such a run.
 
-        Raises UserError if another process uses the folder.
+        Runs in folders below, such as those of a sweep, stay where they are: they may be running. Raises UserError if
+        another process uses the folder.
         """
         if not (self.path / "config.yaml").exists() and not self.started():
             return None
@@ -46,7 +54,13 @@ class RunFolder:
             number = 1
             while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
                 number += 1
-            self.path.rename(aside)
+            others = {path for path in self.path.iterdir() if _holds_runs(path)}
+            if not others:
+                self.path.rename(aside)
+                return aside
+            aside.mkdir()
+            for path in {*self.path.iterdir()} - others - {self.path / LOCK}:
+                path.rename(aside / path.name)
             return aside
 
     def record(self, config: dict[str, Any], overrides: list[str]) -> None:
@@ -55,27 +69,47 @@ class RunFolder:
         write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
 
     def stored_config(self) -> dict[str, Any]:
-        """The configuration of the latest start or resumption, as config.yaml stores it; {} if the file is missing."""
+        """The configuration of the latest start or resumption: from config.yaml or, if that is damaged, from the newest
+        checkpoint. Raises UserError if neither can be read.
+        """
         path = self.path / "config.yaml"
-        config: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
-        return config
+        try:
+            with parsing(path, "the configuration of a run"):
+                return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        except UserError:
+            for state in self._states():
+                with contextlib.suppress(UserError):
+                    config: dict[str, Any] = checkpoint.load(state)["config"]
+                    return config
+            raise
 
-    def newest(self) -> tuple[checkpoint.State | None, list[str]]:
-        """The whole state to resume from (None in a new folder), and a warning for each damaged file before it.
+    def stored_features(self) -> str:
+        """The feature extractor of the latest start or resumption; "auto" if nothing says it."""
+        with contextlib.suppress(UserError), parsing(self.path, "a run"):
+            return str(self.stored_config()["metric"]["features"])
+        return "auto"
 
-        Raises UserError if the folder has checkpoints, but no readable whole state.
+    def resume(self, use: Callable[[checkpoint.State], None]) -> tuple[bool, list[str]]:
+        """Give the newest whole state to `use`, or the one before it if that is damaged.
+
+        A state is damaged if it cannot be read, or if `use` raises anything but a UserError. Returns whether there is a
+        state, and a warning for each damaged file before it. Raises UserError if the folder has checkpoints, but no
+        whole state that can be used, or if `use` does.
         """
         warnings: list[str] = []
         for path in self._states():
             try:
-                return checkpoint.load(path), warnings
-            except UserError as error:
+                content = checkpoint.load(path)
+                with parsing(path, "a state that these networks and optimizers can use"):
+                    use(content)
+                return True, warnings
+            except Damaged as error:
                 warnings.append(str(error))
                 self.damaged.append(path)
         if warnings or any(self.checkpoints.glob("*.pt")):
             found = "; ".join(warnings) or f"{self.checkpoints} holds networks only, not the full training state"
             raise UserError(f"{found}: nothing is left to resume from; overwrite=true starts anew")
-        return None, []
+        return False, []
 
     def started(self) -> bool:
         """Whether there is a state to resume from."""
@@ -108,35 +142,41 @@ class RunFolder:
         if keep != 0:
             checkpoint.save(self.checkpoints / name, checkpoint.networks_only(content))
         if keep is not None:
-            newest_first = sorted(self.checkpoints.glob("[0-9]*kimg.pt"), key=kimg, reverse=True)
-            for old in newest_first[keep:]:
+            numbers = numbered(self.checkpoints, ".pt")
+            for old in numbers[: max(0, len(numbers) - keep)]:
                 old.unlink()
 
     def note(self, text: str) -> None:
-        """Write a message to the terminal and to train.log."""
-        say(text)
-        with open(self.path / "train.log", "a", encoding="utf-8") as file:
+        """Write a message to train.log and to the terminal, in this order: the terminal may be gone."""
+        with writing(path := self.path / "train.log"), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%F %T')} {text}\n")
+        say(text)
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Add one line to a .jsonl file."""
-        with open(self.path / name, "a", encoding="utf-8") as file:
+        with writing(path := self.path / name), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def cut_back(self, name: str, step: int) -> None:
-        """Drop the lines that training wrote after `step`, because it will write them again."""
+        """Drop the lines that training wrote after `step`, because it will write them again.
+
+        Lines that are no rows go to another file beside it, and a message says so.
+        """
         path = self.path / name
+        rows, bad = read_rows(path)
+        if bad:
+            aside = path.with_name(f"{name}.damaged")
+            with writing(aside), open(aside, "ab") as file:
+                file.writelines(line + b"\n" for line in bad)
+            self.note(f"warning: {path}: {len(bad)} damaged lines; they are in {aside} now")
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            write_text(path, "".join(line + "\n" for line in lines if _keep(line, step)))
+            kept = [line for row, line in rows if row.get("by", "gan-train") != "gan-train" or row["step"] <= step]
+            write_text(path, "".join(line.decode("utf-8") + "\n" for line in kept))
 
 
-def _keep(line: str, step: int) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:  # the process ended while it wrote this line
-        return False
-    return row.get("by", "gan-train") != "gan-train" or row["step"] <= step
+def _holds_runs(path: Path) -> bool:
+    """Whether a folder is one of a run, or has one somewhere below."""
+    return path.is_dir() and any(any(path.rglob(name)) for name in (LOCK, "config.yaml"))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -1,7 +1,11 @@
 """The logs of a run: TensorBoard, JSON lines and train.log, and a progress bar or plain lines on the terminal."""
 
+import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +22,46 @@ with warnings.catch_warnings():
 PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
 
 
+class Board:
+    """TensorBoard's files of a run. They repeat what other files of the run hold: if they cannot be written, as on a
+    full disk, the run says so once and goes on without them.
+    """
+
+    def __init__(self, folder: Path, purge_step: int, say: Callable[[str], None]):
+        """Entries of an earlier process from `purge_step` on are hidden; `say` tells the user."""
+        self.say = say
+        self.writer: SummaryWriter | None = None
+        self.hook, threading.excepthook = threading.excepthook, self._in_thread
+        with self._giving_up():
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def write(self, do: Callable[[SummaryWriter], object]) -> None:
+        """Call `do` with the writer, if there still is one."""
+        if self.writer is not None:
+            with self._giving_up():
+                do(self.writer)
+
+    def close(self) -> None:
+        self.write(SummaryWriter.close)
+        threading.excepthook = self.hook
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            self.say(
+                f"warning: TensorBoard's files cannot be written ({error.strerror or error}) and end here; the run "
+                "goes on, and stats.jsonl and metrics.jsonl hold all numbers"
+            )
+
+    def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """Keep the traceback of the writer's thread off the terminal: `write` meets the same error and tells it."""
+        if not isinstance(failed.exc_value, OSError):
+            self.hook(failed)
+
+
 class Logbook:
     """Writes the logs of one run from `step` on. Entries that an interrupted run wrote after `step` are cut off."""
 
@@ -28,9 +72,9 @@ class Logbook:
         # The horizontal axis of all curves is images seen. TensorBoard calls a run by the folder of its curves, so they
         # lie in the run's own. Older runs go on where they began.
         older = run.path / "tensorboard"
-        self.writer = SummaryWriter(str(older if older.is_dir() else run.path), purge_step=images_seen + 1)
+        self.board = Board(older if older.is_dir() else run.path, images_seen + 1, self.say)
         charts = {title: {name: ["Multiline", [tags]] for name, tags in some.items()} for title, some in CHARTS.items()}
-        self.writer.add_custom_scalars(charts)
+        self.board.write(lambda writer: writer.add_custom_scalars(charts))
         self.described: set[str] = set()  # the curves whose meaning this file has
         self.images_seen = images_seen
         self.bar = progress(Bar, total=steps, initial=step, dynamic_ncols=True, smoothing=0.05)
@@ -68,7 +112,7 @@ class Logbook:
         if name not in self.described:
             point.value[0].metadata.summary_description = meaning(name)
             self.described.add(name)
-        self.writer._get_file_writer().add_summary(point, self.images_seen)
+        self.board.write(lambda writer: writer._get_file_writer().add_summary(point, self.images_seen))
 
     def metrics(self, row: dict[str, Any], values: dict[str, float]) -> None:
         self.run.append("metrics.jsonl", row)
@@ -78,19 +122,19 @@ class Logbook:
 
     def picture(self, name: str, image: Tensor, images_seen: int) -> None:
         """`image` is (3, H, W), uint8."""
-        self.writer.add_image(name, image, images_seen)
+        self.board.write(lambda writer: writer.add_image(name, image, images_seen))
 
     def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:
         """Log settings and final results for TensorBoard's table that compares runs."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
-        for summary in hparams(plain, {f"final/{name}": value for name, value in results.items()}):
-            self.writer._get_file_writer().add_summary(summary)
+        summaries = hparams(plain, {f"final/{name}": value for name, value in results.items()})
+        self.board.write(lambda writer: [writer._get_file_writer().add_summary(one) for one in summaries])
         for name, value in results.items():
             self.curve(f"final/{name}", value)
 
     def flush(self) -> None:
-        self.writer.flush()
+        self.board.write(SummaryWriter.flush)
 
     def close(self) -> None:
         self.bar.close()
-        self.writer.close()
+        self.board.close()

@@ -23,7 +23,7 @@ from ganduel.runs.logbook import Logbook
 from ganduel.sampling import judging
 from ganduel.stats import merged
 from ganduel.system import distributed
-from ganduel.system.device import memory
+from ganduel.system.device import memory, out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 from ganduel.trainer import Trainer
@@ -287,15 +287,18 @@ class Recorder:
         }
 
     def restore(self) -> bool:
-        """Resume from the newest checkpoint of the folder: the inverse of `save`. Returns whether there is one.
+        """Resume from the newest checkpoint of the folder that can be used: the inverse of `save`.
 
-        Raises UserError if it belongs to another experiment, or if its networks or optimizers do not fit.
+        Returns whether there is one. Raises UserError if it belongs to another experiment, or if its networks or
+        optimizers do not fit the settings.
         """
-        content, warnings = self.run.newest()
+        resumed, warnings = self.run.resume(self._use)
         for warning in warnings if self.main else []:
             say(f"warning: {warning}; resuming from the checkpoint before it")
-        if content is None:
-            return False
+        return resumed
+
+    def _use(self, content: checkpoint.State) -> None:
+        """Go on from the content of a checkpoint. Raises UserError, or any other exception for damaged content."""
         changed = differences(current(content["config"]), self.stored)
         if (then := content["data"]["fingerprint"]) != (now := self.trainer.images.fingerprint):
             changed.append(f"the images themselves: {then} -> {now}")
@@ -307,24 +310,34 @@ class Recorder:
                 "Set accept_changes=true to go on with the new ones, overwrite=true to start anew, "
                 "or name=... for another run"
             )
+        validation, metric, best, health = (
+            dict(content.get(key, {})) for key in ("validation", "metric", "best", "health")
+        )
+        worse = int(content.get("worse", 0))  # older checkpoints lack some of these
+        # Values of other feature extractors are on another scale, even if they have the same name (digits, Inception).
+        comparable = content["config"]["metric"]["features"] == self.config.metric.features
         # Older states lack these two counts, but their checkpoints store them beside the state.
         state = {"steps": content["step"], "images_seen": content["images_seen"], **content["state"]}
         try:
             self.trainer.load_state_dict(state)
-        except (RuntimeError, KeyError, ValueError, IndexError) as error:
+        except Exception as error:
+            if out_of_memory(error):
+                raise UserError(
+                    f"{self.run.path}: out of memory while its state is read; end what else uses the device, or set "
+                    "device=cpu"
+                ) from error
+            if not changed:
+                raise
             raise UserError(
-                f"{self.run.path}: its networks or optimizers do not fit the settings ({'; '.join(changed) or error}); "
+                f"{self.run.path}: its networks or optimizers do not fit the settings ({'; '.join(changed)}); "
                 "give this run another name=..., with init_from= to start from the old weights"
             ) from error
         if changed and self.main:
             self.run.note(f"accept_changes=true at step {content['step']}: {'; '.join(changed)}")
-        self.metric, self.saved = content["metric"], content["step"]
-        # Values of other feature extractors are on another scale, even if they have the same name (digits, Inception).
-        if content["config"]["metric"]["features"] == self.config.metric.features:
-            self.best, self.worse = content["best"], content.get("worse", 0)  # older checkpoints lack "worse"
-        self.validation = content.get("validation", {})
-        self.health.state |= content.get("health", {})
-        return True
+        self.validation, self.metric, self.saved = validation, metric, content["step"]
+        if comparable:
+            self.best, self.worse = best, worse
+        self.health.state |= health
 
 
 class Stopwatch:

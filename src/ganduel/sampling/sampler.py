@@ -17,8 +17,11 @@ from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
 from ganduel.system.device import available, in_batches, out_of_memory
 from ganduel.system.errors import UserError
+from ganduel.system.files import parsing
 from ganduel.system.terminal import say
 
+# What commands read of a checkpoint's configuration besides its networks: group, key, type.
+KINDS = ("model", "name", str), ("data", "resolution", int), ("data", "channels", int)
 TILES = 2048, 1024, 512, 256  # sides in pixels of the tiles of a large image, in the order to try them
 OVERLAP = 64  # pixels that two neighbouring tiles share; there, one fades into the other
 AT_ONCE = 4  # maps that are in memory at once, in an estimate of what a generator needs
@@ -55,16 +58,17 @@ class Sampler:
         self.path = checkpoint.find(path)
         exported = self.path.suffix == checkpoint.EXPORTED
         self.content: dict[str, Any] = (checkpoint.load_exported if exported else checkpoint.load)(self.path)
-        self.config: dict[str, Any] = current(self.content["config"])
         self.device = torch.device(device)
-        try:
+        with parsing(self.path, "a checkpoint whose networks fit its configuration"):
+            self.config: dict[str, Any] = current(self.content["config"])
+            for group, key, kind in KINDS:
+                if type(self.config[group][key]) is not kind:
+                    raise TypeError(f"{group}.{key} is no {kind.__name__}")
             self.game: Game = build.game(self.config["model"], self.config["augment"], allow)
             if not exported:
                 self.game.load_state_dict(self.content["state"]["game"])
             if exported or ema:
                 self.game.generators.load_state_dict(self.content["state"]["ema"])
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{self.path}: its networks do not fit its configuration ({error})") from error
         _check_finite(self.path, self.game.generators)
         self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self.allow, self.truncation, self.cutoff, self.label = allow, truncation, cutoff, label

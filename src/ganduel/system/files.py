@@ -1,14 +1,105 @@
-"""Files that several processes may write at once, and files that must never be found half written."""
+"""Files that several processes may write at once, files that must never be found half written, and files that others
+may have written or damaged.
+"""
 
+import errno
 import hashlib
+import json
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from ganduel.system.errors import UserError
+from ganduel.system.terminal import printable, say
+
+NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL  # of file systems without locks
+
+
+class Damaged(UserError):
+    """A file is damaged or is of another kind, or its content cannot be used."""
+
+
+@contextmanager
+def parsing(path: Path | str, what: str, way_out: str = "") -> Iterator[None]:
+    """The boundary around every parser of bytes that we did not just write ourselves.
+
+    A parser may raise any type of exception for damaged or hostile bytes. Here each becomes Damaged, one line: the file
+    is damaged or is not `what`, the reason, and the `way_out`. A file that the system refuses to read is a UserError of
+    its own. Warnings of the parser are dropped.
+    """
+    end = f"; {way_out}" if way_out else ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file{end}") from None
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # what Python's own readers raise for the content of a file
+            raise Damaged(f"{path}: is damaged, or is not {what} ({brief(error)}){end}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:
+        raise Damaged(f"{path}: is damaged, or is not {what} ({brief(error)}){end}") from error
+
+
+def brief(error: BaseException) -> str:
+    """The type of an exception and the first sentence of its text, on one line."""
+    words = printable(" ".join(str(error)[:1000].split())).partition(". ")[0]
+    named = type(error).__name__ + (f": {words}" if words else "")
+    return named if len(named) <= 160 else f"{named[:160]}..."
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into a UserError that names the file and says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # PyTorch's writer turns an OSError into a RuntimeError
+        cause: BaseException = error
+        while not isinstance(cause, OSError) and (inner := cause.__cause__ or cause.__context__):
+            cause = inner
+        reason = getattr(cause, "strerror", None) or brief(cause)
+        raise UserError(
+            f"cannot write {path} ({reason}): make room or give write permission, then run the same command again; "
+            "what was saved before is intact"
+        ) from error
+
+
+class Rows(NamedTuple):
+    """The content of a .jsonl file: the rows that can be used with their lines, and the lines that cannot."""
+
+    rows: list[tuple[dict[str, Any], bytes]]
+    bad: list[bytes]
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a log of ours, a .jsonl file; one that does not exist is empty.
+
+    A row is a JSON object. Its `step` is a number from 0 on, and so is `images` where it is there. Other lines are bad,
+    except a last one without its end: a process is writing it, or was killed while it did. That line is left out.
+    """
+    rows, bad = [], []
+    content = path.read_bytes() if path.exists() else b""
+    for line in content.split(b"\n")[:-1]:
+        try:
+            row = json.loads(line.decode("utf-8"))
+            if not isinstance(row, dict) or not all(
+                type(number) in (int, float) and 0 <= number < 2**63 for number in (row["step"], row.get("images", 0))
+            ):
+                raise ValueError("not a row")
+            rows.append((row, line))
+        except (ValueError, KeyError, RecursionError):
+            bad.append(line)
+    return Rows(rows, bad)
+
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")  # the ends of archives' names, in small letters
 
@@ -43,7 +134,7 @@ def write_text(path: Path, text: str) -> None:
 
     What cannot be encoded, such as bytes of a file name that are no UTF-8, is written as an escape.
     """
-    with replacing(path) as temporary:
+    with writing(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -70,19 +161,32 @@ def sync(path: Path) -> None:
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold a lock file. The system releases the lock when this process ends, even after a crash.
 
-    If another process holds the lock, wait for it or, if `busy` is given, raise UserError(busy).
+    If another process holds the lock, wait for it or, if `busy` is given, raise UserError(busy). On a file system
+    without locks, say so and go on without one.
     """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0 if busy else -1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # filelock's, which has other means where a file system has no locks
+            lock.acquire(timeout=0 if busy else -1)
     except Timeout:
         raise UserError(busy) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        say(f"warning: {path}: this file system has no locks ({brief(error)}); start nothing else that writes there")
     try:
         yield
     finally:
         lock.release()
 
 
+def numbered(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that we named after the images seen, such as 000100kimg.png, from the first to the last."""
+    named = re.compile(rf"\d+(\.\d+)?kimg{re.escape(suffix)}")
+    return sorted((path for path in folder.glob(f"*kimg{suffix}") if named.fullmatch(path.name)), key=kimg)
+
+
 def kimg(path: Path) -> float:
-    """The thousands of images seen, from a file name that ends with "kimg" before its suffix."""
+    """The thousands of images seen, from the name of a file that `numbered` finds."""
     return float(path.stem.removesuffix("kimg"))

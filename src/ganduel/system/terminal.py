@@ -1,6 +1,7 @@
 """What the user reads: messages on stderr, results on stdout. Every foreign text is made printable here."""
 
 import codecs
+import contextlib
 import importlib.util
 import io
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -32,6 +33,36 @@ def say(text: str) -> None:
     if sys.stderr.isatty():
         lines = [re.sub(r"^(\s*)(warning:)", "\\1\033[1m\\2\033[0m", line) for line in lines]
     tqdm.write("\n".join(lines), file=sys.stdout if in_notebook() else sys.stderr)
+
+
+class Steady:
+    """A text stream that never fails: once nobody reads it any more (a closed terminal or pipe, a full disk), what is
+    written to it is lost. So the end of a terminal does not end a run.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Send the rest to the null device, or Python would fail once more when it ends and flushes its streams."""
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def tell(text: str) -> None:
