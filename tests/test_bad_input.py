@@ -233,7 +233,7 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
         ("sample", [], "ckpt is missing: give it as ckpt=VALUE"),
         ("sample", ["ckpt="], "ckpt= is empty"),
         ("sample", ["ckpt=x", "batch=abc"], "batch=abc is not allowed; it takes an integer"),
-        ("sample", ["ckpt=x", "count=0"], "count=0 is not allowed; it takes 1 or more"),
+        ("sample", ["ckpt=x", "count=0"], "count=0 is not allowed; it takes 1 to 10000000"),
         ("sample", ["ckpt=x", "seeds=5-3"], "seeds=5-3 is not allowed; it takes a range like 0-63"),
         ("sample", ["ckpt=x", "seeds=some"], "seeds=some is not allowed; it takes a range like 0-63"),
         ("fid", [], "give either ckpt=RUN_OR_FILE or folders=real,fake"),
