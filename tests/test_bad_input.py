@@ -102,6 +102,7 @@ def bad_copy(bad_run: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any
         ("train", "loss.smoth_real=0.1", "Did you mean: loss.smooth_real"),
         ("train", "experiment=dmeo", "unknown experiment 'dmeo'. Did you mean: demo?"),
         ("train", "model=null", "model=null is not allowed; it takes cyclegan, "),
+        ("train", "regularizer=1", "regularizer=[1] is not allowed; it takes dragan, "),
         ("train", "+sead=1", "unknown option 'sead'"),
         ("train", "+every.lgo=1", "unknown option 'every.lgo'"),
         ("train", "hydra.nothing=1", "hydra.nothing"),
