@@ -70,6 +70,11 @@ def test_errors_are_one_line(tmp_path):
         ganduel.train("model=dcgn")
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert caught.value._render_traceback_() == [f"error: {caught.value}"]
+    with pytest.raises(ganduel.UserError, match="call it once a value"):
+        ganduel.train("-m", "seed=0,1")
+    with pytest.raises(ganduel.UserError, match="has no value") as caught:
+        ganduel.train("model=dcgan", "loss")
+    assert caught.value.__context__ is None
     with pytest.raises(ganduel.UserError, match="is no run folder"):
         ganduel.open_run(tmp_path)
 

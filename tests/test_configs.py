@@ -179,7 +179,7 @@ def test_rules_hold_in_every_command(command):
             continue
         value, says = instead(rules)
         changed = copy.deepcopy(usual)
-        OmegaConf.update(changed, key, [value] if key == "metric.which" else value)
+        OmegaConf.update(changed, key, [value] if key in ("metric.which", "folders", "runs") else value)
         if (command, key) == ("train", "data.features"):
             changed.metric.features = "inception"  # which follows data.features otherwise
         with pytest.raises(UserError) as error:

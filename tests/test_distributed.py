@@ -146,6 +146,21 @@ def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-4)
 
 
+def test_two_processes_go_on_in_the_middle_of_their_schedules(packed, tmp_path, monkeypatch):
+    """R3GAN with all of its schedules, bit for bit."""
+    monkeypatch.chdir(tmp_path)
+    small = [argument for argument in MODELS["r3gan"] if argument != "model=r3gan"]
+    base = ["experiment=digits_r3gan", *TINY, packed, *small, "scheduler.length=0.064 kimg"]
+    steps = {"whole": (6,), "parts": (3, 6)}
+    for name in steps:
+        for end in steps[name]:
+            result = together(2, *base, f"name={name}", f"duration={end} steps")
+            assert result.returncode == 0, result.stderr
+    whole, parts = state("runs/whole")["state"], state("runs/parts")["state"]
+    assert_equal(whole, parts)
+    assert 0.9 < whole["optimizers"]["D"]["param_groups"][0]["betas"][1] < 0.99
+
+
 LAYER_NORM = """
 from torch import nn
 from ganduel.models import fastgan, projected

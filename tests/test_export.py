@@ -16,6 +16,7 @@ from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.export import onnx
 from ganduel.models.cyclegan import UNetGenerator
+from ganduel.system.errors import UserError
 
 TURNED = {  # what else changes a network's layers
     "mapped": (*MODELS["dcgan"], "model.generator.mapping=2", "model.generator.norm=demodulation"),
@@ -212,6 +213,16 @@ def test_code_of_the_card_runs(trained, tmp_path, monkeypatch):
 def test_what_is_refused(trained, capsys, arguments, words):
     assert cli.command("export", [f"ckpt={trained('dcgan')}", *arguments]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [1, 999])
+def test_an_opset_that_pytorch_does_not_write(tmp_path, capsys, opset):
+    """It would write 18, with a traceback on the terminal that nothing follows from."""
+    network = torch.nn.Conv2d(1, 2, 3)
+    with pytest.raises(UserError, match=f"format.opset={opset} is not allowed: this PyTorch writes 18 instead"):
+        onnx.write(network, {"images": torch.rand(3, 1, 8, 8)}, tmp_path / "x.onnx", opset)
+    assert capsys.readouterr() == ("", "") and not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -235,7 +235,7 @@ def test_style_mixing():
 
 def test_truncation_and_the_average_style():
     made = generator().eval()
-    latent = torch.randn(4096, made.latent)
+    latent = torch.randn(256, made.latent)
     w = made.map_latent(latent)
     for _ in range(1500):
         made.update_w_average(latent, None)

@@ -3,7 +3,6 @@
 Nothing is computed here. Arguments are those of the commands, and so are the files that a call leaves.
 """
 
-import importlib
 import io
 import math
 from base64 import b64encode
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ganduel.config.compose import compose
-from ganduel.config.keys import for_hydra
 from ganduel.report import runs
 from ganduel.system.errors import Interrupted, UserError
 from ganduel.system.files import kimg
@@ -171,12 +169,17 @@ def _typed(keys: dict[str, Any]) -> list[str]:
 
 def _perform(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The result of a command. Raises UserError, and KeyboardInterrupt if a signal ended the command."""
-    from ganduel.commands.cli import COMMANDS
+    from ganduel.commands.cli import read, run
 
     failed = stopped = None
     try:
-        config = compose(name, [for_hydra(name, override) for override in overrides])
-        return importlib.import_module(COMMANDS[name][0]).main(config, list(overrides))
+        try:
+            line = read(name, list(overrides))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if line.through_hydra or line.help:
+            raise UserError(f"{' '.join(line.flags)}: a function takes no flags but --config-dir; call it once a value")
+        return run(name, compose(name, line.overrides), line.typed)
     except UserError as error:
         failed = str(error)
     except OSError as error:

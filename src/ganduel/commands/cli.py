@@ -182,14 +182,18 @@ def sweep_meant(name: str, line: Line, error: str) -> str:
 
 def perform(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
     """Run a command on a composed configuration. The first process prints the result. Raises UserError."""
+    result = run(name, settings, overrides)
+    if int(os.environ.get("RANK", 0)) == 0:
+        tell(json.dumps(_finite(result), allow_nan=False) if settings.json else COMMANDS[name][1](result))
+    return result
+
+
+def run(name: str, settings: Any, overrides: list[str]) -> dict[str, Any]:
+    """Run a command on a composed configuration, and return its result. Raises UserError."""
     for package in getattr(settings, "allow", []):
         if not _installed(package):
             raise UserError(f"allow={package}: there is no such package; install it, or put its folder on PYTHONPATH")
-    module, line = COMMANDS[name]
-    result = importlib.import_module(module).main(settings, overrides)
-    if int(os.environ.get("RANK", 0)) == 0:
-        tell(json.dumps(_finite(result), allow_nan=False) if settings.json else line(result))
-    return result
+    return importlib.import_module(COMMANDS[name][0]).main(settings, overrides)
 
 
 def _installed(package: str) -> bool:

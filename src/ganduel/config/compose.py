@@ -15,7 +15,6 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ganduel.config.explain import explain
 from ganduel.config.keys import config_dir, flatten, leaves
@@ -69,7 +68,9 @@ def parts_of_its_own(experiment: Path) -> list[str]:
     """
     try:
         content = OmegaConf.load(experiment)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # Hydra says it better
+    except MemoryError:
+        raise
+    except Exception:  # whatever the parser of a foreign file raises; Hydra says it better
         return []
     complete = isinstance(content, DictConfig) and content.keys() >= {*PARTS}
     return [f"~{part}" for part in PARTS] if complete else []

@@ -104,8 +104,9 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
     """
     network = plain(network)
     axes = {name: {0: "N", 2: "height", 3: "width"} if value.ndim == 4 else {0: "N"} for name, value in inputs.items()}
-    loud = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    loud = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+    for name in loud:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised, or checked below
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # the exporter warns about its own modules
@@ -133,7 +134,8 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"format.opset={opset}: PyTorch cannot write {path.name} ({reason}); try 18") from error
     finally:
-        logging.getLogger("torch.onnx").setLevel(loud)
+        for name, level in loud.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def plain(network: nn.Module) -> nn.Module:
