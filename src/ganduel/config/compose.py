@@ -57,7 +57,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return finish(hydra_compose(command, overrides=list(overrides)))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # Hydra's for regularizer=[1]
         raise UserError(explain(command, overrides, error)) from error
 
 

@@ -50,7 +50,9 @@ def _misspelt(command: str, typed: Sequence[Override], hydra: Sequence[Override]
     """
     chosen = [o for o in typed if o.key_or_group and (config_dir() / o.key_or_group).is_dir()]
     for override in chosen:
-        if not isinstance(override.value(), str | list) and not override.is_sweep_override():
+        value = override.value()
+        numbers = isinstance(value, list) and any(isinstance(one, int | float) for one in value)
+        if (numbers or not isinstance(value, str | list)) and not override.is_sweep_override():
             return f"{override.input_line} is not allowed; it takes {', '.join(_options(override.key_or_group))}"
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):

@@ -24,7 +24,7 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             config = compose(command, overrides=list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(explain(command, overrides, error)) from error
     own, groups = config_dir() / f"{command}.yaml", list(groups_of(config_dir() / f"{command}.yaml"))
     # Hydra does not say which options of a list were chosen. Each of them has a key of its name.
