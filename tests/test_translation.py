@@ -158,7 +158,10 @@ def test_names_stay_apart():
         ([], "input is missing: name a photo, a folder, or - "),
         (["input=nowhere"], "input=nowhere does not exist"),
         (["input=empty"], "input=empty holds no images; looked for .jpg"),
-        (["input=my photos/no.jpg"], "input=my photos/no.jpg: none of 1 files can be translated; the lines above say why"),
+        (
+            ["input=my photos/no.jpg"],
+            "input=my photos/no.jpg: none of 1 files can be translated; the lines above say why",
+        ),
         (["input=my photos", "out=x.png"], "out=x.png: translations are PNGs in a folder"),
         (["input=my photos/odd.jpg", "out=x.jpg"], "out=x.jpg: translations are PNGs in a folder"),
         (["input=my photos/grey.png", "out=my photos"], "out=my photos would overwrite my photos/grey.png"),
