@@ -253,8 +253,8 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What the JSON of a packed set says."""
-    return json.loads(path.read_text())
+    """What the JSON of a packed set says, without the checksum over it."""
+    return {name: value for name, value in json.loads(path.read_text()).items() if name != "checksum"}
 
 
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 8)) -> Path:

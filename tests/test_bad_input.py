@@ -479,6 +479,7 @@ def test_checkpoint_that_hides_it(gan: Gan, bad_copy: Callable[..., Path], value
 def test_checkpoint_whose_data_source_is_foreign(gan: Gan, bad_copy: Callable[..., Path]) -> None:
     source = {"_target_": "ganduel.data.sources.os.system", **TOUCH}
     path = bad_copy(lambda content: content["config"]["data"].update(source=source))
+    Path("mine").mkdir()
     code, out, err = gan("fid", f"ckpt={path}", "device=cpu", "data.root=mine")
     assert code == 1 and out == "" and err.startswith("error: data.source: ") and err.count("\n") == 1, err
     assert not Path("canary").exists()

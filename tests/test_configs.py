@@ -134,7 +134,7 @@ def test_turns(name):
 @pytest.mark.parametrize("name", options("data"))
 def test_data(name):
     composed = compose("data", [f"data={name}", "data.root=somewhere"])
-    build.check(composed.data.source, "data.source", [])
+    build.check(composed.data.source, "data.source", [], ["labels"])
     assert composed.data.packed == ("data/digits/packed" if name == "digits" else "somewhere/packed")
 
 

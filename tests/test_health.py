@@ -181,4 +181,4 @@ def test_one_status_line(train, capsys, monkeypatch):
     monkeypatch.setattr(logbook, "PLAIN_SECONDS", 0)
     assert train("every.log=4 steps", "data.validation=20") == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step 4/4")]
-    assert re.search(r"D right (\d\.\d\d/){2}\d\.\d\d  spread \d\.\d\d  health ok  images/s ", line), line
+    assert re.search(r"  [\d.]+ img/s  D right (\d\.\d\d/){2}\d\.\d\d  spread \d\.\d\d  health ok$", line), line

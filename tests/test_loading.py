@@ -205,7 +205,7 @@ def test_the_file_is_mapped_not_read(tmp_path: Path) -> None:
     """A sparse file larger than the memory: nothing is reserved for it."""
     path = tmp_path / "x.npy"
     np.lib.format.open_memmap(path, "w+", np.uint8, (2**18, 3, 512, 512))
-    store = Raw.open(path)
+    store = Raw.open(path, (2**18, 3, 512, 512))
     assert store.gather(torch.tensor([2**18 - 1, 0])).sum() == 0 and store.pixels.numel() > 2e11
 
 

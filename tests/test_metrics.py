@@ -448,7 +448,7 @@ def test_distances_are_lpips_of_vgg16_on_the_cpu(monkeypatch, tmp_path):
     assert [path for path, *_ in asked] == [
         Path(tmp_path, "checkpoints", name) for name in ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
     ]
-    assert [rest[1] for _, *rest in asked] == ["metric.which=[ppl]"] * 2
+    assert [rest[1] for _, *rest in asked] == ["metric.which=ppl"] * 2
 
 
 # What is measured, and how it is said

@@ -54,9 +54,9 @@ REFUSED = {
     (("loss", "wasserstein"), ("turns", "gated")): "turns.loss_floor=0.1 is above 0,",
     (("loss", "wasserstein"), ("turns", "gated_by_accuracy")): "turns.accuracy_ceiling=0.95 needs D's accuracy",
     (("loss", "relativistic"), ("turns", "gated_by_accuracy")): "turns.accuracy_ceiling=0.95 needs D's accuracy",
-    (("loss", "wasserstein"), ("augment", "ada")): "augment=[ada] adapts",
-    (("loss", "relativistic"), ("augment", "ada")): "augment=[ada] adapts",
-    (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=[path_length] needs generators that start",
+    (("loss", "wasserstein"), ("augment", "ada")): "augment=ada adapts",
+    (("loss", "relativistic"), ("augment", "ada")): "augment=ada adapts",
+    (("model", "cyclegan"), ("regularizer", "path_length")): "regularizer=path_length needs generators that start",
 }
 
 
@@ -186,7 +186,8 @@ def summary() -> str:
         "|---|---:|---|",
     ]
     for pair, message in REFUSED.items():
-        options = " with ".join(f"`{' '.join(OVERRIDES[group](option))}`" for group, option in pair)
+        typed = (" ".join(OVERRIDES[group](option)) for group, option in pair)
+        options = " with ".join(f"`{re.sub(r'[][]', '', line)}`" for line in typed)  # lists need no brackets
         cells = sum(cell.items() >= set(pair) for cell in PRODUCT)
         lines.append(f"| {options} | {cells} | `error: {message} ...` |")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,14 @@ def test_every_set_has_every_key_and_takes_only_its_categories(name: str) -> Non
     data = compose("data", typed).data
     assert data.source["root"] == "somewhere"
     assert data.source["category"] == data.category
-    build.check(data.source, "data.source", [])
+    build.check(data.source, "data.source", [], ["labels"])
     refused = {"lsun_bedroom", "places", "places_corridor", "places_amusement_park"}
     if name not in refused:
         data = compose("data", [*typed, "data.category=bathroom"]).data
         with pytest.raises(
             UserError, match=r"data\.source\.category=bathroom is not allowed; it takes (null|dog, cat)"
         ):
-            build.check(data.source, "data.source", [])
+            build.check(data.source, "data.source", [], ["labels"])
 
 
 def test_places_without_a_category() -> None:
@@ -622,7 +623,7 @@ def test_no_images(tmp_path: Path) -> None:
     assert "is neither a folder nor" in refusal(lambda: sources.folder(str(tmp_path / "notes.txt"), None, "auto"))
 
 
-@pytest.mark.parametrize("source", [sources.folder, sources.mnist, sources.celeba])
+@pytest.mark.parametrize("source", [partial(sources.folder, labels="auto"), sources.mnist, sources.celeba])
 def test_an_archive_that_is_not_there_is_not_downloaded_into(tmp_path: Path, source: Any) -> None:
     assert refusal(lambda: source(str(tmp_path / "x.zip"), None)).startswith("data.root: there is no ")
     assert not list(tmp_path.iterdir())

@@ -433,7 +433,7 @@ def test_damage_while_reading_is_one_line(tmp_path: Path, stream: str, compress:
         store.opened.cache_clear()
         shutil.rmtree(path.with_suffix(".cache"), ignore_errors=True)
     where(path, stream).put(name, b"")
-    with pytest.raises(UserError, match=f"{name} at .* has changed .*; run gan-data to repair it"):
+    with pytest.raises(UserError, match=f"{name}: is damaged, or is not the shard that it was .*; run gan-data"):
         store.gather(torch.arange(COUNT))
 
 

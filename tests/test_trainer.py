@@ -514,8 +514,8 @@ def test_validation_uses_undisturbed_labels(trainer):
 @pytest.mark.parametrize(
     ("overrides", "warned"),
     [
-        (("regularizer=[r1]",), "regularizer=[r1] with batch normalisation in D"),
-        (("regularizer=[weight_clip,dragan]",), "regularizer=[dragan] with batch normalisation in D"),
+        (("regularizer=[r1]",), "regularizer=r1 with batch normalisation in D"),
+        (("regularizer=[weight_clip,dragan]",), "regularizer=dragan with batch normalisation in D"),
         (("regularizer=[weight_clip]",), None),
         (("regularizer=[r1]", "model.discriminator.norm=layer"), None),
         ((), None),
@@ -653,7 +653,7 @@ def test_a_loss_without_accuracy_cannot_adapt(trainer, monkeypatch):
     one = trainer("loss=wasserstein")
     checks.check_adaptive(one.game, one.loss)
     one.game.chains[""].transforms.append(Adapting())
-    with pytest.raises(UserError, match=r"^augment=\[adapting\] adapts to how often D is right, and this loss only"):
+    with pytest.raises(UserError, match=r"^augment=adapting adapts to how often D is right, and this loss only"):
         checks.check_adaptive(one.game, one.loss)
 
 

@@ -201,7 +201,8 @@ def sweep_meant(name: str, line: Line, error: str) -> str:
     for argument in line.typed:
         key, _, value = argument.partition("=")
         part = key.rpartition(".")[0]
-        if f"{key}=[{value}]" in line.overrides and key not in LIST_KEYS[name] and error.startswith((key, f"{part}:")):
+        several = "," in value and f"{key}=[{value}]" in line.overrides and key not in LIST_KEYS[name]
+        if several and error.startswith((key, f"{part}:")):
             return several_values(name, argument, line.typed)
     return error
 

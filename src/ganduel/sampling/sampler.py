@@ -312,13 +312,13 @@ def fades(pieces: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
 
 
 def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
-    """Turn "0-63", 7 or [1, 5, 9] into a list of seeds.
+    """Turn "0-63", 7, "7" or [1, 5, 9] into a list of seeds.
 
     Raises UserError for anything else, and for more than `MOST_SEEDS`.
     """
-    ends = re.fullmatch("([0-9]{1,19})-([0-9]{1,19})", value) if isinstance(value, str) else None
+    ends = re.fullmatch("([0-9]{1,19})(?:-([0-9]{1,19}))?", value) if isinstance(value, str) else None
     if ends:
-        first, last = int(ends[1]), int(ends[2])
+        first, last = int(ends[1]), int(ends[2] or ends[1])
         count, tried = last - first + 1, [first, last]
     else:
         listed = value if isinstance(value, list) else [value]
