@@ -1,8 +1,8 @@
 """EfficientNet-Lite, as features: the network is the published one, and its numbers are never taken for others'."""
 
 import json
-import re
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
