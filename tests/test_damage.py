@@ -34,8 +34,7 @@ from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 
-FEW = 16  # disturbed files of each kind in the usual tests
-MANY = 400  # in the slow ones
+COUNT = 400 if os.environ.get("GANDUEL_EXAMPLES") == "all" else 16  # disturbed files of each kind; `make test-all`: 400
 
 
 class Kind(NamedTuple):
@@ -250,12 +249,11 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
-def test_damage_is_told(kinds: Callable[[str], Kind], name: str, count: int, record_property: Any) -> None:
+def test_damage_is_told(kinds: Callable[[str], Kind], name: str, record_property: Any) -> None:
     kind = kinds(name)
-    found = tally(kind, count)
+    found = tally(kind, COUNT)
     record_property("tally", dict(found))
     print(name, dict(found))
     assert not (kind.signed and found["changed"])
-    assert not kind.signed or found["told"] > count // 3
+    assert not kind.signed or found["told"] > COUNT // 3
