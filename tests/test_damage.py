@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import random
 import zlib
 from collections import Counter
@@ -34,7 +35,7 @@ from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 
-COUNT = 400 if os.environ.get("GANDUEL_EXAMPLES") == "all" else 16  # disturbed files of each kind; `make test-all`: 400
+COUNT = 400 if os.environ.get("GANDUEL_EXAMPLES") == "all" else 16  # disturbed files of each kind
 
 
 class Kind(NamedTuple):
