@@ -28,10 +28,14 @@ PENALTY = ("regularizer=[r1]", "regularizer.r1.every=3")  # a phase that is not 
 
 
 def spawn(arguments: tuple[str, ...], **settings) -> subprocess.Popen:
-    """The real command, in a process of its own."""
+    """The real command, in a process of its own. It hears SIGHUP, even if these tests run under nohup."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ganduel.train", *arguments]
-    return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, **settings)
+
+    def hear() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, preexec_fn=hear, **settings)
 
 
 class Finished(NamedTuple):
