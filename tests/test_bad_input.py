@@ -519,8 +519,8 @@ def test_nothing_is_lost_by_a_refused_resume(gan: Gan, packed: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_questions_leave_no_files(gan: Gan, name: str) -> None:
     for question, answer in {
-        "--help": f"gan-{name} - ",
-        "-h": f"gan-{name} - ",
+        "--help": f"gan-{name}: ",
+        "-h": f"gan-{name}: ",
         "--version": "ganduel ",
         "--cfg job": "json: false",
         "--cfg=job": "json: false",

@@ -259,6 +259,7 @@ def test_gan_fid_makes_nothing_where_a_checkpoint_says(train, capsys, tmp_path):
     checkpoint.save(
         path, {**content, "config": {**content["config"], "data": {**content["config"]["data"], "packed": "no"}}}
     )
+    (tmp_path / "mine").mkdir()
     assert cli.command("fid", [f"ckpt={path}", "metric.samples=16", f"data.root={tmp_path}/mine"]) == 0
     assert (tmp_path / "mine" / "packed").is_dir()
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import types
 from collections import OrderedDict
@@ -128,7 +129,7 @@ def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed, capsy
     path = publish(G=networks[0], D=networks[1], G_ema=networks[0])
     assert cli.command("import", [f"input={path}", "out=some,where.pt", "data=digits", packed]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("some,where.pt\nto start from it: gan-train model=stylegan2_ada init_from=some,where.pt ")
+    assert re.match(r"some,where\.pt\nto start from it: \S*gan-train model=stylegan2_ada init_from=some,where.pt ")
     kept = checkpoint.load(Path("some,where.pt"))
     assert kept["data"]["name"] == "digits" and kept["data"]["images"] > 1000
     config = compose("train", ["model=stylegan2_ada", "augment=[]", packed, *printed.split(".pt ")[1].split()])

@@ -119,7 +119,7 @@ def test_a_sweep_runs_all_of_its_jobs(packed, tmp_path, monkeypatch):
     arguments = ["-m", f"experiment={name}", *tiny, "model.generator.channels=[4,4,4]"]
     monkeypatch.setattr("sys.argv", ["gan-train", *arguments])
     assert cli.command("train", arguments) == 0
-    runs = [yaml.safe_load(Path(f"runs/{name}/{i}/config.yaml").read_text()) for i in range(6)]
+    runs = [yaml.safe_load(Path(f"runs/{name}-sweep/{i}/config.yaml").read_text()) for i in range(6)]
     knobs = [tuple(run["model"]["discriminator"][key] for key in ("norm", "dropout", "output")) for run in runs]
     assert knobs == [
         ("none", 0.3, "linear"),

@@ -28,7 +28,7 @@ from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
 from ganduel.system.errors import UserError
-from ganduel.system.files import file_hash, locked, make_folder, parsing, write_text
+from ganduel.system.files import Damaged, file_hash, locked, make_folder, parsing, write_text
 from ganduel.system.terminal import printable, progress
 
 FORMAT = 2
@@ -118,8 +118,10 @@ def complete(path: Path, place: Place | None) -> bool:
     """Whether a packed copy is complete.
 
     The JSON is written last. It knows the size of the image file; for shards at a `place`, the index there knows the
-    sizes of all shards.
+    sizes of all shards. Raises UserError if the place cannot be reached.
     """
+    if not path.exists():
+        return False
     try:
         about = described(path)
         with parsing(path, PACKED_SET):
@@ -128,8 +130,8 @@ def complete(path: Path, place: Place | None) -> bool:
             if place is not None:
                 return chunks(place, about["shards"]) is not None
             file = path.with_suffix(suffix(about["compressed"]))
-            return bool(file.stat().st_size == about["bytes"])
-    except UserError:
+            return file.exists() and bool(file.stat().st_size == about["bytes"])
+    except Damaged:
         return False
 
 
