@@ -386,5 +386,5 @@ def test_the_example_of_the_page(packed: str, tmp_path: Any, monkeypatch: pytest
     own = ["allow=[mine]", "model.discriminator.network._target_=mine.Edges", "~model.discriminator.network.name"]
     assert f"allow=mine {own[1]}" in page and own[2] in page
     assert cli.command("train", [*TINY, packed, *MODELS["projected"], *own, "duration=1 steps"]) == 0
-    assert "gan-sample ckpt=runs/tiny 'allow=[mine]'" in capsys.readouterr().err
+    assert "gan-sample ckpt=runs/tiny allow=mine" in capsys.readouterr().err
     assert cli.command("sample", ["ckpt=runs/tiny", "allow=[mine]"]) == 0

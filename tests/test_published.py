@@ -129,7 +129,8 @@ def test_an_import_can_be_sampled_measured_and_trained_on(publish, packed, capsy
     path = publish(G=networks[0], D=networks[1], G_ema=networks[0])
     assert cli.command("import", [f"input={path}", "out=some,where.pt", "data=digits", packed]) == 0
     printed = capsys.readouterr().out
-    assert re.match(r"some,where\.pt\nto start from it: \S*gan-train model=stylegan2_ada init_from=some,where.pt ")
+    told = r"some,where\.pt\nto start from it: \S*gan-train model=stylegan2_ada init_from=some,where\.pt "
+    assert re.match(told, printed)
     kept = checkpoint.load(Path("some,where.pt"))
     assert kept["data"]["name"] == "digits" and kept["data"]["images"] > 1000
     config = compose("train", ["model=stylegan2_ada", "augment=[]", packed, *printed.split(".pt ")[1].split()])
