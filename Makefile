@@ -13,10 +13,10 @@ demo: .venv/installed  ## install, train a DCGAN on handwritten digits (a minute
 	@echo "To type gan-train without its path, activate the environment: . .venv/bin/activate"
 
 # Times are of two cores.
-test: .venv/installed-dev  ## while you work, seven to eight minutes on two cores: all but slow tests, with every pair of options
+test: .venv/installed-dev  ## while you work, eight minutes on two cores: all but slow tests, with every pair of options
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not product"
 
-test-slow: .venv/installed-dev  ## the rest, a quarter of an hour: processes, browsers, ONNX, how-tos, runs that are killed
+test-slow: .venv/installed-dev  ## the rest, about twenty minutes: processes, browsers, ONNX, how-tos, runs that are killed
 	$(BIN)/pytest -n auto --dist worksteal -m "slow and not product"
 
 test-all: .venv/installed-dev  ## both, every combination of model, loss, penalty and augmentation, and thousands of names
