@@ -44,7 +44,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     say(inspection.report(about))
     preview = path.with_suffix(".png")
     chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
-    save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])), preview)
+    save_png(tile(thumbnails(store, chosen)), preview)
     if config.look_alikes:
         show_look_alikes(store, config.look_alikes, names(config, about), path.with_suffix(".alike.png"))
     images = open_images(path, data, seed=0, device=torch.device("cpu"))
@@ -60,6 +60,11 @@ def thumbnail(images: Tensor) -> Tensor:
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
+def thumbnails(store: Store, chosen: Tensor) -> Tensor:
+    """The images with the indices `chosen` (N,), uint8 (N, C, H, W), at most `THUMBNAIL` pixels a side."""
+    return torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])
+
+
 def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Path) -> None:
     """Print the pairs of images that look most alike, and write a picture with four pairs in each row."""
     found = look_alikes(store, features, ALIKE)
@@ -69,7 +74,7 @@ def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Pat
     for distance, image, earlier in found[:3]:
         say(f"    {printable(names[earlier])} and {printable(names[image])}, distance {distance:.2f}")
     chosen = torch.tensor([index for pair in found for index in (pair.earlier, pair.image)])
-    save_png(tile(torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)]), columns=8), out)
+    save_png(tile(thumbnails(store, chosen), columns=8), out)
 
 
 def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:

@@ -19,7 +19,7 @@ LIST_GROUPS = (
     "augment",
     "data.augment",
     "augment@data.augment",
-)  # groups of which one chooses any number of options
+)  # several options of these groups may be chosen together
 PLAIN = re.compile(r"[^][(){}'\"$]+")  # a value, or several after commas, without a mark of Hydra's grammar
 LONGEST = 4096  # characters in a path, on most systems
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)

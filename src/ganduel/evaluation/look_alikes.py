@@ -44,8 +44,7 @@ def look_alikes(store: Store, features: str, count: int) -> list[Alike]:
     """
     if len(store) > MOST:
         raise UserError(
-            f"look_alikes={features} is for at most {MOST:,} images, and these are {len(store):,}: set data.limit, or "
-            "look_alikes=null"
+            f"look_alikes={features} compares at most {MOST:,} images, and these are {len(store):,}: leave it out"
         )
     extractor = find_features(features, None, None, Path()).extractor
     numbers: list[int] = []
