@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -27,15 +28,16 @@ RUN = Path("runs/tiny")
 PENALTY = ("regularizer=[r1]", "regularizer.r1.every=3")  # a phase that is not due in every step
 
 
-def spawn(arguments: tuple[str, ...], **settings) -> subprocess.Popen:
-    """The real command, in a process of its own. It hears SIGHUP, even if these tests run under nohup."""
+def spawn(arguments: tuple[str, ...], prepare: Callable[[], None] = lambda: None, **settings) -> subprocess.Popen:
+    """The real command, in a process of its own, which calls `prepare` first. It hears SIGHUP, even under nohup."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ganduel.train", *arguments]
 
-    def hear() -> None:
+    def begin() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        prepare()
 
-    return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, preexec_fn=hear, **settings)
+    return subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1, preexec_fn=begin, **settings)
 
 
 class Finished(NamedTuple):
@@ -392,7 +394,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, tiny):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
 
-    process = spawn((*tiny, "every.checkpoint=2 steps", "duration=8 steps"), preexec_fn=limit)
+    process = spawn((*tiny, "every.checkpoint=2 steps", "duration=8 steps"), prepare=limit)
     _, errors = process.communicate()
     assert process.returncode == 1
     assert "error: cannot write" in errors and "intact" in errors and "Traceback" not in errors
