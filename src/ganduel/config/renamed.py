@@ -17,6 +17,11 @@ KEYS = {
 }
 # old import path -> new one
 PATHS = {"ganduel.game.NoiseGame": "ganduel.game.LatentGame", "ganduel.pace.Pace": "ganduel.turns.Turns"}
+# keys that generators did not have -> the import path of the generator, and what it did without the key
+ADDED = (
+    ("output_norm", "ganduel.models.dcgan.Generator", False),
+    ("norm_last", "ganduel.models.mlp.Generator", False),
+)
 
 
 def refusal(key: str, value: str) -> str | None:
@@ -45,6 +50,13 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
         made["turns"].setdefault("reals", "same")
+        made["turns"].setdefault("repeat", False)
+    for key, target, value in ADDED:
+        if (part := model.get("generator") or {}).get("_target_") == target:
+            part.setdefault(key, value)
+    for part in (data.get("augment") or {}).values():
+        if part.get("_target_") == "ganduel.augment.affine.Affine":
+            part.setdefault("edges", "mirror")
     if "scheduler" in made:
         made.setdefault("schedule", {})
     return made

@@ -104,7 +104,7 @@ class Health:
 
 @dataclass
 class Ema:
-    half_life: str
+    half_life: str | None
     ramp: float | None = field(metadata=limited(0))
 
 
@@ -119,7 +119,7 @@ class Data:
     channels: int = field(metadata=one_of(1, 3))
     crop: int | None = field(metadata=limited(4))
     load_size: int | None = field(metadata=limited(4))
-    resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad"))
+    resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad", "stretch"))
     limit: int | None = field(metadata=limited(1))
     labels: str = field(metadata=one_of("auto", "folders", "json", "none"))
     mirror: bool
