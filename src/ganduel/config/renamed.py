@@ -43,6 +43,8 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data["load_size"] = data["resolution"] + extra if extra else None
     if "source" in data:
         data.setdefault("labels", "auto")
+        if data["source"].get("_target_") == "ganduel.data.sources.places":
+            data["source"].setdefault("split", "standard")
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
     scheduler = made.get("scheduler") or {}
