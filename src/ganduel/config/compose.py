@@ -38,7 +38,8 @@ def set_name(name: str, root: str | None) -> str:
 
 
 # The data set's name in that of a run; the channels of a pack of images; CycleGAN's load size for any resolution
-# (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
+# (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch
+# size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
     "packed": lambda channels, pack: channels * pack if isinstance(pack, int) else channels,
