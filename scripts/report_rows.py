@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ganduel.commands.cli import read
 from ganduel.config.compose import check_sweep, compose
+from ganduel.config.keys import parse
 from ganduel.config.schema import Train
 from ganduel.report.figures import FIGURES
 from ganduel.system.errors import UserError
@@ -60,9 +61,17 @@ def made(found: Sequence[Row]) -> dict[str, dict[str, Train]]:
         for command in row.commands if row.kind == "recipe" else []:
             if command.startswith("gan-train ") and not fault(command):
                 line = read("train", shlex.split(command)[1:])
-                config = compose("train", line.overrides)
+                config = compose("train", [first(override) for override in line.overrides])
                 runs.setdefault(row.report, {})[config.name + ("-sweep" if line.sweep else "")] = config
     return runs
+
+
+def first(override: str) -> str:
+    """An override with the first of its values, if it sweeps over several."""
+    (parsed,) = parse([override])
+    if not parsed.is_sweep_override():
+        return override
+    return f"{parsed.key_or_group}={next(iter(parsed.sweep_string_iterator()))}"
 
 
 def faults(row: Row, runs: Mapping[str, Mapping[str, Train]]) -> list[str]:
