@@ -194,3 +194,12 @@ def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
             Turns(*turns, "G", None, None, share=True, reals="same", repeat=False)
+
+
+def test_a_d_that_ends_in_a_sigmoid_is_undecided_at_one_half(trainer):
+    """Its outputs are all above 0, the boundary of the logits that the loss expects."""
+    one = trainer("model.discriminator.output=sigmoid")
+    judged = one.judgement(torch.tensor([0.4, 0.9, 0.8]), torch.tensor([0.1, 0.6]))
+    assert judged["accuracy/real"].item() == pytest.approx(2 / 3) and judged["accuracy/fake"].item() == 0.5
+    assert trainer().loss.boundary == 0.0
+    assert trainer("model.discriminator.output=sigmoid", "loss=wasserstein").loss.boundary is None
