@@ -44,6 +44,7 @@ from ganduel.trainer import Trainer
 hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
+THOROUGH = os.environ.get("GANDUEL_EXAMPLES") == "all"
 
 TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")

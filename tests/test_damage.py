@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import random
 import zlib
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, TINY, picture
+from conftest import MODELS, THOROUGH, TINY, picture
 from test_published import game, persistent, publish  # noqa: F401
 from test_trees import as_tar, as_zip
 
@@ -35,7 +34,7 @@ from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 
-COUNT = 400 if os.environ.get("GANDUEL_EXAMPLES") == "all" else 16  # disturbed files of each kind
+COUNT = 400 if THOROUGH else 16  # disturbed files of each kind
 
 
 class Kind(NamedTuple):

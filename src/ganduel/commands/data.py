@@ -95,9 +95,3 @@ def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
         return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])
     except (Damaged, OSError, ValueError):
         return False
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.data()

@@ -81,9 +81,3 @@ def images(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
     path = prepare(data, workers, build.source(data, allow))
     packed = open_images(path, data, seed=0, device=torch.device("cpu"))
     return {"fingerprint": packed.fingerprint, **{key: packed.about[key] for key in ABOUT}}
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.import_weights()

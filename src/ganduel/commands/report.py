@@ -36,9 +36,3 @@ def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:
     runs = [read(path) for path in find(folders)]
     values, typed = compared(runs), settings(runs)
     return runs, [{"run": str(run.path), **own, **results(run, values)} for run, own in zip(runs, typed, strict=True)]
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.report()

@@ -16,10 +16,11 @@ import torch
 from ganduel import batches
 from ganduel.checks import has_batch_norm
 from ganduel.clock import Duration
+from ganduel.config.keys import leaves
 from ganduel.config.schema import Train, deciding, features_label, plain
 from ganduel.evaluation.extractors import resolved, seen_by_discriminator
 from ganduel.runs import summary
-from ganduel.runs.folder import RunFolder, leaves
+from ganduel.runs.folder import RunFolder
 from ganduel.runs.recorder import Recorder
 from ganduel.setup import assemble
 from ganduel.speed.forecast import forecast, largest_micro_batch
