@@ -47,6 +47,7 @@ hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
 THOROUGH = os.environ.get("GANDUEL_EXAMPLES") == "all"
 
 TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
+TINY = (*TINY, "every.sample=4 steps")  # pictures after each step would take as long as all else
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
