@@ -233,7 +233,7 @@ def test_an_opset_that_pytorch_does_not_write(tmp_path, capsys, opset):
 
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(onnx, "plain", lambda network: torch.nn.Sequential(network, torch.nn.Hardtanh(0.5, 1.0)))
+    monkeypatch.setattr(onnx, "exportable", lambda network: torch.nn.Sequential(network, torch.nn.Hardtanh(0.5, 1.0)))
     assert cli.command("export", [f"ckpt={trained('dcgan')}", "format=onnx", f"out={tmp_path}"]) == 1
     assert "; the limit is 0.0001" in capsys.readouterr().err and not any(tmp_path.iterdir())
 

@@ -131,7 +131,7 @@ def starting(one: printed.Printed) -> tuple[str, ...] | None:
     return tuple(words) if words[0].startswith("gan-") and one.whole and not own else None
 
 
-@pytest.mark.parametrize(("part", "least"), {"files": 80, "pages": 60, "output": 50}.items())
+@pytest.mark.parametrize(("part", "least"), {"files": 40, "pages": 60, "output": 50}.items())
 def test_all_of_them_compose(request, part, least, tmp_path, monkeypatch):
     """Keys and options exist, values have the right type; those that torchrun starts, too.
 

@@ -116,7 +116,9 @@ OVERRIDES: dict[str, Callable[[str], Sequence[str]]] = {
 
 def arguments(cell: Cell) -> list[str]:
     """All but the model, which comes with its own. Batches are as small as the groups that D compares allow."""
-    return ["batch_size=4"] + [override for group, of in OVERRIDES.items() if group != "model" for override in of(cell[group])]
+    return ["batch_size=4"] + [
+        override for group, of in OVERRIDES.items() if group != "model" for override in of(cell[group])
+    ]
 
 
 def check(cell: Cell, trainer) -> None:

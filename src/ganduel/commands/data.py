@@ -20,13 +20,13 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, file_hash
 from ganduel.system.terminal import printable, say
 
-ALIKE = 32  # pairs of images in the picture of what looks alike
+ALIKE = 32  # pairs in the picture of look-alikes
 PREVIEW = 64  # number of images in the preview, spread over the whole set
 THUMBNAIL = 128  # largest side of an image in the preview, in pixels
 
 
 def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
-    """Returns what the packed set's JSON says, with the paths of the JSON and of the preview.
+    """Returns the content of the packed set's JSON, with the paths of the JSON and of the preview.
 
     Raises UserError if the packed set is damaged and its originals are gone.
     """

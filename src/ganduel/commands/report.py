@@ -6,7 +6,7 @@ from typing import Any
 
 from ganduel.config.schema import Report
 from ganduel.report.page import page
-from ganduel.report.runs import Row, Run, compared, find, markdown, newest, read, results, settings
+from ganduel.report.runs import Row, RunLog, compared, find, markdown, newest, read, results, settings
 from ganduel.report.serve import serve
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
@@ -31,7 +31,7 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     return {"text": markdown(rows), "out": str(out), "runs": rows}
 
 
-def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:
+def table(folders: list[Path]) -> tuple[list[RunLog], list[Row]]:
     """The runs in these folders, and the settings and results of each. Raises UserError if a folder has none."""
     runs = [read(path) for path in find(folders)]
     values, typed = compared(runs), settings(runs)

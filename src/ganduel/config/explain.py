@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from ganduel.config.keys import config_dir, flatten, parse
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import SCHEMAS
-from ganduel.system.errors import describe, suggest
+from ganduel.system.errors import describe_type, suggest
 
 
 def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
@@ -38,7 +38,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     key = str(getattr(cause, "full_key", None) or "")
     found = [str(o.input_line).partition("=")[2] for o in typed if o.key_or_group == key]
     if isinstance(cause, ValidationError) and found and (hint := _hint(command, key)) is not None:
-        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}"
+        return f"{key}={found[-1]} is not allowed; it takes {describe_type(hint)}"
     text = " ".join(line for line in str(cause).splitlines() if not re.match(r"\s*(full_key|\w+_type)[:=]", line))
     return f"{key}: {text}" if key else text
 

@@ -1,4 +1,4 @@
-"""What people type from habit, and the command that they want. The table is data; tests type every line of it."""
+"""Mistakes that people type from habit, and the right command for each. The table is data; tests type all its lines."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
 
 
 class Slip(NamedTuple):
-    """A key that does not exist, in every spelling, and what stands for it. `{}` is the typed value.
+    """A key that does not exist, in every spelling, and its replacement. `{}` is the typed value.
 
     `instead` replaces the argument. `start` replaces the command's name.
     """
@@ -65,7 +65,7 @@ UNITS = "kimg", "steps", "step", "epochs", "epoch"
 
 
 def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str | None:
-    """What is wrong with a command line, and the right one. None if nothing of it is in the table.
+    """A text that says what is wrong with a command line and gives the right one. None if the table knows no mistake.
 
     `flags` are those that the command has.
     """
@@ -135,14 +135,14 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
 
 
 def several_values(command: str, argument: str, words: Sequence[str]) -> str:
-    """The text about an argument with several values, whose key takes one: the command that makes a sweep."""
+    """The text about an argument with several values, if its key takes one. It names the command that makes a sweep."""
     lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
     kept = [bracketed(command, word, sweep=False) if word.partition("=")[0] in lists else word for word in words]
     return f"{argument} has several values: -m runs one after the other. Type: gan-{command} -m {shlex.join(kept)}"
 
 
 def alone(command: str, word: str) -> tuple[str, str] | None:
-    """What a word without = stands for: the reason, and the arguments in its place. None if it is no path."""
+    """The reason why a word without = is wrong, and the arguments that are meant. None if the word is no path."""
     path = Path(word)
     if not path.exists() and "/" not in word and not word.endswith((".pt", ".pkl", ".zip")):
         return None

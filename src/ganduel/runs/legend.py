@@ -1,4 +1,4 @@
-"""What a run says, word by word: the sentences beside TensorBoard's curves, and those of docs/legend.md."""
+"""The meaning of each word that a run prints or logs: for TensorBoard's curves and for docs/legend.md."""
 
 import re
 from typing import NamedTuple
