@@ -13,8 +13,8 @@ from torch import nn
 from ganduel.build import locate
 from ganduel.config.keys import config_dir
 from ganduel.models.dcgan import convolution, upconvolution
+from ganduel.models.dcgan_style import Adaptive, Demodulated, Mapping
 from ganduel.models.layers import SelfAttention, normalise_spectrally
-from ganduel.models.style import Adaptive, Demodulated, Mapping
 from ganduel.setup import assemble
 
 
