@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganduel.config.comments import comments, headings, lead
 from ganduel.config.explain import explain
-from ganduel.config.keys import LIST_GROUPS, config_dir, flatten
+from ganduel.config.keys import LIST_GROUPS, config_dir, flatten, options
 from ganduel.system.errors import UserError
 
 WIDTH = 80  # columns of the text
@@ -78,11 +78,6 @@ def groups_of(path: Path) -> Iterator[str]:
         name = next(iter(chosen)) if isinstance(chosen, dict) else ""
         if name and (config_dir() / name).is_dir():
             yield name
-
-
-def options(group: str) -> list[str]:
-    """The names of a group's options."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 def files_of(group: str, names: Any) -> Iterator[Path]:
