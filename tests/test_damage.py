@@ -18,7 +18,7 @@ from test_trees import as_tar, as_zip
 
 from ganduel import build, checkpoint
 from ganduel.commands import cli
-from ganduel.commands.data import intact
+from ganduel.commands.data import undamaged
 from ganduel.config.compose import compose as compose_config
 from ganduel.data.archives import open_tree
 from ganduel.data.loading import open_images
@@ -164,7 +164,7 @@ def kinds(
         def read() -> Any:
             told = described(path)
             images = open_images(path, data, seed=0, device=torch.device("cpu"))
-            if not intact(path, about, data):
+            if not undamaged(path, about, data):
                 raise UserError("gan-data packs it again")
             known = {key: told[key] for key in about}  # a flip in the name of the checksum makes an older set of it
             return known, [images.batch(0, 2)["real"]]

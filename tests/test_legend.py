@@ -19,7 +19,7 @@ NOTES = ("health spread", "fid 85.2", "D 1.21", "G 0.874", "850 img/s", "D right
 
 def test_the_page_is_made_of_the_module():
     """Else: python scripts/config_reference.py legend > docs/legend.md"""
-    assert (ROOT / "docs" / "legend.md").read_text() == legend.page()
+    assert (ROOT / "docs" / "legend.md").read_text() == legend.markdown()
 
 
 def test_what_stands_first_says_most():

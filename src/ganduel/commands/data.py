@@ -34,7 +34,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     new: list[dict[str, Any]] = []
     path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
     about = described(path)
-    if not new and not intact(path, about, data):
+    if not new and not undamaged(path, about, data):
         if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
@@ -46,7 +46,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
     save_png(tile(thumbnails(store, chosen)), preview)
     if config.look_alikes:
-        show_look_alikes(store, config.look_alikes, names(config, about), path.with_suffix(".alike.png"))
+        show_look_alikes(store, config.look_alikes, image_names(config, about), path.with_suffix(".alike.png"))
     images = open_images(path, data, seed=0, device=torch.device("cpu"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
@@ -77,7 +77,7 @@ def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Pat
     save_png(tile(thumbnails(store, chosen), columns=8), out)
 
 
-def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
+def image_names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
     """The names of the packed images; their numbers, if the originals are gone."""
     count = about["images"]
     if config.data.root is not None and not abandoned(config.data.root):
@@ -88,7 +88,7 @@ def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
     return [f"image {i}" for i in range(count)]
 
 
-def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
+def undamaged(path: Path, about: dict[str, Any], data: Data) -> bool:
     """Whether a packed set can be opened, and its labels and images have their recorded checksums."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]

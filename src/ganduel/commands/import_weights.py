@@ -38,7 +38,7 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
         data = chosen | {"resolution": sizes["data.resolution"], "channels": sizes["data.channels"]}
         run |= {"data": data, "name": f"{run['model']['name']}-{data['name']}"}
         run["metric"]["features"] = data["features"]
-        about = images(typed(Data, data), config.workers, config.allow)
+        about = image_facts(typed(Data, data), config.workers, config.allow)
     content = {
         "config": run,
         "overrides": overrides,
@@ -76,7 +76,7 @@ def weights(model: dict[str, Any], states: dict[str, stylegan2_ada.State]) -> di
     return {"game": game.state_dict(), "ema": averaged}
 
 
-def images(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
+def image_facts(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
     """The facts about the images that a checkpoint stores. Packs the images if their packed copy is out of date."""
     path = prepare(data, workers, build.source(data, allow))
     packed = open_images(path, data, seed=0, device=torch.device("cpu"))

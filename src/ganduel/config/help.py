@@ -42,7 +42,7 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
         about |= headings(path)
     parts.append("Keys, typed as key=value, with the values that they have here:")
     sections: dict[str, list[str]] = {}
-    for key, value in shown(config, known):
+    for key, value in settable(config, known):
         section = key.partition(".")[0] if "." in key else ""
         sections.setdefault(section, []).append(row(f"{key}={value}", known.get(key, ""), MIDDLE))
     for section, rows in sections.items():
@@ -87,7 +87,7 @@ def files_of(group: str, names: Any) -> Iterator[Path]:
             yield path
 
 
-def shown(config: Any, known: dict[str, str]) -> Iterator[tuple[str, str]]:
+def settable(config: Any, known: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(key, value as text) of all keys that a user may want to set.
 
     Left out are import paths, and values that only repeat another key.

@@ -56,7 +56,7 @@ def page(runs: Sequence[RunLog], rows: Sequence[Row], live: bool = False) -> str
 
     A `live` page asks its server for a newer one every few seconds. Any other page can load nothing.
     """
-    labels, keys = names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
+    labels, keys = run_names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
     told = []
     for label, row in zip(labels, rows, strict=True):
         settings = ", ".join(f"{key}={row[key]}" for key in keys if row[key] is not None)
@@ -160,7 +160,7 @@ def repeats(runs: Sequence[RunLog], rows: Sequence[Row], keys: Sequence[str]) ->
     return found
 
 
-def names(runs: Sequence[RunLog]) -> list[str]:
+def run_names(runs: Sequence[RunLog]) -> list[str]:
     """The names of the runs: their paths relative to the deepest folder that contains them all."""
     shared = os.path.commonpath([run.path.absolute().parent for run in runs])
     return [os.path.relpath(run.path.absolute(), shared) for run in runs]

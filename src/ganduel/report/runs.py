@@ -86,7 +86,7 @@ def read(path: Path) -> RunLog:
     )
 
 
-def newest(folders: list[Path]) -> str:
+def version(folders: list[Path]) -> str:
     """A text that changes whenever a run in these folders writes something that a report shows. Raises UserError."""
     names = ("config.yaml", "stats.jsonl", "metrics.jsonl", "samples", "samples/histograms")
     files = [run / name for run in find(folders) for name in names]
@@ -120,7 +120,7 @@ def _measures(key: str) -> bool:
     return "/" in key or any(key.startswith(name) for name, _ in METRICS.values())
 
 
-def settings(runs: list[RunLog]) -> list[Row]:
+def differing_settings(runs: list[RunLog]) -> list[Row]:
     """The settings that differ between runs, one row per run: typed ones or, if these are all equal, any others.
 
     None means that the run does not have the setting.

@@ -107,7 +107,7 @@ def meaning(tag: str) -> str:
     return next((text for name, text in TAGS.items() if re.fullmatch(re.escape(name).replace(r"\*", ".*"), tag)), "")
 
 
-def page() -> str:
+def markdown() -> str:
     """docs/legend.md, in Markdown."""
     return "\n".join(
         [
