@@ -120,7 +120,7 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
 
     beta = "+scheduler@schedule.optimizer.D.beta2=linear", "schedule.optimizer.D.beta2.end=0.9"
-    assert "schedule.optimizer.D.beta2: optimizers keep this number on the host" in reason(*beta)
+    assert "schedule.optimizer.D.beta2: phases read this number on the host" in reason(*beta)
     assert reason("regularizer=[r1]", "+scheduler@schedule.regularizer.r1.weight=cosine") is None
 
     class Moving(Transform):

@@ -3,6 +3,7 @@
     optimizer.D.lr, and every other number of an optimizer; beta1 and beta2 are those of optimizer.D.betas
     regularizer.NAME.weight
     augment.NAME.KEY, for the KEYs in `Transform.dials`
+    turns.top
     ema.half_life, in kimg
 
 The trainer sets all scheduled numbers before every iteration, from the clock. Numbers that phases read on the device
@@ -22,6 +23,7 @@ from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 from ganduel.schedules import Schedule
 from ganduel.system.errors import UserError, suggest
+from ganduel.turns import Turns
 
 MOMENTS = 50  # at which `check` looks at a schedule
 
@@ -49,11 +51,12 @@ def moved(
     optimizers: Mapping[str, torch.optim.Optimizer],
     penalties: Mapping[str, Regularizer],
     game: Game,
+    turns: Turns,
     ema: EMA,
     device: torch.device,
 ) -> list[Moved]:
     """The numbers that `schedules` move, by their keys. Raises UserError for a key that is no dial."""
-    known = dict(_dials(optimizers, penalties, game, ema, device))
+    known = dict(_dials(optimizers, penalties, game, turns, ema, device))
     for key in schedules:
         if key not in known:
             raise UserError(f"schedule.{key} cannot be moved. " + suggest(key, list(known)))
@@ -85,6 +88,7 @@ def _dials(
     optimizers: Mapping[str, torch.optim.Optimizer],
     penalties: Mapping[str, Regularizer],
     game: Game,
+    turns: Turns,
     ema: EMA,
     device: torch.device,
 ) -> Iterator[tuple[str, Callable[[], Dial]]]:
@@ -103,6 +107,7 @@ def _dials(
     for i, name in enumerate(chains[0].names if chains else ()):
         for key, most in getattr(chains[0].transforms[i], "dials", {}).items():
             yield f"augment.{name}.{key}", _strength([getattr(chain.transforms[i], key) for chain in chains], most)
+    yield "turns.top", lambda: Dial(turns.top, lambda top: setattr(turns, "top", top), most=1.0, on_host=True)
     yield "ema.half_life", lambda: Dial(ema.half_life / 1000, lambda kimg: setattr(ema, "half_life", 1000 * kimg))
 
 

@@ -44,7 +44,7 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
-        made["turns"].setdefault("reals", "same")
+        made["turns"] = {"reals": "same", "top": 1.0, **made["turns"]}
     if "scheduler" in made:
         made.setdefault("schedule", {})
     return made

@@ -55,9 +55,7 @@ def uncapturable(trainer: Trainer) -> str | None:
         kind = type(optimizers[fixed[0]]).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; set optimizer=adam, adamw or rmsprop"
     if changing:
-        return (
-            f"schedule.{changing[0]}: optimizers keep this number on the host; leave it out, or set cuda_graphs=false"
-        )
+        return f"schedule.{changing[0]}: phases read this number on the host; leave it out, or set cuda_graphs=false"
     if moving:
         return f"{moving[0]} changes in every step and cannot be captured; leave it out, or set cuda_graphs=false"
     return None
