@@ -172,7 +172,7 @@ def test_consistency_of_mirrored_images():
     ramp = torch.arange(16.0).expand(64, 1, 16, 16)
     one = judged(lambda x: x[..., 5].mean((1, 2)), ramp, ramp / 2)
     of_real, half, both = (regularizers.consistency(one, share, mirror=True, shift=0.0).item() for share in (0, 0.5, 1))
-    for squares, change in ((of_real, 5), (both - of_real, 2.5)):
+    for squares, change in ((of_real, 5), (both - of_real, 2.5)):  # 10 - 5, and half of it
         mirrored = 64 * squares / change**2
         assert 20 < mirrored < 44 and mirrored == pytest.approx(round(mirrored), abs=0.01)
     assert half == pytest.approx((of_real + both) / 2)

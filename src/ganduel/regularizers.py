@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ganduel import batches, randomness
-from ganduel.augment.pipeline import Draws, geometry, translate_pixels, x_flip
+from ganduel.augment.affine import interpolate
 from ganduel.game import Duel, Generator
 
 
@@ -94,23 +93,33 @@ def consistency(duel: Duel, fake: float, mirror: bool, shift: float) -> Tensor:
     """E |D(x) - D(T(x))|^2 of real images, and `fake` times as much of generated ones, under random changes T that keep
     what an image shows (Zhao et al. 2020, "Improved Consistency Regularization for GANs": balanced, bCR).
 
-    T mirrors half of the images, if `mirror`, and moves all by whole pixels, up to the share `shift` of the size, with
-    mirrored edges. `fake` = 0 is the consistency of real images alone (Zhang et al. 2020, CR-GAN). In the paper, D's
-    loss is of unchanged images, so there is no other augmentation.
+    T is `mirrored_or_shifted`. `fake` = 0 is the consistency of real images alone (Zhang et al. 2020, CR-GAN). In the
+    paper, D's loss is of unchanged images, so there is no other augmentation.
     """
-    changes = partial(x_flip, chance=float(mirror)), partial(translate_pixels, chance=1.0, most=shift)
-    always = torch.ones((), device=duel.real.device)
     total = torch.zeros((), device=duel.real.device)
     pairs = zip((1.0, fake), (duel.real, duel.fake.detach()), duel.logits, strict=True)
     for i, (weight, images, logits) in enumerate(pairs):
-        changed = geometry(images, Draws(duel.seed - i * randomness.GOLDEN, always), [*changes])
+        changed = mirrored_or_shifted(images, duel.seed + i * randomness.GOLDEN, mirror, shift)
         total = total + weight * (logits - duel.discriminator(changed)).square().mean()
     return total
 
 
+def mirrored_or_shifted(images: Tensor, seed: Tensor, mirror: bool, shift: float) -> Tensor:
+    """Images (N, C, H, W): half of them mirrored if `mirror`, all moved by whole pixels. `seed` (N,) decides.
+
+    They move up to the share `shift` of the size in either direction. Edges are mirrored.
+    """
+    height, width = images.shape[2:]
+    flip, across, down = randomness.uniform(seed, (3, 1, 1), "consistency").unbind(1)  # each (N, 1, 1)
+    x = torch.arange(width, device=images.device) - (shift * width * (2 * across - 1)).round()
+    y = torch.arange(height, device=images.device)[:, None] - (shift * height * (2 * down - 1)).round()
+    x = torch.where(flip < 0.5, width - 1 - x, x) if mirror else x
+    return interpolate(images, *torch.broadcast_tensors(x, y))
+
+
 class LeCam(nn.Module):
-    """E (D(x) - f)^2 + E (D(G(z)) - r)^2, with r and f the moving averages of D's logits of real and of fake images (Tseng
-    et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data", equation 4).
+    """E (D(x) - f)^2 + E (D(G(z)) - r)^2, with r and f the moving averages of D's logits of real and of fake images
+    (Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data", equation 4).
 
     D must not move far from what it said of the other kind, so it cannot become certain about few images. Each step
     keeps a share `decay` of the averages. They start at 0, and are those of all discriminators together. Raises
