@@ -1,14 +1,13 @@
 """Many processes end where one does, on gloo. Two tests start them by torchrun, the others without it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-import math
 
 import pytest
 from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, children, largest_difference, rows, state

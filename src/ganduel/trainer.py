@@ -136,7 +136,7 @@ class Trainer:
         self.players = {name: self.player(name, regularizers, optimizers[name]) for name in ("D", "G")}
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
-        self.moved = dials.moved(schedules, optimizers, penalties, game, turns, ema, device)
+        self.moved = dials.moved(schedules, optimizers, penalties, game, images.augment, turns, ema, device)
         self.scheduled: dict[str, float] = {}  # their values in the last iteration, by key
 
     def player(
@@ -170,8 +170,6 @@ class Trainer:
         for key, dial, schedule in self.moved:
             self.scheduled[key] = schedule(self.clock, dial.value)
             dial.set(self.scheduled[key])
-        for chain in (*self.game.chains.values(), self.images.augment):
-            chain.at(self.clock)
         fakes: Batch = {}
         for turn in self.turns.order:
             fakes = self.take_turn(turn, fakes)
