@@ -245,11 +245,13 @@ def test_mnist_table_trains_six_models_alike(monkeypatch):
     spec.loader.exec_module(table)
     commands = []
     monkeypatch.setattr(table.subprocess, "run", lambda command, **how: commands.append(command[2:]))
+    monkeypatch.setattr(table.cli, "command", lambda name, arguments: commands.append([name, *arguments]))
     monkeypatch.setattr(sys, "argv", ["mnist_table.py", "--turns=7", "--root=digits", "--runs=out"])
-    table.main()
+    with pytest.raises(SystemExit):
+        table.main()
     rows = [compose("train", overrides) for module, *overrides in commands if module == "ganduel.train"]
     assert [row.name for row in rows] == [
         f"mnist_table/{name}" for name in ("vanilla", "dcgan", "lsgan", "wgan", "wgan_gp", "resnet")
     ]
     assert {(row.duration, row.batch_size, row.data.resolution) for row in rows} == {("7 steps", 64, 32)}
-    assert commands[-1] == ["ganduel.commands.report", "out/mnist_table"]
+    assert commands[-1] == ["report", "out/mnist_table"]

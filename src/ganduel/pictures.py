@@ -64,7 +64,7 @@ def chosen(out: Path, suffix: str, reason: str) -> Path:
     return path
 
 
-def check_size(rows: int, columns: int, size: Sequence[int]) -> None:
+def check_grid(rows: int, columns: int, size: Sequence[int]) -> None:
     """Raise UserError if a grid of rows x columns images of `size` (height, width) is too large for image viewers."""
     if max(rows * (size[0] + 2), columns * (size[1] + 2)) > LARGEST:
         raise UserError(f"{rows} x {columns} images make a picture of over {LARGEST} pixels a side; take fewer seeds")
