@@ -101,6 +101,7 @@ def duel(
         "share": False,
         "reals": "same",
         "repeat": False,
+        "top": 1.0,
     }
     turns = Turns(**usual | moves)
     return Trainer(

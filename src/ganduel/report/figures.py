@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ganduel.report.curves import Point, spread_out, thinned, title
-from ganduel.report.page import names
-from ganduel.report.runs import Row, Run
+from ganduel.report.page import run_names
+from ganduel.report.runs import Row, RunLog
 from ganduel.system.errors import UserError, installed
 from ganduel.system.files import make_folder, replacing
 
@@ -44,7 +44,7 @@ class Figure(NamedTuple):
     """A kind of figure. `lines` finds its lines in a run; [] if the run has logged none of its quantities."""
 
     title: str
-    lines: Callable[[Run], list[Line]]
+    lines: Callable[[RunLog], list[Line]]
     together: bool  # all runs in one plot, over images seen; otherwise one plot for each run, over turns of G
 
 
@@ -53,17 +53,17 @@ def points(rows: Sequence[Row], value: Callable[[Row], float | None], position: 
     return thinned(found, MOST) if found else []
 
 
-def quantities(run: Run, starts: tuple[str, ...], position: str = "step") -> list[str]:
+def quantities(run: RunLog, starts: tuple[str, ...], position: str = "step") -> list[str]:
     """The names of the logged numbers that begin with one of `starts`, in the order of the first row that has them."""
     return [*dict.fromkeys(n for row in run.stats for n in row if n.startswith(starts) and position in row)]
 
 
-def single(run: Run, name: str, position: str = "step") -> list[Point]:
+def single(run: RunLog, name: str, position: str = "step") -> list[Point]:
     """The points of one logged number."""
     return points(run.stats, lambda row: row.get(name), position)
 
 
-def smoothed(run: Run, *players: str) -> list[Line]:
+def smoothed(run: RunLog, *players: str) -> list[Line]:
     """The losses of players. Each has a faint line, and the smoothed one of the same colour."""
     lines = []
     for name in quantities(run, tuple(f"loss/{player}" for player in players)):
@@ -73,18 +73,18 @@ def smoothed(run: Run, *players: str) -> list[Line]:
     return lines
 
 
-def held_out(run: Run) -> list[Line]:
+def held_out(run: RunLog) -> list[Line]:
     """The losses of both players on held-out images."""
     found = quantities(run, ("validation/loss/D", "validation/loss/G"))
     return [Line(title(name.removeprefix("validation/")), single(run, name), dashed=True) for name in found]
 
 
-def terms(run: Run) -> list[Line]:
+def terms(run: RunLog) -> list[Line]:
     """All losses that a run has logged, as they are: those of the players, cycle, identity, penalties, the total."""
     return [Line(title(name), single(run, name)) for name in quantities(run, ("loss/", "total/"))]
 
 
-def right(run: Run) -> list[Line]:
+def right(run: RunLog) -> list[Line]:
     """The share of images that D gets right, real and generated ones alike: in training, and on held-out images."""
 
     def mean(start: str) -> Callable[[Row], float | None]:
@@ -95,10 +95,10 @@ def right(run: Run) -> list[Line]:
     return [line for line in lines if line.points]
 
 
-def measured(*metrics: str) -> Callable[[Run], list[Line]]:
+def measured(*metrics: str) -> Callable[[RunLog], list[Line]]:
     """The lines of measurements of these metrics, whatever their features and comparisons."""
 
-    def lines(run: Run) -> list[Line]:
+    def lines(run: RunLog) -> list[Line]:
         found = dict.fromkeys(n for row in run.metrics for n in row if n.startswith(metrics) and "_std" not in n)
         some = [Line(title(n), points(run.metrics, lambda row, n=n: row.get(n), "images")) for n in found]  # type: ignore[misc]
         return [line for line in some if line.points and isinstance(line.points[0][1], float)]
@@ -106,7 +106,7 @@ def measured(*metrics: str) -> Callable[[Run], list[Line]]:
     return lines
 
 
-def logged(*starts: str) -> Callable[[Run], list[Line]]:
+def logged(*starts: str) -> Callable[[RunLog], list[Line]]:
     """The lines of logged numbers whose names begin so, over images seen."""
     return lambda run: [Line(title(n), single(run, n, "images")) for n in quantities(run, starts, "images")]
 
@@ -125,7 +125,7 @@ FIGURES = {
 }
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def draw(runs: Sequence[RunLog], folder: Path) -> list[Path]:
     """Write all figures that the runs have numbers for into a folder. Returns their files.
 
     Figures of all runs are called `fid.png` and `fid.svg`, those of one run of several `losses-NAME.png`. Raises
@@ -147,9 +147,9 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     return written
 
 
-def plots(runs: Sequence[Run]) -> Iterator[tuple[str, Figure, list[Line]]]:
+def plots(runs: Sequence[RunLog]) -> Iterator[tuple[str, Figure, list[Line]]]:
     """(file name without suffix, figure, lines) of each plot that has lines."""
-    labels = names(runs)
+    labels = run_names(runs)
     for name, figure in FIGURES.items():
         found = [(label, lines) for label, run in zip(labels, runs, strict=True) if (lines := figure.lines(run))]
         if not figure.together:
