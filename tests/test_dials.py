@@ -143,7 +143,7 @@ EVERYTHING = (
 @pytest.mark.parametrize("model", ["dcgan", "r3gan"])
 def test_a_run_goes_on_in_the_middle_of_its_schedules(trainer, model):
     """Bit for bit."""
-    whole, first, rest = (trainer(*EVERYTHING, model=model) for _ in range(3))
+    whole, first, rest = (trainer(*EVERYTHING, "batch_size=4", model=model) for _ in range(3))
     for _ in range(6):
         whole.iterate()
     for _ in range(3):

@@ -20,7 +20,7 @@ def known(generator: Mapping[str, Tensor]) -> bool:
 
 
 def our_name(name: str, player: Literal["G", "D"], stages: int) -> str:
-    """What a published parameter of a network with so many stages is called in `models.r3gan`."""
+    """The name in `models.r3gan` of a parameter of a published network with so many stages."""
     if (layer := name.removesuffix(".weight")) in OUTER:
         return f"{OUTER[layer]}.weight"
     match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name)
@@ -48,9 +48,9 @@ def our_shape(name: str, value: Tensor) -> Tensor:
 
 
 def ours(published: Mapping[str, Tensor]) -> State:
-    """A state dict of `models.r3gan` from one in the published names.
+    """A state dict of `models.r3gan`, from one with the published names.
 
-    Raises UserError where a filter is not the usual one, and for a name that no network of R3GAN has.
+    Raises UserError for any filter but [1, 3, 3, 1], and for a name that no network of R3GAN has.
     """
     state = {}
     for name, value in unwrapped(published).items():
@@ -75,9 +75,9 @@ def _whose(published: Mapping[str, Tensor]) -> tuple[Literal["G", "D"], int]:
 
 
 def settings(generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What of model=r3gan gives networks of these shapes, by published names: values by key.
+    """The settings of model=r3gan that give networks of these shapes: value by key.
 
-    Raises UserError for sizes that it does not have.
+    Both arguments have the published names. Raises UserError for sizes that model=r3gan lacks.
     """
     g, d = unwrapped(generator), unwrapped(discriminator)
     stages = _whose(generator)[1]

@@ -1,6 +1,7 @@
-"""Snapshots of StyleGAN2-ADA's code and of R3GAN's, as they were published: pickles that name classes, or carry their
-source code. Loading them the usual way runs it. Here nothing of a file is executed: only its tensors and plain values
-are read.
+"""Read snapshots of StyleGAN2-ADA and R3GAN as they were published.
+
+A published file is a pickle that names classes, or contains their source code. The usual way to load it runs this code.
+This module runs nothing of a file, and reads only its tensors and plain values.
 """
 
 import io
@@ -26,7 +27,7 @@ FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0])
 def read(path: Path) -> dict[str, dict[str, Any]]:
     """The networks of a file, G, D and G_ema, as plain attributes by name; modules are nested dictionaries.
 
-    Raises UserError, before anything of it is run, for a file that asks for more than published ones do.
+    Raises UserError for a file that asks for more than published ones do. Nothing of it has run then.
     """
     try:
         with parsing(path, PICKLE), open(path, "rb") as file:
@@ -43,13 +44,13 @@ def _is_module(value: Any) -> bool:
 
 
 class Unasked(UserError):
-    """A file asks for what no published network needs."""
+    """A file asks for something that no published network needs."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives none of the objects that a file names, but stand-ins that can do no more than hold data.
+    """Puts stand-ins, which can only hold data, in the place of the objects that a file names.
 
-    They are made anew for every file, since a pickle may set attributes of what it was given.
+    Every file gets new stand-ins, because a pickle may set their attributes.
     """
 
     def __init__(self, file: Any):
@@ -110,7 +111,7 @@ class _Call:
 
 
 class _Inert:
-    """What is of no interest, and may be given any state."""
+    """A stand-in for an object without use here. It accepts any state and keeps none."""
 
     def __setstate__(self, state: Any) -> None:
         pass

@@ -18,14 +18,14 @@ def known(generator: Mapping[str, Tensor]) -> bool:
 
 
 def our_name(name: str) -> str:
-    """What a parameter or buffer of a published network is called in `models.stylegan2`."""
+    """The name in `models.stylegan2` of a parameter or buffer of a published network."""
     return re.sub(r"^synthesis\.", "blocks.", name)
 
 
 def ours(published: Mapping[str, Tensor]) -> State:
-    """A state dict of `models.stylegan2` from one in the published names.
+    """A state dict of `models.stylegan2`, from one with the published names.
 
-    Raises UserError where a filter is not the usual one, which ours always is.
+    Raises UserError for any filter but [1, 3, 3, 1], because ours has no other.
     """
     state = {}
     for name, value in published.items():
@@ -37,9 +37,9 @@ def ours(published: Mapping[str, Tensor]) -> State:
 
 
 def settings(generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What of model=stylegan2_ada gives networks of these shapes, by published names: values by key.
+    """The settings of model=stylegan2_ada that give networks of these shapes: value by key.
 
-    Raises UserError for architectures that it does not have.
+    Both arguments have the published names. Raises UserError for an architecture that model=stylegan2_ada lacks.
     """
     if "synthesis.b8.torgb.weight" not in generator:
         raise UserError("its generator is not of the architecture skip, the only one here")
