@@ -21,8 +21,8 @@ def known(generator: Mapping[str, Tensor]) -> bool:
 
 def our_name(name: str, player: Literal["G", "D"], stages: int) -> str:
     """The name in `models.r3gan` of a parameter of a published network with so many stages."""
-    if (layer := name.removesuffix(".weight")) in OUTER:
-        return f"{OUTER[layer]}.weight"
+    if (outer := name.removesuffix(".weight")) in OUTER:
+        return f"{OUTER[outer]}.weight"
     match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name)
     if not match:
         raise UserError(f"{name} is no parameter of R3GAN")
