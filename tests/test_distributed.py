@@ -133,7 +133,12 @@ def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
         "cyclegan": (),
     }
     # A D with a penalty of weight 10 would magnify rounding fifty times at 0.01.
-    rates = {"cyclegan": (1e-5, 1e-4), "stylegan2_ada": (0.05, 0.05), "wgan_gp": (0.01, 0.001)}.get(model, (0.01, 0.01))
+    rates = {
+        "dcgan": (0.003, 0.003),
+        "cyclegan": (1e-5, 1e-4),
+        "stylegan2_ada": (0.05, 0.05),
+        "wgan_gp": (0.01, 0.001),
+    }[model]
     plain = ("optimizer=sgd", *(f"optimizer.{p}.lr={rate}" for p, rate in zip("GD", rates, strict=True)))
     arguments = [*TINY, packed, *MODELS[model], *chosen[model], *plain, "data.validation=0", "every.log=2 steps"]
     results = [together(n, *arguments, f"name={n}") for n in (1, 4)]
