@@ -80,7 +80,7 @@ def test_real_and_fake_images_lie_side_by_side(trained, capsys):
 def test_d_is_asked_about_both(trained, name, more):
     """Outside of its augmentation, without dropout, fakes of a class as such."""
     model = ganduel.load(trained(name, *more))
-    found = judging.met(model, list(range(8)), 8, NOWHERE)
+    found = judging.met(model, model.judged_game, list(range(8)), 8, NOWHERE)
     images = trained_on(model, Where(**NOWHERE))[0]
     if name == "cyclegan":
         assert [face.name for face in found] == ["_A", "_B"]
@@ -104,7 +104,7 @@ def test_d_is_asked_about_both(trained, name, more):
 @pytest.mark.parametrize("name", ["vanilla", "cyclegan"])
 def test_a_batch_is_asked_about_in_parts(trained, name):
     model = ganduel.load(trained(name))
-    for whole, parts in zip(*(judging.met(model, list(range(7)), size, NOWHERE) for size in (7, 3)), strict=True):
+    for whole, parts in zip(*(judging.met(model, model.judged_game, list(range(7)), size, NOWHERE) for size in (7, 3)), strict=True):
         assert torch.equal(whole.real, parts.real) and torch.allclose(whole.fake, parts.fake, atol=1e-6)
         assert torch.allclose(whole.of_fake, parts.of_fake, atol=1e-6)
         assert torch.allclose(whole.of_real, parts.of_real, atol=1e-6)
@@ -113,7 +113,7 @@ def test_a_batch_is_asked_about_in_parts(trained, name):
 def test_images_that_are_compared_come_in_whole_groups(trained):
     """Of four: 7 images, 5 at once, are the first four and the last four of them."""
     model = ganduel.load(trained("stylegan2_ada"))
-    (face,) = judging.met(model, list(range(7)), 5, NOWHERE)
+    (face,) = judging.met(model, model.judged_game, list(range(7)), 5, NOWHERE)
     discriminator, real = model.game.discriminators["D"], face.real
     wanted = torch.cat([discriminator(real[:4])[:3], discriminator(real[3:])])
     assert torch.allclose(face.of_real, wanted, atol=1e-5) and len(face.fake) == len(face.of_fake) == 7

@@ -53,7 +53,7 @@ class Pretrained(nn.Module):
 def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
     assert isinstance(module, Pretrained)
     stored = state.get(f"{prefix}digest")
-    if stored is not None and not torch.equal(stored.cpu(), module.digest.cpu()):
+    if stored is not None and not module.digest.is_meta and not torch.equal(stored.cpu(), module.digest.cpu()):
         own, other = (bytes(digest.tolist()).hex()[:12] for digest in (module.digest, stored))
         raise UserError(
             f"model.discriminator.network: its weights (SHA-256 {own}...) are not those of the training ({other}...): "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ganduel.models.frozen import Pretrained, freeze
-from ganduel.models.layers import initialise_normal, norm2d, normalise_spectrally
+from ganduel.models.layers import initialise_normal, needed, norm2d, normalise_spectrally
 
 STRIDES = 4, 8, 16, 32  # of the levels, in pixels of the network's input
 MIXED = 64, 128, 256, 512  # channels of the levels after cross-channel mixing
@@ -99,7 +99,7 @@ class Judge(nn.Module):
         y = self.layers(x)
         if self.embedding is None:
             return y[:, 0]
-        return (y * self.embedding(label)[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
+        return (y * self.embedding(needed(label, self.embedding.num_embeddings))[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
 
 
 class Discriminator(nn.Module):
