@@ -98,6 +98,6 @@ def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
 
 
 if __name__ == "__main__":
-    from ganduel.commands import cli
+    from ganduel.commands import start
 
-    cli.data()
+    start.data()

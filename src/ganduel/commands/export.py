@@ -23,6 +23,6 @@ def main(config: Export, overrides: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from ganduel.commands import cli
+    from ganduel.commands import start
 
-    cli.export()
+    start.export()

@@ -84,6 +84,6 @@ def images(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from ganduel.commands import cli
+    from ganduel.commands import start
 
-    cli.import_weights()
+    start.import_weights()

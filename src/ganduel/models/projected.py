@@ -99,7 +99,8 @@ class Judge(nn.Module):
         y = self.layers(x)
         if self.embedding is None:
             return y[:, 0]
-        return (y * self.embedding(needed(label, self.embedding.num_embeddings))[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
+        embedded = self.embedding(needed(label, self.embedding.num_embeddings))
+        return (y * embedded[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
 
 
 class Discriminator(nn.Module):
