@@ -18,6 +18,7 @@ from ganduel.pictures import save_picture
 from ganduel.sampling.figures import Panel, arrange, grid, plot
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
+from ganduel.system.errors import UserError
 from ganduel.trainer import Trainer
 
 
