@@ -324,7 +324,7 @@ def test_no_bit_of_a_zip_changes_what_is_read(tmp_path: Path) -> None:
         left_out: list[str] = []
         try:
             tree = open_tree(tmp_path / "x.zip")
-            names = tree.find(lambda name: name.endswith(".jpg") or left_out.append(name))
+            names = tree.find(lambda name, others=left_out: name.endswith(".jpg") or others.append(name))
             found = {name: tree.read(name) for name in names}
         except (UserError, zipfile.BadZipFile, NotImplementedError, OSError, zlib.error, EOFError, struct.error):
             continue

@@ -75,7 +75,7 @@ def _check_size(content: Any, size: int) -> None:
             rest += value
         elif isinstance(value, Tensor):
             tensors += value.numel() * value.element_size()
-        if max(tensors, values) > SHARED * size or values > MOST_VALUES:
+        if tensors > SHARED * size or values > min(size, MOST_VALUES):
             raise ValueError("what it describes is larger than the file")
 
 
