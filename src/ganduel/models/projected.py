@@ -28,9 +28,10 @@ class Network(Protocol):
         reach the images."""
 
 
-def channels_of(network: Network) -> list[int]:
+def channels_of(network: Pretrained) -> list[int]:
     """The numbers of channels of the four levels. Raises ValueError if the levels are not as `Network` says."""
-    levels = network.levels(torch.zeros(1, 3, 64, 64, requires_grad=True))
+    device = next((tensor.device for tensor in network.buffers()), None)
+    levels = network.levels(torch.zeros(1, 3, 64, 64, device=device, requires_grad=True))
     found, wanted = [tuple(level.shape[2:]) for level in levels], [(64 // s, 64 // s) for s in STRIDES]
     if found != wanted:
         raise ValueError(f"network: the levels of an image of 64x64 pixels must have sizes {wanted}, and have {found}")
