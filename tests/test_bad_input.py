@@ -518,7 +518,7 @@ LARGER: dict[str, Callable[[dict[str, Any]], Any]] = {
     "many layers": lambda content: content["config"]["model"]["generator"].update(blocks=10**9),
     "one value": lambda content: content["state"]["ema"].update(more=torch.zeros(1).expand(10**7)),
     "one row": lambda content: content["state"]["ema"].update(more=torch.zeros(9, 1, 2).expand(9, 10**6, 2)),
-    "lists of lists": lambda content: content.update(more=nested(19)),
+    "lists of lists": lambda content: content.update(more=nested(18)),
 }
 
 
