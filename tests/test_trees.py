@@ -19,6 +19,7 @@ import pytest
 
 from ganduel.data import archives
 from ganduel.data.archives import Folder, Lmdb, Tar, Zip, open_tree
+from ganduel.data.formats import opened
 from ganduel.system.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -331,6 +332,19 @@ def test_no_bit_of_a_zip_changes_what_is_read(tmp_path: Path) -> None:
         assert found == files or left_out, bit
         silent += 1
     assert silent < 8 * len(whole) * 0.7  # dates, versions, system and the like
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with pipes")
+def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    """The one would fill the memory, and the other would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "set").mkdir()
+    for name, target in (("a.png", Path("/dev/zero")), ("b.png", tmp_path / "pipe")):
+        (tmp_path / "set" / name).symlink_to(target)
+        with pytest.raises(ValueError, match="no regular file"):
+            Folder(tmp_path / "set").read(name)
+        with pytest.raises(OSError, match="no regular file"), opened(tmp_path / "set" / name):
+            pass
 
 
 def test_an_encrypted_zip(tmp_path: Path) -> None:

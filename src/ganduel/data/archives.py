@@ -11,6 +11,7 @@ import lzma
 import os
 import posixpath
 import shutil
+import stat
 import tarfile
 import tempfile
 import weakref
@@ -116,8 +117,11 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         path = self.path / name
-        if (size := path.stat().st_size) > LARGEST:
-            raise ValueError(f"{size:,} bytes are too many for an image")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a link to a device or a pipe, which may never end
+            raise ValueError("no regular file")
+        if status.st_size > LARGEST:
+            raise ValueError(f"{status.st_size:,} bytes are too many for an image")
         return path.read_bytes()
 
 

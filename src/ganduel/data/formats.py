@@ -146,6 +146,8 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
     """
     if isinstance(file, bytes):
         _check_png(file)
+    elif file.exists() and not file.is_file():  # a device or a pipe, which may never end
+        raise OSError("no regular file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's own check of the size, too: the check below is stricter
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=readable()) as image:
