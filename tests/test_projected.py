@@ -268,9 +268,9 @@ def test_a_frozen_network_can_be_tried_without_memory() -> None:
     with torch.device("meta"):
         trial = discriminator()
     assert all(tensor.is_meta for tensor in trial.buffers())
-    trial.load_state_dict(real.state_dict())
+    trial.load_state_dict(real.state_dict(), assign=True)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        trial.load_state_dict(discriminator(channel_max=8).state_dict())
+        trial.load_state_dict(discriminator(channel_max=8).state_dict(), assign=True)
     with torch.device("meta"):
         assert all(tensor.is_meta for tensor in Pretrained(pretrained("efficientnet")).buffers())
 

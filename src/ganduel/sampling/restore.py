@@ -27,22 +27,22 @@ def restored(config: dict[str, Any], state: dict[str, Any], ema: bool, judged: b
     discriminators. Raises ValueError, RuntimeError or UserError if the configuration does not fit the state.
     """
 
-    def made(device: str) -> Game:
-        with torch.device(device):
+    def made(trial: bool) -> Game:
+        with torch.device("meta" if trial else "cpu"):
             game = build.game(config["model"], config["augment"], allow, judged)
         if "game" in state:
             own = {k: v for k, v in state["game"].items() if judged or not k.startswith(JUDGES)}
-            game.load_state_dict(own)
+            game.load_state_dict(own, assign=trial)
         if ema or "game" not in state:
-            game.generators.load_state_dict(state["ema"])
+            game.generators.load_state_dict(state["ema"], assign=trial)
         return game
 
     stored = sum(map(_bytes, [*state.get("game", {}).values(), *state["ema"].values()]))
     with _at_most(MOST_LAYERS * (len(state.get("game", {})) + len(state["ema"]))):
-        trial = made("meta")
-    if sum(map(_bytes, [*trial.parameters(), *trial.buffers()])) > stored + MOST_BYTES:
+        tried = made(trial=True)
+    if sum(map(_bytes, [*tried.parameters(), *tried.buffers()])) > stored + MOST_BYTES:
         raise ValueError("its configuration asks for more than it stores")
-    return made("cpu")
+    return made(trial=False)
 
 
 def _bytes(tensor: torch.Tensor) -> int:
