@@ -88,7 +88,9 @@ def read(name: str, arguments: Sequence[str]) -> Line:
         added = [own_options(found.config_dir), *parts]
         typed = [f"--config-dir={found.config_dir}", *typed]
     if name == "train" and "settings_from" in named:
-        overrides = _again(overrides)
+        from ganduel.runs.again import again  # imports PyTorch
+
+        overrides = again(overrides)
         typed = [*(a for a in typed if a.startswith("--config-dir=")), *overrides]
     here = "overrides", "run", "config_dir", "help"
     others = any(value for flag, value in vars(found).items() if flag not in here)
@@ -136,7 +138,7 @@ def _command(name: str, arguments: list[str]) -> int:
         room = "; make room and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         return _fail(f"{error.filename or name}: {error.strerror or error}{room}")
     except (MemoryError, RuntimeError) as error:
-        from ganduel.system.device import out_of_memory  # which imports PyTorch
+        from ganduel.system.device import out_of_memory  # imports PyTorch
 
         if not out_of_memory(error):
             raise
@@ -191,12 +193,6 @@ def _installed(package: str) -> bool:
         return importlib.util.find_spec(package.partition(".")[0]) is not None
     except (ImportError, ValueError):  # names that no package can have
         return False
-
-
-def _again(overrides: list[str]) -> list[str]:
-    from ganduel.runs.again import again  # which imports PyTorch
-
-    return again(overrides)
 
 
 def _finite(value: Any) -> Any:
