@@ -347,6 +347,16 @@ def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
             pass
 
 
+def test_a_link_that_leads_to_itself_is_one_bad_file(tmp_path: Path) -> None:
+    """Like any broken link: it is found, reading it fails, and the others are read."""
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "x.png").write_bytes(b"x")
+    folder = Folder(tmp_path)
+    assert folder.find(bool) == ["loop.png", "x.png"] and folder.stamp(bool) and folder.read("x.png") == b"x"
+    with pytest.raises(OSError, match="symbolic links"):
+        folder.read("loop.png")
+
+
 def test_an_encrypted_zip(tmp_path: Path) -> None:
     path = as_zip(tmp_path / "x.zip", {"0.jpg": b"x"})
     raw = bytearray(path.read_bytes())

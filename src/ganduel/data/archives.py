@@ -98,17 +98,19 @@ class Folder:
                 name = prefix + entry.name
                 if _hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if _known(entry.is_dir):
                     if PACKED in name.split("/") and _holds_packed(entry.path):
                         continue
                     pending.append((entry.path, name + "/", above | {identity}))
-                elif (entry.is_file() or entry.is_symlink()) and keep(name):  # keep broken links: reading reports them
+                elif (_known(entry.is_file) or entry.is_symlink()) and keep(
+                    name
+                ):  # keep broken links: reading reports them
                     yield name, entry
 
     def stamp(self, keep: Keep) -> str:
         digest = hashlib.sha256()
         for name, entry in self.walk(keep):
-            status = entry.stat(follow_symlinks=entry.is_file())
+            status = entry.stat(follow_symlinks=_known(entry.is_file))
             digest.update(os.fsencode(f"{name} {status.st_size} {status.st_mtime_ns}\n"))
         return digest.hexdigest()
 
@@ -123,6 +125,14 @@ class Folder:
         if status.st_size > LARGEST:
             raise ValueError(f"{status.st_size:,} bytes are too many for an image")
         return path.read_bytes()
+
+
+def _known(question: Callable[[], bool]) -> bool:
+    """The answer of the system; no, if it has none, as for a link that leads to itself."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 class Zip:
