@@ -226,7 +226,7 @@ def kinds(
         "overrides": typed,
         "shown.png": shown,
         "photo.png": image,
-        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members), signed=False),
+        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members), signed=True),
         "tar.gz": lambda: tree(as_tar(tmp_path / "set.tar.gz", members, "w:gz"), signed=True),
     }[name]()
 
