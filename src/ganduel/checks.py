@@ -122,7 +122,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
         doubts.append(
             "model.discriminator.output=sigmoid with a loss that applies a sigmoid itself: the second sigmoid weakens "
-            "D's gradients, and D's accuracy is meaningless, because its boundary is 0; use it only for comparisons"
+            "D's gradients; use it only for comparisons"
         )
     own = [name for name, r in penalties.items() if r.player == "D" and takes_gradients(r.fn)]
     if own and has_batch_norm(game.discriminators):
