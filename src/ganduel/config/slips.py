@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
 class Slip(NamedTuple):
     """A key that does not exist, in every spelling, and what stands for it. `{}` is the typed value.
 
-    `instead` replaces the argument. `start` replaces the command's name.
+    `instead` replaces the argument; `off` does if the value is false. `start` replaces the command's name.
     """
 
     commands: str
@@ -23,6 +24,7 @@ class Slip(NamedTuple):
     says: str
     instead: str = ""
     start: str = ""
+    off: str = ""
 
 
 TRAIN = "train"
@@ -38,8 +40,9 @@ SLIPS = [
     Slip(TRAIN, "batch bs batchsize train_batch_size", "it is called batch_size", "batch_size={}"),
     Slip(TRAIN, "gpu gpu_id gpu_ids device_id", "CUDA chooses the GPU", start="CUDA_VISIBLE_DEVICES={} gan-train"),
     Slip(TRAIN, "gpus num_gpus n_gpus", "torchrun starts a process for each", start=TORCHRUN),
-    Slip(TRAIN, "cuda use_cuda", "it is called device", "device=cuda"),
-    Slip(TRAIN, "amp fp16 mixed_precision", "it is called precision", "precision=bf16"),
+    Slip(TRAIN, "cuda use_cuda", "it is called device", "device=cuda", off="device=cpu"),
+    Slip(TRAIN, "amp mixed_precision bf16", "it is called precision", "precision=bf16", off="precision=fp32"),
+    Slip(TRAIN, "fp16", "it is called precision", "precision=fp16", off="precision=fp32"),
     Slip(TRAIN, "dataset", "it is called data", "data={}"),
     Slip(TRAIN, "arch network gan backbone", "it is called model", "model={}"),
     Slip(TRAIN, "criterion gan_mode adv_loss", "it is called loss", "loss={}"),
@@ -49,18 +52,62 @@ SLIPS = [
     Slip(TRAIN, "n_critic", "it is called turns.n_critic", "turns.n_critic={}"),
     Slip(TRAIN, "metrics metric", "it is called metric.which", "metric.which={}"),
     Slip(TRAIN, "resume continue continue_train", "the same command again resumes a run"),
-    Slip(TRAIN, "outdir output out save_dir", "a run is a folder inside runs_dir", "runs_dir={}"),
+    Slip(TRAIN, "config config_file", "your file is conf/experiment/NAME.yaml", "--config-dir=conf experiment={}"),
+    Slip(TRAIN, "outdir output out save_dir output_dir logdir", "a run is a folder inside runs_dir", "runs_dir={}"),
     Slip(IMAGES, "resolution size image_size img_size imsize", "it is called data.resolution", "data.resolution={}"),
     Slip(IMAGES, "root path data_root dataroot data_dir", "images are data=folder", "data=folder data.root={}"),
     Slip(OPENED, "checkpoint run model network weights pkl", "it is called ckpt", "ckpt={}"),
-    Slip("sample", "n num number samples n_samples num_samples", "it is called count", "count={}"),
+    Slip("sample", "n num number samples n_samples num_samples num_images", "it is called count", "count={}"),
     Slip("sample", "seed", "it is called seeds", "seeds={}"),
     Slip("sample", "trunc psi", "it is called truncation", "truncation={}"),
     Slip("sample", "class class_idx", "it is called label", "label={}"),
     Slip("sample export", "outdir output", "it is called out", "out={}"),
-    Slip("fid", "n num samples n_samples num_samples", "it is called metric.samples", "metric.samples={}"),
-    Slip("fid", "metrics which", "it is called metric.which", "metric.which={}"),
+    Slip("fid", "n num samples n_samples num_samples num_images", "it is called metric.samples", "metric.samples={}"),
+    Slip("fid", "metrics which metric", "it is called metric.which", "metric.which={}"),
 ]  # fmt: skip
+# key -> (value from another framework, in small letters, without - and _) -> what stands for both here
+MEANT = {
+    "model": {
+        "stylegan2": "model=stylegan2_ada augment=[]",
+        "stylegan": "model=stylegan2_ada",
+        "lsgan": "model=dcgan loss=least_squares",
+        "gan": "model=vanilla",
+        "mlp": "model=vanilla",
+        "sngan": "model=resnet model.discriminator.spectral_norm=true",
+        "projectedgan": "model=projected",
+    },
+    "loss": {
+        "bce": "loss=nonsaturating",
+        "vanilla": "loss=nonsaturating",
+        "logistic": "loss=nonsaturating",
+        "softplus": "loss=nonsaturating",
+        "ns": "loss=nonsaturating",
+        "mse": "loss=least_squares",
+        "lsgan": "loss=least_squares",
+        "wgan": "loss=wasserstein regularizer=weight_clip",
+        "wgangp": "loss=wasserstein regularizer=gradient_penalty",
+        "rpgan": "loss=relativistic",
+    },
+    "regularizer": {"gp": "regularizer=gradient_penalty", "wgangp": "regularizer=gradient_penalty"},
+    "augment": {"flip": "data.mirror=true", "mirror": "data.mirror=true"},
+    "device": {"gpu": "device=cuda"},
+    "precision": {
+        **dict.fromkeys(("16", "float16", "half", "amp"), "precision=fp16"),
+        **dict.fromkeys(("bfloat16", "mixed"), "precision=bf16"),
+        **dict.fromkeys(("32", "float32", "full"), "precision=fp32"),
+    },
+    "mode": {
+        **dict.fromkeys(("gif", "video", "film", "animation"), "mode=interpolate mode.video=gif"),
+        "interpolation": "mode=interpolate",
+        "samples": "mode=images",
+    },
+    "format": dict.fromkeys(("pt", "pth", "pytorch", "weights"), "format=safetensors"),
+    "data": {
+        **dict.fromkeys(("custom", "imagefolder", "images"), "data=folder data.root=FOLDER"),
+        **{name: f"data=folder data.root=data/{name}" for name in ("cifar10", "cifar100", "ffhq", "imagenet")},
+    },
+}
+CHOOSES_DATA = {"data", "model", "experiment", "settings_from", "--config-dir"}  # with these, data.root has a use
 UNITS = "kimg", "steps", "step", "epochs", "epoch"
 
 
@@ -75,18 +122,26 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
     words: list[str] = []  # the right command line
     start = f"gan-{command}"
     left = list(arguments)
+    if command == "fid" and len(places := [word for word in left if Path(word).is_dir()]) == 2 and not runs(places):
+        left = [word for word in left if word not in places]
+        says.append("two folders of images are given as folders=REAL,GENERATED")
+        words.append(f"folders={','.join(places)}")
     while left:
         word = left.pop(0)
         value_follows = bool(left) and "=" not in left[0] and not left[0].startswith("-")
         if word.startswith("-") and word.partition("=")[0] not in flags:  # --key value, or --key=value
             name, equals, value = word.lstrip("-").partition("=")
             name = name.replace("-", "_")
-            if not equals and value_follows:
+            if not equals and value_follows and not (switch(command, name) and left[0] not in ("true", "false")):
                 value = left.pop(0)
+            if name in ("list", "options"):
+                says.append("help lists all keys and options")
+                words.append("--help")
+                continue
             if name not in table and name not in keys(command):
                 return None
             says.append(f"{word.partition('=')[0]} is typed without dashes")
-            word = f"{name}={value or VALUE}"
+            word = f"{name}={value or (switch(command, name) and 'true') or VALUE}"
         elif word.startswith("-"):
             words.append(word)
             if value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
@@ -102,11 +157,21 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
         elif re.fullmatch(r"[\w.]+=", word) and value_follows and left[0] in options(word[:-1]):  # model= dcgan
             says.append("no spaces around =")
             word += left.pop(0)
+        elif "=" in word and word.endswith(","):  # model=dcgan, data=mnist
+            says.append("a space separates arguments, without a comma")
+            word = word.rstrip(",")
         elif "=" not in word and not word.startswith(("~", "+")):
             group = next(filter(None, [word if options(word) else "", group_of(command, word)]), "")
             if group == word and value_follows and left[0] in options(word):  # model dcgan
                 says.append("= stands between a group and its option")
                 word += f"={left.pop(0)}"
+            elif switch(command, word):  # overwrite
+                says.append(f"{word} takes true or false")
+                word += "=true"
+            elif (word in ("help", "list", "options") or options(word[:-1])) and not Path(word).exists():  # models
+                says.append("help lists all keys and options")
+                words.append("--help")
+                continue
             elif found := alone(command, word):
                 reason, word = found
                 says.append(reason)
@@ -116,22 +181,56 @@ def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str 
                 says.append(f"{word} is an option of {group}")
                 word = f"{group}={word}"
         key, _, value = word.partition("=")
+        simple = re.sub("[-_]", "", value.lower())
         if slip := table.get(key):
             says.append(f"{key}: {slip.says}")
-            words += [one.replace("{}", value or VALUE) for one in shlex.split(slip.instead)]
+            instead = slip.off if slip.off and simple in ("false", "no", "off") else slip.instead
+            if not instead and value and (found := alone(command, value)):  # resume=runs/demo
+                instead = found[1]
+            words += [one.replace("{}", value.removesuffix(".yaml") or VALUE) for one in shlex.split(instead)]
             start = slip.start.replace("{}", value or VALUE) or start
+        elif key in MEANT and value not in options(key) and simple in MEANT[key] and meant_here(command, key):
+            says.append(f"{word} has another name here")
+            words += MEANT[key][simple].split()
+        elif key == "data" and value not in options("data") and re.search(r"[/~\\]|\.\w+$", value):
+            found_it = Path(value).expanduser().exists()
+            says.append(f"{value} is no option of data, {'but it is' if found_it else 'and is not'} there")
+            words += own_images(value)
         elif key == "data" and value and value not in options("data") and Path(value).exists():
             says.append(f"{value} is no option of data, but it is there")
             words += own_images(value)
+        elif key == "ckpt" and value and not Path(value).expanduser().exists() and Path("runs", value).is_dir():
+            says.append(f"{value} is in runs")
+            words.append(f"ckpt=runs/{value}")
         elif key == "device" and (number := re.fullmatch(r"(?:cuda:)?(\d+)", value)):
             says.append("CUDA chooses the GPU")
             words.append("device=cuda")
             start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{command}"
         else:
             words.append(word)
+    named = {word.partition("=")[0] for word in words}
+    if command in IMAGES.split() and "data.root" in named and not named & CHOOSES_DATA and not says:
+        says.append("data.root alone chooses no kind of data")
+        words = [one for word in words for one in (own_images(word[10:]) if word.startswith("data.root=") else [word])]
     if not sweep and (several := [word for word in words if sweeps(command, word)]):
         return several_values(command, several[0], words)
     return f"{'; '.join(dict.fromkeys(says))}. Type: {start} {shlex.join(words)}".rstrip() if says else None
+
+
+def switch(command: str, key: str) -> bool:
+    """Whether a key of a command takes true or false, and nothing else."""
+    hints = typing.get_type_hints(SCHEMAS[command])
+    return hints.get(key) is bool
+
+
+def meant_here(command: str, key: str) -> bool:
+    """Whether a command has this key, or a group of this name."""
+    return key in keys(command) or bool(group_of(command, next(iter(options(key)), "")))
+
+
+def runs(places: Sequence[str]) -> bool:
+    """Whether one of these folders is a run's."""
+    return any((Path(place) / "checkpoints").is_dir() for place in places)
 
 
 def several_values(command: str, argument: str, words: Sequence[str]) -> str:
@@ -143,7 +242,9 @@ def several_values(command: str, argument: str, words: Sequence[str]) -> str:
 
 def alone(command: str, word: str) -> tuple[str, str] | None:
     """What a word without = stands for: the reason, and the arguments in its place. None if it is no path."""
-    path = Path(word)
+    path = Path(word).expanduser()
+    if command in OPENED.split() and not path.exists() and (Path("runs") / word / "checkpoints").is_dir():
+        return "a checkpoint is given as ckpt=", shlex.join([f"ckpt=runs/{word}"])
     if not path.exists() and "/" not in word and not word.endswith((".pt", ".pkl", ".zip")):
         return None
     if command in OPENED.split():
@@ -159,7 +260,7 @@ def alone(command: str, word: str) -> tuple[str, str] | None:
 
 def own_images(place: str) -> list[str]:
     """The arguments for a folder or an archive of images."""
-    kind = "folder_pair" if (Path(place) / "trainA").is_dir() else "folder"
+    kind = "folder_pair" if (Path(place).expanduser() / "trainA").is_dir() else "folder"
     return [f"data={kind}", f"data.root={place}"]
 
 
