@@ -37,10 +37,12 @@ def set_name(name: str, root: str | None) -> str:
     return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
 
 
-# The data set's name in that of a run; CycleGAN's load size for any resolution (pixels); and the formulas of
-# StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
+# The data set's name in that of a run; the channels of a pack of images; CycleGAN's load size for any resolution
+# (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch
+# size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
+    "packed": lambda channels, pack: channels * pack if isinstance(pack, int) else channels,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
