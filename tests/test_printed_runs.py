@@ -22,6 +22,9 @@ from test_sources import FACES, mnist_files
 from test_trees import as_folder, as_zip
 
 from ganduel.commands import cli
+from ganduel.commands.cli import read
+from ganduel.config.keys import LIST_GROUPS
+from ganduel.config.schema import LIST_KEYS
 from ganduel.evaluation import digit_classifier
 from ganduel.runs.health import ALARMS
 
@@ -127,8 +130,11 @@ def shortened(command: str, words: Sequence[str]) -> list[str]:
         short |= {"hydra.sweeper.n_trials": "1"} if "hydra/sweeper" in values else {}
         paired = ("model" in values and values["model"].startswith("cyclegan")) or "horse2zebra" in str(words)
         short["data.resolution"] = "32" if paired else "16"
-        overrides = [word for word in words if word != "-m" and not sweeps(word)]
+        overrides = read("train", [first_of(word) for word in words if word != "-m" and "hydra/" not in word]).overrides
         short |= dict(word.split("=", 1) for word in tiny_networks(overrides))
+        if "-m" in words and "," in values.get("model", ""):  # keys that not all of them have
+            short = {key: value for key, value in short.items() if not key.startswith("model.")}
+            words = ["model=dcgan" if word.startswith("model=") else word for word in words]
     elif command == "fid" and "," in values.get("metric.samples", ""):
         short["metric.samples"] = "4,8"
     if "folders" in values:
@@ -136,9 +142,12 @@ def shortened(command: str, words: Sequence[str]) -> list[str]:
     return [*(word for word in words if word.partition("=")[0] not in short), *(f"{k}={v}" for k, v in short.items())]
 
 
-def sweeps(word: str) -> bool:
-    """Whether a word of a sweep stands for several values."""
-    return "hydra" in word or "(" in word or ("," in word and not word.startswith(("metric", "optimizer")))
+def first_of(word: str) -> str:
+    """An argument of a sweep as its first job has it."""
+    key, _, value = word.partition("=")
+    several = "," in value and key not in (*LIST_GROUPS, *LIST_KEYS["train"]) and not key.endswith("betas")
+    value = re.sub(r"^interval\(([^,]+),.*\)$", r"\1", value)
+    return f"{key}={value.split(',')[0] if several and '(' not in value else value}"
 
 
 @contextlib.contextmanager
@@ -173,12 +182,9 @@ def test_all_that_can_run_do(published, tmp_path, monkeypatch, capsys):
     lines = [split[number][0] for number in range(len(chosen))]
     order = sorted(range(len(chosen)), key=lambda i: (not lines[i][0].startswith("python"), lines[i][0] not in MAKES))
     faults, spent = [], list[tuple[float, str]]()
-    readers_prepared = False
+    faults += runs_of_free_names()
     for number in order:
         one, (program, *words) = chosen[number], lines[number]
-        if program not in MAKES and program.startswith("gan-") and not readers_prepared:
-            faults += runs_of_free_names()
-            readers_prepared = True
         began = time.process_time()
         told = started(program, words, monkeypatch)
         spent.append((time.process_time() - began, one.text))
