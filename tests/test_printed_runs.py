@@ -134,7 +134,6 @@ def shortened(command: str, words: Sequence[str]) -> list[str]:
         short |= dict(word.split("=", 1) for word in tiny_networks(overrides))
         if "-m" in words and "," in values.get("model", ""):  # keys that not all of them have
             short = {key: value for key, value in short.items() if not key.startswith("model.")}
-            words = ["model=dcgan" if word.startswith("model=") else word for word in words]
     elif command == "fid" and "," in values.get("metric.samples", ""):
         short["metric.samples"] = "4,8"
     if "folders" in values:
