@@ -7,9 +7,9 @@ import yaml
 
 from ganduel.commands import cli
 from ganduel.config.compose import compose
-from ganduel.config.keys import LIST_GROUPS, bracketed, config_dir
+from ganduel.config.keys import LIST_GROUPS, bracketed, config_dir, options
 from ganduel.config.schema import SCHEMAS, rules_of
-from ganduel.config.slips import MEANT, SLIPS, answer, meant_here, options, switch
+from ganduel.config.slips import MEANT, SLIPS, answer, meant_here, switch
 from ganduel.system.errors import UserError
 
 # (command, what is typed, the command that is printed in answer)

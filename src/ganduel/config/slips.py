@@ -1,4 +1,4 @@
-"""What people type from habit, and the command that they want. The table is data; tests type every line of it."""
+"""Mistakes that people type from habit, and the right command for each. The table is data; tests type all its lines."""
 
 import re
 import shlex
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, config_dir
+from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, options
 from ganduel.config.schema import LIST_KEYS, PATHS, SCHEMAS, SEVERAL, rules_of
 
 VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
 
 
 class Slip(NamedTuple):
-    """A key that does not exist, in every spelling, and what stands for it. `{}` is the typed value.
+    """A key that does not exist, in every spelling, and its replacement. `{}` is the typed value.
 
     `instead` replaces the argument; `off` does if the value is false. `start` replaces the command's name.
     """
@@ -108,119 +108,162 @@ MEANT = {
     },
 }
 CHOOSES_DATA = {"data", "model", "experiment", "settings_from", "--config-dir"}  # with these, data.root has a use
+LISTS_ALL = "help", "list", "options"
 UNITS = "kimg", "steps", "step", "epochs", "epoch"
 
 
 def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str | None:
-    """What is wrong with a command line, and the right one. None if nothing of it is in the table.
+    """A text that says what is wrong with a command line and gives the right one. None if the table knows no mistake.
 
     `flags` are those that the command has.
     """
-    sweep = "-m" in arguments or "--multirun" in arguments
-    table = {key: slip for slip in SLIPS if command in slip.commands.split() for key in slip.keys.split()}
-    says: list[str] = []
-    words: list[str] = []  # the right command line
-    start = f"gan-{command}"
-    left = list(arguments)
-    if command == "fid" and len(places := [word for word in left if Path(word).is_dir()]) == 2 and not runs(places):
-        left = [word for word in left if word not in places]
-        says.append("two folders of images are given as folders=REAL,GENERATED")
-        words.append(f"folders={','.join(places)}")
-    while left:
-        word = left.pop(0)
-        value_follows = bool(left) and "=" not in left[0] and not left[0].startswith("-")
-        if word.startswith("-") and word.partition("=")[0] not in flags:  # --key value, or --key=value
-            name, equals, value = word.lstrip("-").partition("=")
-            name = name.replace("-", "_")
-            if not equals and value_follows and not (switch(command, name) and left[0] not in ("true", "false")):
-                value = left.pop(0)
-            if name in ("list", "options"):
-                says.append("help lists all keys and options")
-                words.append("--help")
-                continue
-            if name not in table and name not in keys(command):
-                return None
-            says.append(f"{word.partition('=')[0]} is typed without dashes")
-            word = f"{name}={value or (switch(command, name) and 'true') or VALUE}"
+    right = Correction(command, arguments)
+    right.take_two_folders()
+    while right.left:
+        word = right.left.pop(0)
+        if word.startswith("-") and word.partition("=")[0] in flags:
+            right.keep_flag(word)
         elif word.startswith("-"):
-            words.append(word)
-            if value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
-                words.append(left.pop(0))
-            continue
-        elif left and left[0] == "=":  # key = value
-            says.append("no spaces around =")
+            if not right.without_dashes(word):
+                return None
+        else:
+            right.join(word)
+    right.choose_data()
+    sweep = "-m" in arguments or "--multirun" in arguments
+    if not sweep and (several := [word for word in right.words if sweeps(command, word)]):
+        return several_values(command, several[0], right.words)
+    says = "; ".join(dict.fromkeys(right.says))
+    return f"{says}. Type: {right.start} {shlex.join(right.words)}".rstrip() if says else None
+
+
+class Correction:
+    """A command line that is corrected word by word: `left` are the words to come, `words` the right ones so far."""
+
+    def __init__(self, command: str, arguments: Sequence[str]):
+        self.command, self.left = command, list(arguments)
+        self.table = {key: slip for slip in SLIPS if command in slip.commands.split() for key in slip.keys.split()}
+        self.says: list[str] = []  # what is wrong
+        self.words: list[str] = []
+        self.start = f"gan-{command}"
+
+    def take_two_folders(self) -> None:
+        """Two folders of images, for gan-fid."""
+        places = [word for word in self.left if Path(word).is_dir()]
+        if self.command == "fid" and len(places) == 2 and not any((Path(p) / "checkpoints").is_dir() for p in places):
+            self.left = [word for word in self.left if word not in places]
+            self.says.append("two folders of images are given as folders=REAL,GENERATED")
+            self.words.append(f"folders={','.join(places)}")
+
+    def choose_data(self) -> None:
+        """Add data=folder to data.root=, which has no use with the set that is chosen by itself."""
+        named = {word.partition("=")[0] for word in self.words}
+        if self.command in IMAGES.split() and "data.root" in named and not named & CHOOSES_DATA and not self.says:
+            self.says.append("data.root alone chooses no kind of data")
+            root = next(word for word in self.words if word.startswith("data.root="))
+            where = self.words.index(root)
+            self.words[where : where + 1] = own_images(root.partition("=")[2])
+
+    @property
+    def value_follows(self) -> bool:
+        return bool(self.left) and "=" not in self.left[0] and not self.left[0].startswith("-")
+
+    def keep_flag(self, word: str) -> None:
+        """Take a flag, and its value if it has one."""
+        self.words.append(word)
+        if self.value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
+            self.words.append(self.left.pop(0))
+
+    def without_dashes(self, word: str) -> bool:
+        """Take `--key value` or `--key=value` as a key with its value. Returns whether there is such a key."""
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        on_or_off = switch(self.command, name)
+        if not equals and self.value_follows and not (on_or_off and self.left[0] not in ("true", "false")):
+            value = self.left.pop(0)
+        if name in LISTS_ALL:
+            self.says.append("help lists all keys and options")
+            self.words.append("--help")
+            return True
+        if name not in self.table and name not in keys(self.command):
+            return False
+        self.says.append(f"{word.partition('=')[0]} is typed without dashes")
+        self.replace(f"{name}={value or ('true' if on_or_off else VALUE)}")
+        return True
+
+    def join(self, word: str) -> None:
+        """Take a word without dashes. If it is not a whole key=value, complete it with the words that follow."""
+        left, plain = self.left, "=" not in word and not word.startswith(("~", "+"))
+        group = next(filter(None, [word if options(word) else "", group_of(self.command, word)]), "") if plain else ""
+        if left and left[0] == "=":  # key = value
+            self.says.append("no spaces around =")
             del left[0]
             word += f"={left.pop(0) if left else VALUE}"
         elif re.fullmatch(r"[\w.]+=[\d.]+", word) and left and left[0] in UNITS:  # duration=5 epochs
-            says.append("quotes keep words with a space together")
+            self.says.append("quotes keep words with a space together")
             word += f" {left.pop(0)}"
-        elif re.fullmatch(r"[\w.]+=", word) and value_follows and left[0] in options(word[:-1]):  # model= dcgan
-            says.append("no spaces around =")
+        elif re.fullmatch(r"[\w.]+=", word) and self.value_follows and left[0] in options(word[:-1]):  # model= dcgan
+            self.says.append("no spaces around =")
             word += left.pop(0)
         elif "=" in word and word.endswith(","):  # model=dcgan, data=mnist
-            says.append("a space separates arguments, without a comma")
+            self.says.append("a space separates arguments, without a comma")
             word = word.rstrip(",")
-        elif "=" not in word and not word.startswith(("~", "+")):
-            group = next(filter(None, [word if options(word) else "", group_of(command, word)]), "")
-            if group == word and value_follows and left[0] in options(word):  # model dcgan
-                says.append("= stands between a group and its option")
-                word += f"={left.pop(0)}"
-            elif switch(command, word):  # overwrite
-                says.append(f"{word} takes true or false")
-                word += "=true"
-            elif (word in ("help", "list", "options") or options(word[:-1])) and not Path(word).exists():  # models
-                says.append("help lists all keys and options")
-                words.append("--help")
-                continue
-            elif found := alone(command, word):
-                reason, word = found
-                says.append(reason)
-                words += shlex.split(word)
-                continue
-            elif group and group != word:
-                says.append(f"{word} is an option of {group}")
-                word = f"{group}={word}"
+        elif group and group == word and self.value_follows and left[0] in options(word):  # model dcgan
+            self.says.append("= stands between a group and its option")
+            word += f"={left.pop(0)}"
+        elif plain and switch(self.command, word):  # overwrite
+            self.says.append(f"{word} takes true or false")
+            word += "=true"
+        elif plain and (word in LISTS_ALL or options(word[:-1])) and not Path(word).exists():  # help, models
+            self.says.append("help lists all keys and options")
+            self.words.append("--help")
+            return
+        elif plain and (found := alone(self.command, word)):
+            reason, meant = found
+            self.says.append(reason)
+            self.words += shlex.split(meant)
+            return
+        elif group and group != word:
+            self.says.append(f"{word} is an option of {group}")
+            word = f"{group}={word}"
+        self.replace(word)
+
+    def replace(self, word: str) -> None:
+        """Take key=value, or its replacement from the table."""
         key, _, value = word.partition("=")
         simple = re.sub("[-_]", "", value.lower())
-        if slip := table.get(key):
-            says.append(f"{key}: {slip.says}")
+        if slip := self.table.get(key):
+            self.says.append(f"{key}: {slip.says}")
             instead = slip.off if slip.off and simple in ("false", "no", "off") else slip.instead
-            if not instead and value and (found := alone(command, value)):  # resume=runs/demo
-                instead = found[1]
-            words += [one.replace("{}", value.removesuffix(".yaml") or VALUE) for one in shlex.split(instead)]
-            start = slip.start.replace("{}", value or VALUE) or start
-        elif key in MEANT and value not in options(key) and simple in MEANT[key] and meant_here(command, key):
-            says.append(f"{word} has another name here")
-            words += MEANT[key][simple].split()
-        elif key == "data" and value not in options("data") and re.search(r"[/~\\]|\.\w+$", value):
-            found_it = Path(value).expanduser().exists()
-            says.append(f"{value} is no option of data, {'but it is' if found_it else 'and is not'} there")
-            words += own_images(value)
-        elif key == "data" and value and value not in options("data") and Path(value).exists():
-            says.append(f"{value} is no option of data, but it is there")
-            words += own_images(value)
+            if not instead and (Path(value) / "overrides.txt").is_file():  # resume=runs/demo
+                instead = shlex.join((Path(value) / "overrides.txt").read_text().splitlines())
+            self.words += [one.replace("{}", value.removesuffix(".yaml") or VALUE) for one in shlex.split(instead)]
+            self.start = slip.start.replace("{}", value or VALUE) or self.start
+        elif key in MEANT and value not in options(key) and simple in MEANT[key] and meant_here(self.command, key):
+            self.says.append(f"{word} has another name here")
+            self.words += MEANT[key][simple].split()
+        elif key == "data" and value and value not in options("data") and is_place(value):
+            there = "but it is there" if Path(value).expanduser().exists() else "and it is not there"
+            self.says.append(f"{value} is no option of data, {there}")
+            self.words += own_images(value)
         elif key == "ckpt" and value and not Path(value).expanduser().exists() and Path("runs", value).is_dir():
-            says.append(f"{value} is in runs")
-            words.append(f"ckpt=runs/{value}")
+            self.says.append(f"{value} is in runs")
+            self.words.append(f"ckpt=runs/{value}")
         elif key == "device" and (number := re.fullmatch(r"(?:cuda:)?(\d+)", value)):
-            says.append("CUDA chooses the GPU")
-            words.append("device=cuda")
-            start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{command}"
+            self.says.append("CUDA chooses the GPU")
+            self.words.append("device=cuda")
+            self.start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{self.command}"
         else:
-            words.append(word)
-    named = {word.partition("=")[0] for word in words}
-    if command in IMAGES.split() and "data.root" in named and not named & CHOOSES_DATA and not says:
-        says.append("data.root alone chooses no kind of data")
-        words = [one for word in words for one in (own_images(word[10:]) if word.startswith("data.root=") else [word])]
-    if not sweep and (several := [word for word in words if sweeps(command, word)]):
-        return several_values(command, several[0], words)
-    return f"{'; '.join(dict.fromkeys(says))}. Type: {start} {shlex.join(words)}".rstrip() if says else None
+            self.words.append(word)
+
+
+def is_place(text: str) -> bool:
+    """Whether a text is that of a file or a folder: it is there, or it looks like a path."""
+    return Path(text).exists() or bool(re.search(r"[/~\\]|\.\w+$", text))
 
 
 def switch(command: str, key: str) -> bool:
     """Whether a key of a command takes true or false, and nothing else."""
-    hints = typing.get_type_hints(SCHEMAS[command])
-    return hints.get(key) is bool
+    return typing.get_type_hints(SCHEMAS[command]).get(key) is bool
 
 
 def meant_here(command: str, key: str) -> bool:
@@ -228,20 +271,15 @@ def meant_here(command: str, key: str) -> bool:
     return key in keys(command) or bool(group_of(command, next(iter(options(key)), "")))
 
 
-def runs(places: Sequence[str]) -> bool:
-    """Whether one of these folders is a run's."""
-    return any((Path(place) / "checkpoints").is_dir() for place in places)
-
-
 def several_values(command: str, argument: str, words: Sequence[str]) -> str:
-    """The text about an argument with several values, whose key takes one: the command that makes a sweep."""
+    """The text about an argument with several values, if its key takes one. It names the command that makes a sweep."""
     lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
     kept = [bracketed(command, word, sweep=False) if word.partition("=")[0] in lists else word for word in words]
     return f"{argument} has several values: -m runs one after the other. Type: gan-{command} -m {shlex.join(kept)}"
 
 
 def alone(command: str, word: str) -> tuple[str, str] | None:
-    """What a word without = stands for: the reason, and the arguments in its place. None if it is no path."""
+    """The reason why a word without = is wrong, and the arguments that are meant. None if the word is no path."""
     path = Path(word).expanduser()
     if command in OPENED.split() and not path.exists() and (Path("runs") / word / "checkpoints").is_dir():
         return "a checkpoint is given as ckpt=", shlex.join([f"ckpt=runs/{word}"])
@@ -275,12 +313,6 @@ def sweeps(command: str, word: str) -> bool:
 def keys(command: str) -> set[str]:
     """The keys of a command's schema."""
     return {key for key, _ in rules_of(SCHEMAS[command])}
-
-
-def options(group: str) -> list[str]:
-    """The names of a group's options; [] if there is no such group."""
-    named = re.fullmatch(r"\w+", group)
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml")) if named else []
 
 
 def group_of(command: str, option: str) -> str:
