@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import pair, sizes, tiny_networks
+from conftest import pair, tiny_networks
 from expected_times import jobs, swept
 from omegaconf import OmegaConf
 
