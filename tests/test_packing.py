@@ -584,6 +584,21 @@ def test_metadata_does_not_condemn_pixels(metadata: bytes) -> None:
     assert not isinstance(image, str) and image.stored == prepare(RGB, False, [plain])[0].stored  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("junk", [(0x8769, 9, 1, 0xFFFFFFFF), (0x0111, 5, 1, 8)])  # an offset of -1, a size of a text
+def test_a_turned_photo_with_junk_in_the_rest_of_its_exif_data(
+    tmp_path: Path, kind: str, junk: tuple[int, int, int, int]
+) -> None:
+    """Its orientation counts, and the rest does not condemn it."""
+    stored = np.zeros((8, 8, 3), np.uint8)
+    stored[:4] = 255  # the upper half
+    entries = [(0x0112, 3, 1, 6), junk]
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries))
+    exif += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    packed = one(Image.fromarray(stored), tmp_path, exif=exif, kind=kind)
+    assert (packed[:, :, 4:] > 200).all() and (packed[:, :, :4] < 50).all()  # turned clockwise
+
+
 @pytest.mark.parametrize(("largest", "mode"), [(4095, "I;16 of 12 bits"), (65535, "I;16")])
 def test_sixteen_bits_that_are_hardly_used_are_told(largest: int, mode: str) -> None:
     file = io.BytesIO()

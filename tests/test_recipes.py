@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import pair
+from conftest import pair, tiny_networks
 from expected_times import jobs, swept
 from omegaconf import OmegaConf
 
@@ -36,21 +36,7 @@ SWEEPS = {
 
 def small(name: str) -> list[str]:
     """Overrides that make a recipe's networks tiny, layer by layer."""
-    model = compose("train", [f"experiment={name}", *DATA]).model
-    overrides = ["model.channels=4"] if "channels" in model else []
-    overrides += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
-    overrides += ["model.group=4"] if "group" in model else []
-    if name.endswith("_projected"):
-        overrides = ["model.generator.channels=4", "model.discriminator.channel_max=8", "model.discriminator.input=64"]
-    for player in ("generator", "discriminator"):
-        for key in ("channels", "widths"):
-            if isinstance(listed := model[player].get(key), list):
-                overrides.append(f"model.{player}.{key}={[4] * len(listed)}".replace(" ", ""))
-        if name in PAIRS and "blocks" in model[player]:
-            overrides.append(f"model.{player}.blocks=1")
-        if model[player].get("attention"):
-            overrides.append(f"model.{player}.attention=8")
-    return overrides
+    return tiny_networks([f"experiment={name}", *DATA])
 
 
 BY_COMMAND = ("demo", "horse2zebra_paper")  # quickly enough; slow are the others

@@ -429,7 +429,7 @@ def test_places_of_two_levels(tmp_path: Path, typed: str, written: str) -> None:
 def test_half_a_class_is_none(tmp_path: Path) -> None:
     as_folder(tmp_path, under("x/a/apartment_building/outdoor/", CORRIDORS))
     message = refusal(lambda: sources.places(str(tmp_path), "outdoor", "standard"))
-    assert message.endswith("There is: apartment_building/outdoor")
+    assert message.endswith("There is: apartment_building/outdoor.")
 
 
 def test_places_train_and_val(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
-from ganduel.models.frozen import synchronise_batch_norm
+from ganduel.models.frozen import check_same_frozen, synchronise_batch_norm
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
@@ -98,9 +98,13 @@ def move_networks(game: Game, device: torch.device) -> None:
 
 
 def set_first_weights(game: Game, init_from: str | None) -> None:
-    """Give all processes the same first weights: random ones from the seed, or those of `init_from`."""
+    """Give all processes the same first weights: random ones from the seed, or those of `init_from`.
+
+    Raises UserError if their pretrained networks differ, because these are not sent.
+    """
     if init_from is not None:
         load_networks(game, init_from)
+    check_same_frozen(game)
     distributed.broadcast(game)
 
 

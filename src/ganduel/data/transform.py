@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ganduel.data.formats import opened, turned, upright, without_metadata
+from ganduel.data.formats import animated, opened, turn, upright, without_metadata
 
 T = TypeVar("T")
 STORED = ["WEBP", "JPEG"]  # formats of compressed packed images
@@ -81,7 +81,7 @@ class Recipe:
     def changes(self, image: Image.Image) -> bool:
         """Whether `apply` changes an image, apart from turning grey into RGB. Raises ValueError like `side`."""
         fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
-        return turned(image) or not fits or image.mode not in ("L", self.mode)
+        return turn(image) is not None or not fits or image.mode not in ("L", self.mode)
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -183,7 +183,7 @@ def _prepare(recipe: Recipe, compress: bool, original: bytes | np.ndarray) -> Pr
 def _facts(recipe: Recipe, image: Image.Image) -> tuple[str, str, bool, Image.Image]:
     """An original's size, its mode, whether it is a JPEG that may be stored as it is, and the packed image."""
     size, mode = f"{image.width}x{image.height}", image.mode
-    mode += " animated" * (getattr(image, "n_frames", 1) > 1)
+    mode += " animated" * animated(image)
     if image.mode.startswith("I") and (bits := int(np.asarray(image).max(initial=0)).bit_length()) <= DARK_BITS:
         mode += f" of {bits} bits"
     packed = recipe.apply(image)
