@@ -71,7 +71,7 @@ def test_most_of_them_run(capsys):
     assert set(found) == {"run", *LEFT_OUT.values()}, "a reason that no command has"
     assert found["run"] > 200
     programs = [one for one in commands() if one.words[0].startswith("gan-") and one.whole]
-    assert sum(not reason(one) for one in programs) / len(programs) > 0.9
+    assert sum(not reason(one) for one in programs) / len(programs) > 0.85
 
 
 def laboratory(folder: Path) -> None:
