@@ -408,7 +408,7 @@ def test_weights_that_are_no_numbers(gan: Gan, bad_copy: Callable[..., Path]) ->
     [
         (["mode.columns=0"], "mode.columns=0 is not allowed; it takes 1 or more, or null"),
         (["mode=neighbours", "data.root=misspelt"], "data.root: there is no misspelt; name the folder or archive of"),
-        (["seeds=1.5"], "seeds=1.5 is not allowed; it takes a range like 0-63 or a list like [1,5,9]"),
+        (["seeds=1.5"], "seeds=1.5 is not allowed; it takes a range like 0-63, a list like 1,5,9"),
         (
             ["seeds=0-99999999999999"],
             "seeds=0-99999999999999 are 100,000,000,000,000 seeds; it takes 10,000,000 at most",

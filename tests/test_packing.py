@@ -149,6 +149,16 @@ def test_crop(tmp_path: Path) -> None:
     assert np.abs(one(Image.fromarray(array), tmp_path, largest)[0] - mean).max() <= 0.5
 
 
+def test_stretch_keeps_all_of_an_image(tmp_path: Path) -> None:
+    array = np.zeros((16, 32), np.uint8)
+    array[:, 16:] = 255  # dark on the left, light on the right: a crop to a square would show less of both
+    recipe = Recipe(resolution=8, channels=1, crop=None, resize="stretch")
+    assert recipe.changes(Image.fromarray(array)) and not recipe.changes(Image.fromarray(array[:8, :8]))
+    packed = one(Image.fromarray(array), tmp_path, recipe)[0]
+    assert packed.shape == (8, 8) and (packed[:, :3] < 20).all() and (packed[:, 5:] > 235).all()
+    assert np.array_equal(packed, np.repeat(packed[:1], 8, axis=0))  # rows stay alike, columns are squeezed
+
+
 @pytest.mark.parametrize("resize", ["box", "bicubic", "lanczos"])
 def test_resizing_is_antialiased(tmp_path: Path, resize: Any) -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)  # every other pixel white

@@ -57,6 +57,11 @@ class Projection:
     player: Literal["D", "G"]
 
 
+def takes_gradients(fn: Callable) -> bool:
+    """Whether a penalty is of gradients, so that it is differentiated twice: all are but `consistency` and `LeCam`."""
+    return getattr(fn, "func", fn) is not consistency and not isinstance(fn, LeCam)
+
+
 def r1(duel: Duel) -> Tensor:
     """Mean squared norm of D's gradient at real images: E |grad D(x)|^2 (Mescheder et al. 2018, equation 9).
 

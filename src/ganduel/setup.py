@@ -33,7 +33,7 @@ NETWORKS = "generators.", "discriminators."
 class Method(NamedTuple):
     """The parts that say how to train the networks."""
 
-    half_life: Duration
+    half_life: Duration | None  # of the averaged generators; None: the generators themselves
     loss: AdversarialLoss
     regularizers: dict[str, Regularizer | Projection]
     turns: Turns
@@ -54,6 +54,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     configure(tf32=config.tf32, cudnn_benchmark=config.cudnn_benchmark)
     method = build_method(config)
     game = build_game(config, method, device)
+    method = method._replace(loss=judged(method.loss, game))
     micro = checks.micro_batch(config.batch_size, config.micro_batch, game, method.penalties)
     move_networks(game, device)
     set_first_weights(game, config.init_from if fresh else None)
@@ -68,7 +69,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
 
 def build_method(config: Train) -> Method:
     """Build the parts that say how to train."""
-    half_life = Duration.parse(config.ema.half_life, "ema.half_life")
+    half_life = None if config.ema.half_life is None else Duration.parse(config.ema.half_life, "ema.half_life")
     loss = build.part(config.loss, "loss", config.allow)
     regularizers = build.parts(config.regularizer, "regularizer", config.allow)
     turns = build.part(config.turns, "turns", config.allow)
@@ -134,6 +135,12 @@ def open_checked(config: Train, game: Game, device: torch.device) -> ImageSet | 
     return images
 
 
+def judged(loss: AdversarialLoss, game: Game) -> AdversarialLoss:
+    """The loss with the boundary of D's outputs. It is 0.5 if D ends in a sigmoid, whatever the loss expects."""
+    ends = any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values())
+    return loss._replace(boundary=0.5) if ends and loss.boundary is not None else loss
+
+
 def build_trainer(
     config: Train,
     method: Method,
@@ -145,7 +152,7 @@ def build_trainer(
     device: torch.device,
 ) -> Trainer:
     """Build the trainer, with its clock and its averaged generators."""
-    clock = Clock(config.batch_size * method.turns.n_critic, method.turns.n_generator, images.count)
+    clock = Clock(config.batch_size * method.turns.batches, method.turns.n_generator, images.count)
     return Trainer(
         game,
         method.loss,
@@ -153,7 +160,7 @@ def build_trainer(
         method.turns,
         clock,
         images,
-        EMA(game.generators, clock.images(method.half_life), config.ema.ramp),
+        EMA(game.generators, clock.images(method.half_life) if method.half_life else 0.0, config.ema.ramp),
         optimizers,
         method.schedules,
         seed=config.seed,

@@ -206,7 +206,7 @@ def _finite(value: Any) -> Any:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    command = shlex.join([program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    command = shlex.join([program("gan-train"), settings[0], f"init_from={out}", *settings[1:]])
     return f"{out}\nto start from it: {command}"
 
 

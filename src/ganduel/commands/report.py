@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ganduel.config.schema import Report
+from ganduel.report.figures import draw
 from ganduel.report.page import page
 from ganduel.report.runs import Row, RunLog, compared, differing_settings, find, markdown, read, results, version
 from ganduel.report.serve import serve
@@ -14,7 +15,8 @@ from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page. Returns its path, one row for each run, and the rows as a Markdown table.
+    """Write the page and, into the folder `figures`, figures. Returns their paths, one row for each run, and the rows
+    as a Markdown table.
 
     With `watch`, it first serves the page until Ctrl-C. Raises UserError.
     """
@@ -28,7 +30,10 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     make_folder(out.parent, "out")
     write_text(out, page(runs, rows))
     say(f"report {out}")
-    return {"text": markdown(rows), "out": str(out), "runs": rows}
+    drawn = draw(runs, Path(config.figures)) if config.figures else []
+    if drawn:
+        say(f"figures {', '.join(str(path) for path in drawn if path.suffix == '.svg')}, and as .png")
+    return {"text": markdown(rows), "out": str(out), "runs": rows, "figures": [str(path) for path in drawn]}
 
 
 def read_runs(folders: list[Path]) -> tuple[list[RunLog], list[Row]]:

@@ -27,17 +27,21 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
     "pad": Image.Resampling.LANCZOS,  # for larger images; smaller ones get a black frame
+    "stretch": Image.Resampling.LANCZOS,  # of the whole image, whatever its shape
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an original becomes a packed image: crop a centre square, then resize it to `resolution` pixels a side."""
+    """How an original becomes a packed image: crop a centre square, then resize it to `resolution` pixels a side.
+
+    "stretch" resizes the whole image instead, so that one that is not square changes its proportions.
+    """
 
     resolution: int
     channels: Literal[1, 3]
     crop: int | None  # pixels a side of the centre square; None: the largest square
-    resize: Literal["box", "bicubic", "lanczos", "pad"]
+    resize: Literal["box", "bicubic", "lanczos", "pad", "stretch"]
     width: int | None = None  # `crop` is for images of this width and scales with others; None: it never scales
 
     @property
@@ -60,6 +64,10 @@ class Recipe:
         """Crop and resize an image. Raises ValueError if it is too small or of floats, OSError if it is broken."""
         image = upright(image)
         side = self.side(image)
+        if self.resize == "stretch":
+            image = in_mode(image, self.mode)
+            size = (self.resolution, self.resolution)
+            return image if image.size == size else image.resize(size, FILTERS[self.resize])
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (side, side):
             image = image.crop((left, top, left + side, top + side))

@@ -78,7 +78,7 @@ def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDi
         of_real, of_fake, span, mark = face.of_real, face.of_fake, None, loss.boundary
         title = "D's output"
         if getattr(discriminators[f"D{face.name}"], "output", "linear") == "sigmoid":
-            span, mark = (0.0, 1.0), None
+            span, mark = (0.0, 1.0), 0.5
         elif loss.logits and not loss.relativistic:
             of_real, of_fake, span, mark = of_real.sigmoid(), of_fake.sigmoid(), (0.0, 1.0), 0.5
             title = "D's output, the probability of being real"

@@ -321,19 +321,23 @@ def fades(pieces: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
 
 
 def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
-    """Turn "0-63", 7, "7" or [1, 5, 9] into a list of seeds.
+    """Turn "0-63", 7, "7", [1, 5, 9] or ["0-3", 9] into a list of seeds.
 
     Raises UserError for anything else, and for more than `MOST_SEEDS`.
     """
-    ends = re.fullmatch("([0-9]{1,19})(?:-([0-9]{1,19}))?", value) if isinstance(value, str) else None
-    if ends:
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        count, tried = last - first + 1, [first, last]
-    else:
-        listed = value if isinstance(value, list) else [value]
-        count, tried = len(listed), listed
-    if count < 1 or not all(type(seed) is int and 0 <= seed < 2**63 for seed in tried):
-        raise UserError(f"{key}={value} is not allowed; it takes a range like 0-63 or a list like [1,5,9]")
-    if count > MOST_SEEDS:
+    found: list[range] = []
+    for one in value if isinstance(value, list) else [value]:
+        ends = re.fullmatch("([0-9]{1,19})(?:-([0-9]{1,19}))?", one) if isinstance(one, str) else None
+        first = int(ends[1]) if ends else one
+        last = int(ends[2] or ends[1]) if ends else one
+        if type(first) is not int or not 0 <= first <= last < 2**63:
+            found = []
+            break
+        found.append(range(first, last + 1))
+    if not found:
+        raise UserError(
+            f"{key}={value} is not allowed; it takes a range like 0-63, a list like 1,5,9, or both like 0-3,9"
+        )
+    if (count := sum(seeds.stop - seeds.start for seeds in found)) > MOST_SEEDS:
         raise UserError(f"{key}={value} are {count:,} seeds; it takes {MOST_SEEDS:,} at most, so take them in turns")
-    return list(range(first, last + 1)) if ends else tried
+    return [seed for seeds in found for seed in seeds]
