@@ -252,7 +252,7 @@ def test_other_weights_of_the_frozen_network_are_refused() -> None:
 def test_processes_with_other_frozen_weights_end(monkeypatch: pytest.MonkeyPatch, other: int) -> None:
     """They are not sent, so each process has what its machine has installed. `agree` takes the largest of all."""
     judge = discriminator()
-    own = int.from_bytes(bytes(judge.features.digest[:7].tolist()))
+    own = int.from_bytes(bytes(judge.features.digest[:7].tolist()), "big")
     theirs = {own: own + other, -own: -own - other}
     monkeypatch.setattr("ganduel.system.distributed.agree", lambda number: max(number, theirs[number]))
     if other:

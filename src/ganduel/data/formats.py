@@ -160,7 +160,7 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
 def turn(image: Image.Image) -> Image.Transpose | None:
     """What makes an image upright, according to its EXIF data; None for nothing. Damaged EXIF data asks for nothing."""
     try:
-        return TURNS.get(image.getexif().get(ORIENTATION))
+        return TURNS.get(image.getexif().get(ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # the parser of EXIF data raises many kinds of exceptions

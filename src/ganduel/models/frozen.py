@@ -68,7 +68,7 @@ def check_same_frozen(game: nn.Module) -> None:
     """Raise UserError in all processes if their pretrained networks have different weights."""
     for module in game.modules():
         if isinstance(module, Pretrained):
-            start = int.from_bytes(bytes(module.digest[:7].tolist()))
+            start = int.from_bytes(bytes(module.digest[:7].tolist()), "big")
             if distributed.agree(start) != -distributed.agree(-start):
                 raise UserError(
                     "model.discriminator.network: its weights differ between the processes: install the same version "
