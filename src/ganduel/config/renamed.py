@@ -38,6 +38,7 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data["load_size"] = data["resolution"] + extra if extra else None
     if "source" in data:
         data.setdefault("labels", "auto")
+        data.setdefault("stack", {"count": None, "seed": 0, "of": "train"})
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
     scheduler = made.get("scheduler") or {}

@@ -13,8 +13,9 @@ from ganduel import checkpoint
 from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
 from ganduel.data.loading import to_bytes
-from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
+from ganduel.evaluation.evaluate import check_walks, describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.modes import check_modes
 from ganduel.game import SHOWN
 from ganduel.pictures import save_png, tile
 from ganduel.runs.folder import RunFolder, differences
@@ -62,7 +63,9 @@ class Recorder:
         self.samples: int = config.metric.samples or (2000 if trainer.device.type == "cpu" else 50_000)
         self.whole_thousands: bool  # whether file names count images seen in whole thousands
         self.log: Logbook
-        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config.metric.which)
+        comparisons = trainer.game.comparisons(trainer.ema.generators, trainer.images)
+        check_walks(comparisons, config.metric.which)
+        check_modes(comparisons, config.metric.which)
 
     def open(self, total: int, apart: int) -> None:
         """Start writing. The run has `total` iterations, and its numbered files are at least `apart` iterations apart.
@@ -151,7 +154,7 @@ class Recorder:
         seed = torch.arange(count, device=trainer.device)
         batch = {**trainer.images.batch(trainer.images_seen, count), "seed": seed}
         found = judging.in_training(trainer, batch)
-        picture, folder = judging.figure(found, trainer.loss, trainer.game.discriminators), "histograms"
+        picture, folder = judging.figure(found, trainer.loss, trainer.game), "histograms"
         (self.run.path / "samples" / folder).mkdir(exist_ok=True)
         save_png(picture, self.run.path / "samples" / folder / f"{self.kimg}.png")
         self.log.picture(f"samples/{folder}", picture, trainer.images_seen)
@@ -191,11 +194,17 @@ class Recorder:
         settings, folder = self.config.metric, Path(self.config.data.packed)
         distributed.broadcast(self.trainer.ema.generators)  # on CPUs, each process has its own BatchNorm statistics
         images = self.trainer.images
+        needed = needs_features(settings.which)
         try:
             with distributed.all_or_none():
+                features = (
+                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder))
+                    if needed
+                    else None
+                )
                 return evaluate(
                     self.trainer.game.comparisons(self.trainer.ema.generators, images),
-                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder)),
+                    features,
                     which=settings.which,
                     samples=self.samples,
                     seed=0,
