@@ -11,7 +11,9 @@ the builder refuses any other value.
 
 from ganduel.data.sources._afhq import afhq
 from ganduel.data.sources._celeba import celeba
+from ganduel.data.sources._cifar10 import cifar10
 from ganduel.data.sources._digits import digits
+from ganduel.data.sources._fashion_mnist import fashion_mnist
 from ganduel.data.sources._folder import folder
 from ganduel.data.sources._folder_pair import folder_pair
 from ganduel.data.sources._lsun import lsun
@@ -27,7 +29,9 @@ __all__ = [
     "Source",
     "afhq",
     "celeba",
+    "cifar10",
     "digits",
+    "fashion_mnist",
     "folder",
     "folder_pair",
     "grid",
