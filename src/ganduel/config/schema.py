@@ -109,6 +109,8 @@ class Health:
     overfitting: float | None = field(metadata=limited(0))
     accuracy: float | None = field(metadata=limited(0, 1))
     ada: float | None = field(metadata=limited(0, 1))
+    modes: float | None = field(metadata=limited(0, 1))
+    lost_modes: float | None = field(metadata=limited(0, 1))
 
 
 @dataclass

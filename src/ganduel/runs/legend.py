@@ -181,6 +181,10 @@ TAGS = [
         "ADA's p, which an alarm watches: near 1, ADA can do no more.",
     ),
     Word(
+        "health/modes*",
+        "Share of the modes of the data that generated samples covered in the newest measurement, which two alarms watch.",
+    ),
+    Word(
         "health/r_t*",
         "Mean sign of D's outputs for real training images, from -1 to 1 (Karras et al. 2020b). Near 1, D is "
         "sure of its images and may overfit.",
@@ -247,6 +251,19 @@ TAGS = [
     Word(
         "metric/ppl*",
         "Perceptual path length: how much images change for a small step of the latent; lower is smoother.",
+    ),
+    Word(
+        "metric/modes*",
+        "Modes of the data that at least one generated sample covers: centres of points, or classes of digits.",
+    ),
+    Word(
+        "metric/high_quality*",
+        "Share of generated points within three standard deviations of the nearest centre.",
+    ),
+    Word(
+        "metric/reverse_kl*",
+        "Reverse KL divergence, in nats, of the modes of generated samples from the uniform distribution: 0 if all modes "
+        "are equally frequent. N real samples of K modes have about (K - 1) / 2N.",
     ),
     Word(
         "metric/successive_fid*",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ganduel import checkpoint
 from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
-from ganduel.data.loading import to_bytes
+from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.evaluation.modes import check_modes
@@ -115,7 +115,8 @@ class Recorder:
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers = merged(numbers, trainer.readings())
         known = merged(numbers, self.validation)
-        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, known))()
+        judged = known | self.covered()
+        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, judged))()
         status = self.health.status(known | seen, trainer.game.duel_names)
         numbers |= seen | (self.validation if self.validated == trainer.iteration else {})
         for name, player in trainer.players.items():
@@ -130,6 +131,13 @@ class Recorder:
                 self.log.say(f"alarm ({name}) at step {self.step:,}: {text}")
         if alarms and self.config.on_alarm == "stop":
             self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
+
+    def covered(self) -> dict[str, float]:
+        """The share of the modes that samples covered in the newest measurement; {} if modes are not measured."""
+        images = self.trainer.images
+        if "modes" not in self.metric or not isinstance(images, ImageSet):
+            return {}
+        return {"modes": self.metric["modes"] / images.modes}
 
     def write_reals(self) -> None:
         """Write a grid of training images, to compare the samples with."""
