@@ -14,6 +14,7 @@ from ganduel.clock import Clock
 from ganduel.config.schema import Data, typed
 from ganduel.data import packing
 from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
+from ganduel.data.order import permuted
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
 from ganduel.data.transform import Recipe, resize_all
@@ -120,6 +121,19 @@ def test_order_is_a_function_of_position(data_packed: Path) -> None:
     again = open_set(data_packed, mirror=True)
     for position, count in [(250, 50), (0, 7), (90, 20), (99, 201)]:  # in any order, across the ends of epochs
         assert torch.equal(again.batch(position, count)["real"], whole[position : position + count])
+
+
+def test_processes_divide_one_order(data_packed: Path) -> None:
+    """Of k processes, each takes every k-th image of the same batch, across the end of an epoch, too."""
+    images = open_set(data_packed)
+    whole = numbers(images.batch(88, 24)["real"])
+    for world in (2, 3, 4):
+        parts = [numbers(images.batch(88 + rank, 24 // world, world)["real"]) for rank in range(world)]
+        assert [parts[i % world][i // world] for i in range(24)] == whole
+    assert (
+        images.order(torch.arange(100)).tolist()
+        == permuted(np.arange(100), 100, randomness.key(0, "order", 0)).tolist()
+    )
 
 
 def test_mirror(data_packed: Path) -> None:

@@ -196,6 +196,13 @@ def test_changed_settings_are_refused_then_taken(train, capsys):
     assert train("duration=8 steps", "optimizer.G.lr=0.001", "accept_changes=true") == 0
     assert rows(RUN)[-1]["learning_rate/G"] == 0.001 and rows(RUN)[-1]["learning_rate/D"] == 0.0002
     assert "optimizer.G.lr: 0.0002 -> 0.001" in (RUN / "train.log").read_text()
+    # A run whose epochs had another order, of an older ganduel, is refused, and goes on if asked to.
+    content = checkpoint.load(RUN / "checkpoints" / "latest.pt")
+    del content["data"]["order"]
+    checkpoint.save(RUN / "checkpoints" / "latest.pt", content)
+    capsys.readouterr()
+    assert train("duration=9 steps", "optimizer.G.lr=0.001") == 1
+    assert "ganduel: the order of an epoch's images, version 1 -> 2" in capsys.readouterr().err
     # The momentum of then, the settings of today: betas too.
     assert train("duration=9 steps", "optimizer.G.lr=0.001", "optimizer.G.betas=[0.0,0.9]", "accept_changes=true") == 0
     assert state(RUN)["state"]["optimizers"]["G"]["param_groups"][0]["betas"] in ([0.0, 0.9], (0.0, 0.9))

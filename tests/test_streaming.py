@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,8 @@ from ganduel.commands import cli
 from ganduel.config.schema import Data, typed
 from ganduel.data import packing, streaming
 from ganduel.data.inspection import intact
-from ganduel.data.loading import MIXED, _order, _shards, open_images
+from ganduel.data.loading import _by_shard, open_images
+from ganduel.data.order import MIXED
 from ganduel.data.packing import complete
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store
@@ -151,41 +151,10 @@ def test_real_images_are_packed_in_processes(tmp_path: Path, stream: str) -> Non
 # The order
 
 
-SIZES = [50] * 30 + [17] + [80] * 9
-
-
-@pytest.mark.parametrize("sizes", [SIZES, SIZES[:3], [100]])
-def test_shards_are_used_a_few_at_a_time(sizes: list[int]) -> None:
-    count = sum(sizes)
-    shards = _shards(sizes, torch.arange(count))
-    orders = [_order(0, epoch, count, shards) for epoch in range(3)] + [_order(1, 0, count, shards)]
-    assert all(sorted(order.tolist()) == list(range(count)) for order in orders)
-    assert len({tuple(order.tolist()) for order in orders}) == 4
-    assert torch.equal(orders[0], _order(0, 0, count, shards))
-    for order in orders:
-        turns = shards[order.long()].tolist()
-        assert fetched(turns, streaming.OPEN) <= len(sizes) + min(MIXED, len(sizes))
-        for start in range(0, count - 64, 80):  # everywhere, the beginning included, several are mixed
-            assert len(set(turns[start : start + 64])) >= min(len(sizes), MIXED) - 2
-        middles = torch.stack([torch.tensor(turns).eq(shard).nonzero().float().median() for shard in shards.unique()])
-        assert len(sizes) < 10 or 0.2 < float((middles.diff() > 0).float().mean()) < 0.8  # in no order
-
-
-def fetched(turns: list[int], kept: int) -> int:
-    """How often a shard is fetched if the last few are kept."""
-    held: OrderedDict[int, None] = OrderedDict()
-    count = 0
-    for shard in turns:
-        count += shard not in held
-        held[shard] = None
-        held.move_to_end(shard)
-        if len(held) > kept:
-            held.popitem(last=False)
-    return count
-
-
-def test_shards_of_a_part_are_counted_among_themselves() -> None:
-    assert _shards([2, 3, 2, 4], torch.tensor([3, 4, 7, 10])).tolist() == [0, 0, 1, 1]
+def test_images_of_a_part_are_counted_by_shard() -> None:
+    """Those of `data.limit` come mixed, and lie in shards as they lie."""
+    stored, sizes = _by_shard([2, 3, 2, 4], torch.tensor([10, 3, 7, 4], dtype=torch.int32))
+    assert stored.tolist() == [3, 4, 7, 10] and sizes.tolist() == [0, 2, 0, 2]
 
 
 def test_every_shard_is_fetched_once_an_epoch(tmp_path: Path, stream: str) -> None:

@@ -25,8 +25,13 @@ def first(count: int, share: float) -> int:
 
 
 def group_size(discriminator: nn.Module) -> int:
-    """Number of images that a discriminator compares with each other; see `AugmentedDiscriminator.both`."""
+    """Number of images, or of packs, that a discriminator compares; see `AugmentedDiscriminator.both`."""
     return max(1, getattr(discriminator, "group_size", 1))
+
+
+def together(game: Game) -> int:
+    """Number of images that the logit of one image may depend on: those of its pack, and those it is compared with."""
+    return game.pack * max(group_size(discriminator) for discriminator in game.discriminators.values())
 
 
 Penalties = Mapping[str, Any]
@@ -39,13 +44,16 @@ def objection(game: Game, penalties: Penalties, batch: int, part: int) -> str | 
     `part` must divide `batch`.
     """
     shares = {name: fn.share for name, fn in penalties.items() if hasattr(fn, "share")}
+    if part % game.pack:
+        return f"breaks up the packs of {game.pack} images that D judges (model.pack)"
     fewest = min((first(part, share) for share in shares.values()), default=part)
-    if fewest == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):
+    seen = (game.generators, fewest), (game.discriminators, part // game.pack)
+    if any(n == 1 and isinstance(m, nn.BatchNorm1d) for networks, n in seen for m in networks.modules()):
         return "gives BatchNorm1d a single image, and it cannot normalise one image"
     for discriminator in game.discriminators.values():
         # D compares image i with i + batch / group, i + 2 batch / group, ... A strided part keeps these groups if, and
         # only if, the group size divides it.
-        size = group(batch, group_size(discriminator))
+        size = game.pack * group(batch // game.pack, group_size(discriminator))
         if part % size:
             return f"changes the groups of {size} images that model.discriminator compares (its stddev_group)"
     for name, share in shares.items():

@@ -182,7 +182,8 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     kind = locate(model["game"], "model.game", allow)
     if not isinstance(kind, type) or not issubclass(kind, Game):
         raise UserError(f"model.game={model['game']} is not a game; try ganduel.game.LatentGame")
-    wanted = [name for name in inspect.signature(kind).parameters if name != "augment"]
+    parameters = inspect.signature(kind).parameters
+    wanted = [name for name, p in parameters.items() if name != "augment" and (name in model or p.default is p.empty)]
     missing = [name for name in wanted if name not in model]
     if missing:
         raise UserError(f"model.{missing[0]} is missing: {model['game']} needs {', '.join(wanted)}")

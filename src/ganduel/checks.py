@@ -137,12 +137,12 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
             "batch, so the penalty cannot measure D's gradient at each image; set model.discriminator.norm=layer"
         )
     wanted = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
-    found = batches.group(batch_size, wanted)
+    found = batches.group(batch_size // game.pack, wanted)
     if found < wanted:
         alone = ", so it cannot detect that all images look alike" if found == 1 else ""
         doubts.append(
             f"batch_size={batch_size}: model.discriminator compares images in groups of {found}, not of {wanted} (its "
-            f"stddev_group){alone}; set a multiple of {wanted}"
+            f"stddev_group){alone}; set a multiple of {wanted * game.pack}"
         )
     return doubts
 
@@ -158,10 +158,15 @@ def micro_batch(batch: int, micro: Any, game: Game, penalties: dict[str, Regular
         raise UserError(f"micro_batch={micro} is not allowed; it takes a number, auto or null")
     if batch % world:
         raise UserError(f"batch_size={batch} cannot be shared by {world} processes; set a multiple of {world}")
+    over = f" over {world} processes" if world > 1 else ""
+    if batch % (world * game.pack):
+        raise UserError(
+            f"batch_size={batch}{over} cannot be divided into packs of {game.pack} images (model.pack); set a multiple "
+            f"of {world * game.pack}"
+        )
     share, functions = batch // world, {name: regularizer.fn for name, regularizer in penalties.items()}
     sizes = batches.sizes(game, functions, batch, world)
     if not sizes:
-        over = f" over {world} processes" if world > 1 else ""
         possible = [n for n in range(1, world) if batch % n == 0 and batches.sizes(game, functions, batch, n)]
         fewer = f" or fewer processes ({max(possible)})" if possible else ""
         reason = batches.objection(game, functions, batch, share)

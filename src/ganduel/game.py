@@ -70,14 +70,24 @@ class Generator(nn.Module, ABC):
 
 
 class AugmentedDiscriminator:
-    """A discriminator with its augmentation, as losses and penalties see it. Takes float32, returns float32 logits."""
+    """A discriminator with its augmentation, as losses and penalties see it. Takes float32, returns float32 logits.
 
-    def __init__(self, network: Callable[..., Tensor], augment: nn.Module, seed: Tensor, label: Tensor | None = None):
-        self.network, self.augment, self.seed = network, augment, seed
+    It judges packs of `pack` images of the same kind, so N images give N / `pack` logits; see `packed`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        augment: nn.Module,
+        seed: Tensor,
+        label: Tensor | None = None,
+        pack: int = 1,
+    ):
+        self.network, self.augment, self.seed, self.pack = network, augment, seed, pack
         self.condition = () if label is None else (label,)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(self._augmented(images), *self.condition).float()
+        return self._logits(self._augmented(images))
 
     def both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of N real and N fake images, in one pass if that gives the same logits.
@@ -86,9 +96,10 @@ class AugmentedDiscriminator:
         i + 2 N / k, ... with each other. k = 1 means that it judges every image separately.
         """
         group = getattr(self.network, "group_size", 0)
+        real, fake = self._augmented(real), self._augmented(fake)
         if not group or len(real) % group:
-            return self(real), self(fake)
-        images = _joined([self._augmented(real), self._augmented(fake)], group)
+            return self._logits(real), self._logits(fake)
+        images = _joined([real, fake], group)
         condition = [_joined([label, label], group) for label in self.condition]
         logits = self.network(images, *condition).float().unflatten(0, (group, -1))
         of_real, of_fake = logits.chunk(2, dim=1)
@@ -98,7 +109,20 @@ class AugmentedDiscriminator:
         # Every call has its own random stream, so real and fake images are augmented independently. All micro batches
         # make the same calls in the same order.
         self.seed = self.seed + randomness.GOLDEN
-        return self.augment(images.float(), self.seed)
+        return self.packed(self.augment(images.float(), self.seed))
+
+    def _logits(self, packed: Tensor) -> Tensor:
+        return self.network(packed, *self.condition).float()
+
+    def packed(self, images: Tensor) -> Tensor:
+        """Images (N, C, ...) as packs (N / `pack`, `pack` C, ...): the network sees a pack as one image with more
+        channels (Lin et al. 2018, "PacGAN").
+
+        A pack has images i, i + N / `pack`, i + 2 N / `pack`, ... So it lies within one micro batch, as groups do.
+        """
+        if self.pack == 1:
+            return images
+        return images.unflatten(0, (self.pack, -1)).transpose(0, 1).flatten(1, 2)
 
 
 def _joined(batches: list[Tensor], group: int) -> Tensor:
@@ -118,6 +142,7 @@ class Duel:
     seed: Tensor  # (N,), one per image: all randomness of the duel is hashed from it
     label: Tensor | None = None
     given: Tensor | None = None  # fakes that another turn has made
+    pack: int = 1  # images that the discriminator judges together
 
     @cached_property
     def fake(self) -> Tensor:
@@ -145,15 +170,21 @@ class Game(nn.Module, ABC):
     """The networks and their rules. Subclasses turn a batch into duels.
 
     The name of a discriminator is "D" and the name of its duel. Each discriminator has its own copy of the
-    augmentation, because some augmentations adapt to it.
+    augmentation, because some augmentations adapt to it. Discriminators judge packs of `pack` images. Raises ValueError
+    for a pack of less than one image.
     """
 
     domains: tuple[str, ...]  # the names of the real images in a batch
     auxiliary_names: tuple[str, ...] = ()  # the names of the losses that `auxiliary_losses` returns
     sampling = ""  # arguments that gan-sample needs beside the checkpoint
 
-    def __init__(self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain):
+    def __init__(
+        self, generators: dict[str, nn.Module], discriminators: dict[str, nn.Module], augment: Chain, pack: int = 1
+    ):
         super().__init__()
+        if pack < 1:
+            raise ValueError(f"pack={pack} must be at least 1")
+        self.pack = pack
         self.generators = nn.ModuleDict(generators)
         self.discriminators = nn.ModuleDict(discriminators)
         self.augment = nn.ModuleDict({name: copy.deepcopy(augment) for name in discriminators})
@@ -212,26 +243,35 @@ class Game(nn.Module, ABC):
 class LatentGame(Game):
     """One generator makes images from standard normal latents (N, `generator.latent`); one discriminator judges them.
 
-    If the generator has classes, both networks get them. A fake has the class of the real image that it meets.
+    If the generator has classes, both networks get them. A fake has the class of the real image that it meets. Raises
+    ValueError for packs of labelled images, because the images of a pack have different classes.
     """
 
     domains = ("real",)
 
-    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain):
-        super().__init__({"G": generator}, {"D": discriminator}, augment)
+    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain, pack: int = 1):
+        super().__init__({"G": generator}, {"D": discriminator}, augment, pack)
         self.latents, self.classes = generator.latent, generator.classes
+        if pack > 1 and self.classes:
+            raise ValueError(
+                f"pack={pack} with classes={self.classes}: the images of a pack have different classes; set "
+                "model.pack=1 or model.classes=0"
+            )
 
     def duels(self, batch: Batch, generators: nn.ModuleDict) -> list[Duel]:
         seed, label = batch["seed"], batch["label"] if self.classes else None
         return [
             Duel(
                 name="",
-                discriminator=AugmentedDiscriminator(self.discriminators["D"], self.augment["D"], seed, label),
+                discriminator=AugmentedDiscriminator(
+                    self.discriminators["D"], self.augment["D"], seed, label, self.pack
+                ),
                 real=batch["real"],
                 source=self.latent(seed),
                 generator=generators["G"],
                 seed=seed,
                 label=label,
+                pack=self.pack,
             )
         ]
 
@@ -300,8 +340,8 @@ class PointGame(LatentGame):
     the ground, the output of D.
     """
 
-    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain, span: float):
-        super().__init__(generator, discriminator, augment)
+    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain, span: float, pack: int = 1):
+        super().__init__(generator, discriminator, augment, pack)
         self.span = span
 
     def pictures(self, samples: Tensor, kind: str = "fake") -> Tensor:
@@ -321,7 +361,7 @@ class PointGame(LatentGame):
         network, device = self.discriminators["D"], next(self.discriminators.parameters()).device
         training = network.training
         try:
-            return network.eval()(points.to(device)).float()
+            return network.eval()(points.to(device).repeat(1, self.pack, 1, 1)).float()
         finally:
             network.train(training)
 

@@ -1,7 +1,8 @@
 """Adversarial losses, written like their equations: from raw logits, real before fake, to a scalar.
 
 D(x) is the discriminator's logit (larger means more real), sigma the sigmoid. Logits have shape (N,), or (N, 1, H, W)
-if D scores patches. Every loss is a mean over all of them. The functions raise ValueError for numbers out of range.
+if D scores patches. If D judges packs of images, N is the number of packs. Every loss is a mean over all logits. The
+functions raise ValueError for numbers out of range.
 """
 
 from collections.abc import Callable

@@ -67,11 +67,12 @@ def r2(duel: Duel) -> Tensor:
 
 
 def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
-    """E (|grad D(x)| - target)^2 at random points between real and fake images (Gulrajani et al. 2017, equation 3).
+    """E (|grad D(x)| - target)^2 at random points x between real and fake images (Gulrajani et al. 2017, equation 3).
 
     `one_sided` penalises only norms above the target.
     """
-    share = randomness.uniform(duel.seed, (1, 1, 1), "interpolate")
+    share = randomness.uniform(duel.seed, (1,) * (duel.real.ndim - 1), "interpolate")
+    share = torch.cat([share[: len(share) // duel.pack]] * duel.pack)  # one for each pack
     excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach(), share)) - target
     return (excess.clamp_min(0) if one_sided else excess).square().mean()
 
@@ -82,7 +83,7 @@ def dragan(duel: Duel, target: float, spread: float) -> Tensor:
     The noise is `spread` times the standard deviation of the image's own pixels. The paper uses the standard deviation
     of the batch, but then the penalty at one image would depend on the others.
     """
-    width = spread * duel.real.std(dim=(1, 2, 3), keepdim=True)
+    width = spread * duel.real.std(dim=tuple(range(1, duel.real.ndim)), keepdim=True)
     noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
     return (_gradient_norm(duel, duel.real + width * noise) - target).square().mean()
 
@@ -169,11 +170,12 @@ def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:
 
 
 def squared_gradient(duel: Duel, images: Tensor) -> Tensor:
-    """Squared norm of D's gradient at each image: (N,).
+    """Squared norm of D's gradient at each image (N,), or at each pack of images (N / pack,).
 
     Uses `torch.func.vjp`: `autograd.grad` with `create_graph` would also compute the gradients of the weights, and
     drop them.
     """
     logits, pull_back = torch.func.vjp(duel.discriminator, images)[:2]
     (gradient,) = pull_back(torch.ones_like(logits))
-    return gradient.square().sum(dim=(1, 2, 3))
+    by_pack = gradient.unflatten(0, (duel.pack, -1))  # (pack, N / pack, ...), see `AugmentedDiscriminator.packed`
+    return by_pack.square().sum(dim=(0, *range(2, by_pack.ndim)))

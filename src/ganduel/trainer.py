@@ -294,7 +294,7 @@ class Trainer:
         for duel, made in zip(duels, fakes, strict=True):
             real, fake = duel.discriminator.both(duel.real, made)
             # Labels are flipped and smoothed only in training, like dropout.
-            seed = duel.seed if self.game.discriminators.training else None
+            seed = duel.seed[: len(real)] if self.game.discriminators.training else None  # one for each logit
             losses[f"D{duel.name}"] = self.loss.discriminator(real, fake, seed)
             judged = self.judgement(real, fake)
             statistics |= {f"{what}{duel.name}": value for what, value in judged.items()}

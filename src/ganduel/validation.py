@@ -17,14 +17,13 @@ def validate(trainer: Trainer, most: int | None = None) -> dict[str, float]:
     """
     images, game = trainer.images, trainer.game
     count = images.held_out if most is None else min(most, images.held_out)
-    group = max(batches.group_size(discriminator) for discriminator in game.discriminators.values())
     rank, world = distributed.rank(), distributed.world()
     stream = (trainer.seed, "validation", trainer.iteration)
     stats = Stats()
     # D runs without dropout. G runs as in training, because the running statistics of a G that learns fast lag behind.
     with no_trace(trainer, evaluated=game.discriminators):
         trainer.reseed(randomness.key(*stream), rank)  # G's dropout
-        for numbers in portions(count, trainer.batch_size, trainer.micro_batch, group):
+        for numbers in portions(count, trainer.batch_size, trainer.micro_batch, batches.together(game), game.pack):
             shared = len(numbers) == trainer.batch_size  # all processes look at the incomplete batch
             own = numbers[rank::world] if shared else numbers
             where = {"first": own.start, "count": len(own), "stride": own.step}
@@ -39,13 +38,13 @@ def validate(trainer: Trainer, most: int | None = None) -> dict[str, float]:
     return {f"validation/{name}": value for name, value in stats.means().items()}
 
 
-def portions(images: int, batch: int, micro: int, group: int) -> list[range]:
+def portions(images: int, batch: int, micro: int, group: int, pack: int = 1) -> list[range]:
     """Divide the numbers 0 to `images` - 1 into the parts that D sees together: whole batches, and then the rest.
 
     If D compares images in groups of `group` (otherwise 1), the rest becomes whole micro batches of `micro` images,
-    then whole groups; up to group - 1 images are left out. A part of one image is left out, too, because batch
-    normalisation cannot normalise it, unless a batch has only one image.
+    then whole groups; up to group - 1 images are left out. A part of one image, or of one `pack`, is left out, too,
+    because batch normalisation cannot normalise it, unless a batch has only one.
     """
     full = batch if group == 1 else micro
     cuts = sorted({*range(0, images + 1, batch), images - images % full, images - images % group})
-    return [range(*ends) for ends in pairwise(cuts) if ends[1] - ends[0] > 1 or batch == 1]
+    return [range(*ends) for ends in pairwise(cuts) if ends[1] - ends[0] > pack or batch == pack]

@@ -44,10 +44,12 @@ def span(source: Mapping[str, Any]) -> float:
     return source["spacing"] * source["side"] / 2 if "spacing" in source else 1.0
 
 
-# The data set's name in that of a run; the span of plots of points; CycleGAN's load size for any resolution (pixels); and the formulas of
-# StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch size.
+# The data set's name in that of a run; the channels of a pack of images; the span of plots of points; CycleGAN's load
+# size for any resolution (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the
+# resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
+    "packed": lambda channels, pack: channels * pack if isinstance(pack, int) else channels,
     "points.span": span,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),

@@ -185,7 +185,7 @@ class Train:
     health: Health = field(metadata=FREE)
     ema: Ema
     data: Data
-    model: dict[str, Any] = field(metadata=within(latent=limited(1), channels=limited(1)))
+    model: dict[str, Any] = field(metadata=within(latent=limited(1), channels=limited(1), pack=limited(1)))
     loss: dict[str, Any]
     regularizer: dict[str, Any]
     augment: dict[str, Any]

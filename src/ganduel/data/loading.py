@@ -14,6 +14,7 @@ from ganduel import plane, randomness
 from ganduel.augment import Chain
 from ganduel.config.schema import Data
 from ganduel.data import stacks
+from ganduel.data.order import Sharded, Shuffled
 from ganduel.data.store import PACKED_SET, Store, described, labels_path, open_store, resident
 from ganduel.data.streaming import AGAIN, place
 from ganduel.data.transform import resize_all
@@ -22,7 +23,6 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash, parsing
 
 Batch = dict[str, Tensor]
-MIXED = 8  # shards whose images are mixed at any time
 
 
 class ImageSet:
@@ -53,15 +53,15 @@ class ImageSet:
         self.single = single
         # Shuffled, so that any part of the validation images represents all of them. In shards they keep their stored
         # order, so that each shard is read only once.
-        mixed = _order("held out", 0, len(validation)).long()
+        mixed = _shuffled("held out", len(validation))
         self.mixed = validation[mixed] if about["shards"] is None else validation
         self.seed, self.mirror, self.augment, self.device = seed, mirror, augment, device
         self.shape = store.shape[0], resolution, resolution
         self.margin = store.shape[1] - resolution
         self.whole = False
-        self.orders: dict[int, Tensor] = {}
-        # The shard of every training image (see `_shards`); None without shards.
-        self.shards = None if about["shards"] is None else _shards(about["shards"], train)
+        # The training images as they lie in the store, and the order of their numbers. Without shards, any will do.
+        self.stored, sizes = (train, None) if about["shards"] is None else _by_shard(about["shards"], train)
+        self.shuffle = Shuffled(seed, len(train)) if sizes is None else Sharded(seed, sizes)
         self.position = 0  # of the last batch
         self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that is probably requested next
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
@@ -164,16 +164,11 @@ class ImageSet:
     def order(self, positions: Tensor) -> Tensor:
         """The store indices, int64 (N,), of the training images at positions (N,) of the endless shuffled sequence."""
         epochs, within = positions // self.count, positions % self.count
-        orders = [self._epoch(int(e))[within[epochs == e]] for e in epochs.unique()]
-        return self.train[torch.cat(orders).long()].long()
-
-    def _epoch(self, epoch: int) -> Tensor:
-        """The order of an epoch. The order of the previous epoch stays in memory, because a batch may span two."""
-        orders = self.orders  # one read, because another thread may replace the attribute
-        if epoch not in orders:
-            before = {e: order for e, order in orders.items() if e == epoch - 1}
-            self.orders = orders = {**before, epoch: _order(self.seed, epoch, self.count, self.shards)}
-        return orders[epoch]
+        numbers = torch.empty_like(within)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):  # one, but at the end of an epoch
+            here = epochs == epoch
+            numbers[here] = torch.from_numpy(self.shuffle(epoch, within[here].numpy()))
+        return self.stored[numbers].long()
 
     def _read(self, positions: Tensor) -> Tensor:
         """The training images at these positions, as stored.
@@ -277,7 +272,7 @@ def open_images(
         train, *rest = [part for name, part in parts.items() if name.endswith(domain)]
         train, validation = _split(train, rest[0] if rest else train[:0], data.validation)
         if data.limit is not None:
-            train = train[_order("limit", 0, len(train))[: data.limit]]
+            train = train[_shuffled("limit", len(train))[: data.limit]]
         sides.append(
             kind(
                 store, about, train, validation, labels=labels, seed=f"{seed}{domain}" if domain else seed, **given
@@ -306,7 +301,7 @@ def _stacked(
     train, *rest = [torch.cat([*parts.values()])] if data.stack.of == "all" else parts.values()
     train, held_out = _split(train, rest[0] if rest else train[:0], data.validation)
     if data.limit is not None:
-        train = train[_order("limit", 0, len(train))[: data.limit]]
+        train = train[_shuffled("limit", len(train))[: data.limit]]
     single = ImageSet(store, about, train, held_out, labels=labels, **given)
     counts = {"train": data.stack.count, "held out": len(held_out)}
     drawn = [
@@ -390,26 +385,18 @@ def _split(train: Tensor, held_out: Tensor, validation: float | None) -> tuple[T
             f"data.validation={validation} leaves none of {len(train)} images to train on; set a smaller share or count"
         )
     held_out = torch.zeros(len(train), dtype=torch.bool)
-    held_out[_order("validation", 0, len(train))[:count].long()] = True
+    held_out[_shuffled("validation", len(train))[:count]] = True
     return train[~held_out], train[held_out]
 
 
-def _shards(sizes: list[int], train: Tensor) -> Tensor:
-    """The shard of every training image (N,). Only shards with training images count, so the numbers have no gaps."""
-    shard = torch.bucketize(train, torch.tensor(sizes).cumsum(0), right=True)
-    return torch.unique(shard, return_inverse=True)[1]
+def _by_shard(sizes: list[int], train: Tensor) -> tuple[Tensor, np.ndarray]:
+    """The training images (N,) as they lie in shards of these sizes, and the number of them in each shard (S,)."""
+    stored = train if bool((train[1:] > train[:-1]).all()) else train.sort().values  # `data.limit` mixes them
+    ends = torch.searchsorted(stored, torch.tensor(sizes).cumsum(0).to(stored.dtype))
+    return stored, np.diff(ends.numpy(), prepend=0)
 
 
-def _order(seed: int | str, epoch: int, count: int, shards: Tensor | None = None) -> Tensor:
-    """A random permutation of `count` images.
-
-    With `shards` (N,), the shards start in random order, and the images of each are spread over the time in which
-    `MIXED` shards start. So at most `MIXED` shards are in use at once. The last shards wrap around to the start.
-    """
-    generator = torch.Generator().manual_seed(randomness.key(seed, "order", epoch))
-    if shards is None:
-        return torch.randperm(count, generator=generator, dtype=torch.int32)
-    total = int(shards.max()) + 1
-    start = torch.randperm(total, generator=generator)[shards]
-    time = start + min(MIXED, total) * torch.rand(count, generator=generator, dtype=torch.float64)
-    return (time % total).argsort(stable=True).int()
+def _shuffled(what: str, count: int) -> Tensor:
+    """A random permutation of `count` numbers, int64 (N,), in memory. It never changes: it says who is held out."""
+    generator = torch.Generator().manual_seed(randomness.key(what, "order", 0))
+    return torch.randperm(count, generator=generator, dtype=torch.int32).long()

@@ -48,6 +48,7 @@ class CycleGame(Game):
         resolution: int,
         image_channels: int,
         augment: Chain,
+        pack: int = 1,
     ):
         """`cycle` and `identity` are the weights of two mean absolute differences; see `auxiliary_losses`.
 
@@ -57,7 +58,10 @@ class CycleGame(Game):
         if min(cycle, identity, pool_size) < 0:
             raise ValueError(f"cycle={cycle}, identity={identity} and pool_size={pool_size} must be 0 or more")
         super().__init__(
-            {"A2B": generator_A2B, "B2A": generator_B2A}, {"D_A": discriminator_A, "D_B": discriminator_B}, augment
+            {"A2B": generator_A2B, "B2A": generator_B2A},
+            {"D_A": discriminator_A, "D_B": discriminator_B},
+            augment,
+            pack,
         )
         self.cycle, self.identity = cycle, identity
         weights = {"cycle": cycle, "identity": identity}
@@ -75,12 +79,13 @@ class CycleGame(Game):
         return Duel(
             name=name,
             discriminator=AugmentedDiscriminator(
-                self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"]
+                self.discriminators[f"D{name}"], self.augment[f"D{name}"], batch["seed"], pack=self.pack
             ),
             real=batch[domain],
             source=batch[other],
             generator=lambda images, seed, label: maker(images),
             seed=batch["seed"],
+            pack=self.pack,
         )
 
     def auxiliary_losses(self, batch: Batch, duels: list[Duel]) -> dict[str, Tensor]:

@@ -130,6 +130,11 @@ class Discriminator(nn.Module):
                 f"input={input} must be a multiple of {STRIDES[-1]} and at least 64: the frozen network halves the "
                 f"size five times; at resolution {resolution}, set {max(64, -(-size // 32) * 32)}"
             )
+        if image_channels not in (1, 3):
+            raise ValueError(
+                f"image_channels={image_channels}: the frozen network sees 1 or 3 channels, so it sees no packs; set "
+                "model.pack=1"
+            )
         if channel_max < 1 or classes < 0:
             raise ValueError(f"channel_max={channel_max} must be at least 1, classes={classes} at least 0")
         self.size, self.classes = size, classes

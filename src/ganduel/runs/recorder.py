@@ -12,6 +12,7 @@ from torch import Tensor
 from ganduel import checkpoint
 from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
+from ganduel.data import order
 from ganduel.data.loading import ImageSet, to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import find_features
@@ -291,7 +292,11 @@ class Recorder:
         return {
             "config": self.stored,
             "overrides": self.overrides,
-            "data": {"fingerprint": images.fingerprint, **{key: images.about[key] for key in ABOUT}},
+            "data": {
+                "fingerprint": images.fingerprint,
+                "order": order.VERSION,
+                **{key: images.about[key] for key in ABOUT},
+            },
             "versions": versions(),
             "step": self.step,
             "images_seen": self.trainer.images_seen,
@@ -321,6 +326,8 @@ class Recorder:
             changed.append(f"the images themselves: {then} -> {now}")
         if content["data"].get("shards") != self.trainer.images.about["shards"]:
             changed.append("data.stream: these shards hold the images in another order")
+        if (then := content["data"].get("order", 1)) != order.VERSION:
+            changed.append(f"ganduel: the order of an epoch's images, version {then} -> {order.VERSION}")
         if changed and not self.config.accept_changes:
             raise UserError(
                 f"{self.run.path} was trained with other settings: {'; '.join(changed)}. "

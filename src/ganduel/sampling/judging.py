@@ -23,7 +23,7 @@ from ganduel.trainer import Trainer
 
 
 class Face(NamedTuple):
-    """The images of one duel, (N, C, H, W) in [-1, 1], and D's outputs, one per image or one per patch."""
+    """The images of one duel, (N, C, H, W) in [-1, 1], and D's outputs, one per image, patch or pack."""
 
     name: str
     real: Tensor
@@ -40,6 +40,9 @@ def faces(game: Game, batch: Batch, size: int, generators: nn.ModuleDict | None 
     """
     count = len(batch["seed"])
     size = min(size, count)
+    size -= size % game.pack
+    if not size:
+        raise UserError(f"model.pack={game.pack}: D judges packs of {game.pack} images; give it as many, or more")
     # All parts have the same size, because D may compare the images of a part. The last part may overlap the part
     # before it. Shared images then count in the last part only.
     starts = [*range(0, count - size, size), count - size]
@@ -58,9 +61,10 @@ def _face(duel: Duel, batch: Batch, count: int) -> Face:
     """The face of the first `count` images. D sees all images of the batch."""
     discriminator = duel.discriminator
     condition = (batch["fake_label"],) if "fake_label" in batch else discriminator.condition
-    of_real = discriminator.network(duel.real.float(), *discriminator.condition)
-    of_fake = discriminator.network(duel.fake.float(), *condition)
-    real, fake, of_real, of_fake = (t[:count].float().cpu() for t in (duel.real, duel.fake, of_real, of_fake))
+    of_real = discriminator.network(discriminator.packed(duel.real.float()), *discriminator.condition)
+    of_fake = discriminator.network(discriminator.packed(duel.fake.float()), *condition)
+    real, fake = (images[:count].float().cpu() for images in (duel.real, duel.fake))
+    of_real, of_fake = (logits[: -(-count // discriminator.pack)].float().cpu() for logits in (of_real, of_fake))
     return Face(duel.name, real, fake, of_real.flatten(), of_fake.flatten())
 
 
@@ -113,7 +117,7 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
     # If D compares images in groups, every part holds whole groups.
-    group = max(batches.group_size(discriminator) for discriminator in sampler.game.discriminators.values())
+    group = batches.together(sampler.game)
     size = min(batch, len(seeds))
     return faces(sampler.game, whole, size - size % group if size > group else size)
 
