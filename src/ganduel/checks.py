@@ -90,7 +90,9 @@ def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
 def check_points(game: Game, images: ImageSet | Pair) -> None:
     """Raise UserError if a model for images gets points, or a model for points gets images."""
     if isinstance(images, PointSet) != isinstance(game, PointGame):
-        what, needs = ("points", "model=points") if isinstance(images, PointSet) else ("images", "data=ring or data=grid")
+        what, needs = (
+            ("points", "model=points") if isinstance(images, PointSet) else ("images", "data=ring or data=grid")
+        )
         raise UserError(f"data={images.about['name']} are {what}, which this model does not take: set {needs}")
 
 

@@ -263,7 +263,10 @@ def open_images(
     parts = {name: torch.arange(*ends[i : i + 2], dtype=torch.int32) for i, name in enumerate(about["splits"])}
     kind = PointSet if "plane" in about else ImageSet
     given: dict[str, Any] = {
-        "resolution": data.resolution, "mirror": mirror, "augment": augment or Chain(), "device": device
+        "resolution": data.resolution,
+        "mirror": mirror,
+        "augment": augment or Chain(),
+        "device": device,
     }
     if data.stack.count is not None:
         return _stacked(store, about, parts, labels, data, {**given, "seed": seed})
@@ -274,9 +277,7 @@ def open_images(
         if data.limit is not None:
             train = train[_shuffled("limit", len(train))[: data.limit]]
         sides.append(
-            kind(
-                store, about, train, validation, labels=labels, seed=f"{seed}{domain}" if domain else seed, **given
-            )
+            kind(store, about, train, validation, labels=labels, seed=f"{seed}{domain}" if domain else seed, **given)
         )
     return Pair(*sides) if len(sides) == 2 else sides[0]
 

@@ -38,7 +38,7 @@ def prepare(
             f"data.load_size={side} is smaller than data.resolution={data.resolution}; give at least that, or null"
         )
     stacked = data.stack.count is not None
-    if stacked and data.channels != CHANNELS:
+    if stacked and data.channels == 1:
         raise UserError(f"data.channels={data.channels} is not allowed with data.stack.count; it takes {CHANNELS}")
     recipe = Recipe(side, 1 if stacked else data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
     alone = data.root is None or abandoned(data.root)

@@ -166,7 +166,11 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
         return Shards(place, about["shards"], shape, about["compressed"])
     file = path.with_suffix(suffix(about["compressed"]))
     count = about["images"]
-    return Compressed(file, count, shape) if about["compressed"] else Raw.open(file, (count, *shape), about.get("dtype", "uint8"))
+    return (
+        Compressed(file, count, shape)
+        if about["compressed"]
+        else Raw.open(file, (count, *shape), about.get("dtype", "uint8"))
+    )
 
 
 def described(path: Path) -> dict[str, Any]:

@@ -90,7 +90,13 @@ TITLES = {
     "speed/seconds": "Seconds for a measurement",
     "memory/gigabytes": "Memory, GB",
 }
-QUALITY = (*(name for name, _ in METRICS.values()), "precision", "density", "modes", "high_quality")  # all metrics' names, in order
+QUALITY = (
+    *(name for name, _ in METRICS.values()),
+    "precision",
+    "density",
+    "modes",
+    "high_quality",
+)  # all metrics' names, in order
 METRIC_TITLES = {
     "fid": "FID",
     "kid": "KID",

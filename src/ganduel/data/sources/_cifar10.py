@@ -48,11 +48,11 @@ def cifar10(root: str, category: None, labels: Kind) -> Source:
         return bool(BATCH.search(name)) or is_image(name)
 
     tree = open_root(root, ("cifar-10-python.tar.gz", "*cifar*"), keep, REMOTE)
-    batches = {basename(name): name for name in reversed(tree.find(BATCH.search))}
-    if not batches:
-        return _copies(str(tree.path), labels)
 
     def scan() -> Originals:
+        batches = {basename(name): name for name in reversed(tree.find(BATCH.search))}
+        if not batches:
+            return _copies(str(tree.path), labels)
         if labels in ("folders", "json"):
             raise UserError(f"data.labels={labels}: {tree.path} has the official labels; set data.labels=auto or none")
         if missing := [name for name in BATCHES if name not in batches]:
@@ -64,24 +64,19 @@ def cifar10(root: str, category: None, labels: Kind) -> Source:
         }
         return in_memory(parts, np.concatenate([read[name][1] for name in BATCHES]), EXPECTED, CLASSES)
 
-    return Source(stamp(tree.stamp(BATCH.search)), scan)
+    return Source(stamp("CIFAR-10", tree.stamp(keep)), scan)
 
 
-def _copies(root: str, labels: Kind) -> Source:
+def _copies(root: str, labels: Kind) -> Originals:
     """CIFAR-10 as images in folders. JPEGs are not the official pixels, so a note says so."""
-    source = folder(root, None, labels)
-
-    def scan() -> Originals:
-        originals = source.scan()
-        originals.expected = {part: count for part, count in EXPECTED.items() if part in originals.splits}
-        if jpegs := sum(name.lower().endswith(JPEG) for name in originals.names):
-            originals.note = (
-                f"{jpegs:,} images are JPEG copies, not the official pixels of CIFAR-10, so values of FID do not "
-                "compare with published ones; cifar-10-python.tar.gz has the pixels"
-            )
-        return originals
-
-    return Source(stamp("CIFAR-10", source.stamp), scan)
+    originals = folder(root, None, labels).scan()
+    originals.expected = {part: count for part, count in EXPECTED.items() if part in originals.splits}
+    if jpegs := sum(name.lower().endswith(JPEG) for name in originals.names):
+        originals.note = (
+            f"{jpegs:,} images are JPEG copies, not the official pixels of CIFAR-10, so values of FID do not "
+            "compare with published ones; cifar-10-python.tar.gz has the pixels"
+        )
+    return originals
 
 
 def _batch(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,9 @@ def grid(root: str | None, category: None, side: int, spacing: float, std: float
     """
     _check(side=side, count=count, spacing=spacing, std=std)
     along = spacing * (np.arange(side) - (side - 1) / 2)
-    return _mixture("grid", np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2), std, count, seed)
+    return _mixture(
+        "grid", np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2), std, count, seed
+    )
 
 
 def _check(**values: float) -> None:
