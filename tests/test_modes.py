@@ -214,9 +214,9 @@ def test_a_run_of_points_stops_and_goes_on_as_if_nothing_happened() -> None:
     from PIL import Image
 
     sizes = {Image.open(path).size for path in Path("runs/whole/samples").glob("*.png")}
-    assert sizes == {(plane.SIDE + 4, plane.SIDE + 4)}
+    assert sizes == {(plane.SIDE, plane.SIDE)}
     assert cli.command("sample", ["ckpt=runs/whole", "seeds=0-99", "out=plot.png"]) == 0
-    assert Image.open("plot.png").size == (plane.SIDE + 4, plane.SIDE + 4)
+    assert Image.open("plot.png").size == (plane.SIDE, plane.SIDE)
     film = ["ckpt=runs/whole", "mode=interpolate", "mode.video=gif", "mode.steps=2", "seeds=0-9", "out=film.gif"]
     assert cli.command("sample", film) == 0
     assert getattr(Image.open("film.gif"), "n_frames") == 4  # noqa: B009

@@ -38,7 +38,10 @@ def set_name(name: str, root: str | None) -> str:
 
 
 def span(source: Mapping[str, Any]) -> float:
-    """Half a side of the square that plots of points show: a quarter more than the ring, half a step around the grid."""
+    """Half a side of the square that plots of points show: a quarter more than the ring, half a step more than the grid.
+
+    1 for any other data set.
+    """
     if "radius" in source:
         return 1.25 * source["radius"]
     return source["spacing"] * source["side"] / 2 if "spacing" in source else 1.0

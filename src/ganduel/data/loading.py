@@ -79,6 +79,8 @@ class ImageSet:
     @property
     def modes(self) -> int:
         """The number of modes that can be told apart: classes, or centres of points. 0 if there are no classes."""
+        if self.single is not None:
+            return self.single.modes**stacks.CHANNELS
         return int(self.labels.max()) + 1 if self.labels is not None and self.labels.ndim == 1 else 0
 
     @property

@@ -41,8 +41,9 @@ def evaluate(
     """The metrics of `samples` generated images, or of the most that a comparison allows, with their provenance.
 
     With several comparisons, each key ends with the name of its comparison, and the means have keys without a name.
-    `features` may be None if no metric needs them. `proceed` is called before every batch and may raise to stop a long evaluation. With several processes, only the
-    first returns the metrics; the others return rows without them. Raises UserError.
+    `features` may be None if no metric needs them. `proceed` is called before every batch and may raise to stop a long
+    evaluation. With several processes, only the first returns the metrics; the others return rows without them. Raises
+    UserError.
     """
     check_walks(comparisons, which)
     check_modes(comparisons, which)

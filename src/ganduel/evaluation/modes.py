@@ -34,8 +34,8 @@ def check_modes(comparisons: list[Comparison], which: list[str]) -> None:
         single = images.single or images
         if single.shape[0] != 1 or single.modes != CLASSES:
             raise UserError(
-                "metric.which: modes needs points (data=ring, data=grid), or grey images with labels of ten classes and "
-                "their stacks (data=mnist, data=stacked_mnist); leave it out"
+                "metric.which: modes needs points (data=ring, data=grid), grey images of ten classes (data=mnist), or "
+                "their stacks (data=stacked_mnist); leave it out"
             )
 
 

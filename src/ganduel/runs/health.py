@@ -44,14 +44,14 @@ ALARMS = {
         "kept",
         operator.lt,
         "G is losing modes: samples cover {value:.0%} of the modes that they once covered",
-        "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=r1, or loss=relativistic with "
-        "regularizer=[r1,r2]",
+        "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=r1, or loss=relativistic "
+        "regularizer=r1,r2",
     ),
     "modes": Alarm(
         "modes",
         operator.lt,
         "samples cover only {value:.1%} of the modes",
-        "loss=relativistic with regularizer=[r1,r2], model=wgan_gp, or a lower optimizer.G.lr",
+        "loss=relativistic regularizer=r1,r2, model.pack=2, model=wgan_gp, or a lower optimizer.G.lr",
         passing=True,
     ),
     "overfitting": Alarm(

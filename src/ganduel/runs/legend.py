@@ -182,7 +182,7 @@ TAGS = [
     ),
     Word(
         "health/modes*",
-        "Share of the modes of the data that generated samples covered in the newest measurement, which two alarms watch.",
+        "Share of the modes of the data that generated samples covered in the newest measurement. Two alarms watch it.",
     ),
     Word(
         "health/r_t*",
@@ -262,8 +262,8 @@ TAGS = [
     ),
     Word(
         "metric/reverse_kl*",
-        "Reverse KL divergence, in nats, of the modes of generated samples from the uniform distribution: 0 if all modes "
-        "are equally frequent. N real samples of K modes have about (K - 1) / 2N.",
+        "Reverse KL divergence, in nats, of the modes of generated samples from the uniform distribution: 0 if all "
+        "modes are equally frequent. N real samples of K modes have about (K - 1) / 2N.",
     ),
     Word(
         "metric/successive_fid*",

@@ -18,8 +18,10 @@ class Unasked(UserError):
 
 
 class Restricted(pickle.Unpickler):
-    """Reads a pickle of a `kind`, as errors call it. `known` maps dotted paths to stand-ins: a function to call, a class
-    to make objects of, or None. Raises Unasked for any other path.
+    """Reads a pickle of a `kind`, as errors call it.
+
+    `known` maps dotted paths to stand-ins: a function to call, a class to make objects of, or None. Raises Unasked for
+    any other path.
 
     The stand-ins should be made anew for every file, because a pickle may set attributes of a class that it was given.
     """
