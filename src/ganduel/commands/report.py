@@ -6,7 +6,7 @@ from typing import Any
 
 from ganduel.config.schema import Report
 from ganduel.report.page import page
-from ganduel.report.runs import Row, Run, compared, find, markdown, newest, read, results, settings
+from ganduel.report.runs import Row, Run, compared, find, markdown, newest, over_seeds, read, results, settings
 from ganduel.report.serve import serve
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
@@ -14,7 +14,7 @@ from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page. Returns its path, one row for each run, and the rows as a Markdown table.
+    """Write the page. Returns its path, one row for each run, one for the runs of all seeds, and these as tables.
 
     With `watch`, it first serves the page until Ctrl-C. Raises UserError.
     """
@@ -28,7 +28,10 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     make_folder(out.parent, "out")
     write_text(out, page(runs, rows))
     say(f"report {out}")
-    return {"text": markdown(rows), "out": str(out), "runs": rows}
+    text, groups = markdown(rows), over_seeds(runs, rows)
+    if groups:
+        text += f"\n\nThe last metrics, mean ± standard error over seeds:\n\n{markdown(groups)}"
+    return {"text": text, "out": str(out), "runs": rows, "over_seeds": groups}
 
 
 def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:

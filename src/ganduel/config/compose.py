@@ -38,10 +38,7 @@ def set_name(name: str, root: str | None) -> str:
 
 
 def span(source: Mapping[str, Any]) -> float:
-    """Half a side of the square that plots of points show: a quarter more than the ring, half a step more than the grid.
-
-    1 for any other data set.
-    """
+    """Half a side of the square that plots of points show, for the `source` of a ring or a grid; 1 for other sets."""
     if "radius" in source:
         return 1.25 * source["radius"]
     return source["spacing"] * source["side"] / 2 if "spacing" in source else 1.0
