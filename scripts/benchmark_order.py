@@ -1,7 +1,7 @@
-"""Measure what the order of an epoch costs: opening it, one batch of it, and both against a permutation in memory.
+"""Measure what the order of an epoch costs: opening it, and a block of it, against a permutation in memory.
 
     python scripts/benchmark_order.py
-    python scripts/benchmark_order.py --count 10000000 --batch 64 --rounds 15
+    python scripts/benchmark_order.py --count 10000000 --rounds 15
 
 Prints medians of processor time, which other programs hardly change, and the ratio within each round.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ganduel.data.loading import BLOCK
 from ganduel.data.order import Sharded, Shuffled
 
 
@@ -28,29 +29,28 @@ def seconds(do: Callable[[], object], calls: int = 1) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000_000, help="images for the comparison with torch.randperm")
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    batch, billion = np.arange(given.batch), 10**9
+    block, billion = np.arange(BLOCK), 10**9
     shards = np.full(billion // 16_384, 16_384)
     rounds = []
     for i in range(given.rounds):
         small = Shuffled(i, given.count)
         taken = {
-            "open 10^9 images, and order the first batch": seconds(lambda i=i: Shuffled(i, billion)(0, batch)),
-            f"the same in {len(shards):,} shards": seconds(lambda i=i: Sharded(i, shards)(0, batch)),
-            "one batch": seconds(lambda s=small: s(0, batch), calls=50),
+            "open 10^9 images, and order a block": seconds(lambda i=i: Shuffled(i, billion)(0, block)),
+            f"the same in {len(shards):,} shards": seconds(lambda i=i: Sharded(i, shards)(0, block)),
+            f"a block of {BLOCK}": seconds(lambda s=small: s(0, block), calls=5),
             f"torch.randperm({given.count:,})": seconds(lambda: torch.randperm(given.count, dtype=torch.int32)),
         }
         rounds.append(taken)
     for what in rounds[0]:
         values = [taken[what] for taken in rounds]
         print(f"{what}: {1e3 * statistics.median(values):.3f} ms ({1e3 * min(values):.3f} to {1e3 * max(values):.3f})")
-    batches = given.count / given.batch
-    ratios = [batches * taken["one batch"] / taken[f"torch.randperm({given.count:,})"] for taken in rounds]
+    blocks = given.count / BLOCK
+    ratios = [blocks * taken[f"a block of {BLOCK}"] / taken[f"torch.randperm({given.count:,})"] for taken in rounds]
     median = statistics.median(ratios)
-    print(f"an epoch's batches against torch.randperm: {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"an epoch's blocks against torch.randperm: {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made = {**pages(), "legend": legend.page()}
+    made = {**pages(), "legend": legend.markdown()}
     parser.add_argument("page", choices=list(made), help="which")
     print(made[parser.parse_args().page].rstrip("\n"))
 

@@ -1,17 +1,23 @@
-"""Check correctness and speed on a CUDA device with one command, in five to eight minutes.
+"""Check correctness and speed on a CUDA device, in parts. Each takes three minutes at most, and is useful alone.
 
-    python scripts/gpu_check.py --out gpu_check
-    python scripts/gpu_check.py --out smoke --device cpu --seconds 60
+    python scripts/gpu_check.py --only numerics --out numerics
+    python scripts/gpu_check.py --only graphs profile --out graphs --families stylegan2_ada dcgan
+    python scripts/gpu_check.py --only speed --out speed --seconds 170
+    python scripts/gpu_check.py --device cpu --seconds 20 --out rehearsal   # all parts, with tiny sizes
 
-Writes OUT.json and OUT.md after every part, so that no result is lost if the check is interrupted. Each part runs in
-its own process and has a share of the time. If something fails, the table says so, and the next part runs.
+    numerics   compares the gradients of every phase of every family, in fp32, bf16 and fp16, with the CPU in float32;
+               then runs steps in which the host must not wait for the device
+    graphs     trains with phases captured as CUDA graphs and without: equal weights? Then a group of one process, whose
+               averages of gradients are captured, against a process that skips them
+    profile    the longest kernels of every phase, and the share of its time in which the device has nothing to do
+    speed      trains every family for some seconds: images per second, memory, are weights finite, do they change; then
+               compares with textbook loops on PyTorch's defaults (benchmark_plain.py), and settings with the default
+    quality    FID of digits after the same number of images, in fp32 and in bf16, with several seeds
+    compile    compares compile=true with the default; takes minutes, and runs only if it is named
 
-    numerics   compares the gradients of every phase of every family, in fp32, bf16 and fp16, with the CPU in float32
-    waiting    runs steps in which the host must not wait for the device
-    train      trains every family for some seconds: are weights finite, do they change, images per second, memory
-    plain      compares our default and float32 with textbook loops on PyTorch's defaults (see benchmark_plain.py)
-    speed      compares every setting with the default, in turn in one process: speed ratio, difference of the losses
-    compile    does the same with compile=true; takes minutes, and runs only if named with --parts
+Writes OUT.json and OUT.md after every measurement, so that no result is lost if the check is interrupted. Every
+measurement runs in its own process. If something fails, the table says so, and the next one runs.
+scripts/benchmark_tables.py makes the tables of docs/benchmarks.md from the JSON files.
 
 Needs PyTorch, torchvision and the wheels of the pure-Python dependencies. ganduel need not be installed: a checkout is
 enough. On a CPU, all sizes are tiny, and the check only tests this script.
@@ -25,7 +31,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +87,30 @@ SCALE = 128.0  # scale of fp16 gradients: the usual one is too large for toys, a
 # Limits of gradient differences, relative to the norm of the gradients. CycleGAN's normalised toy images need this much
 # in bf16: weights rounded to bf16 change its float32 gradients by 0.17 (by 0.05 with 16 times finer rounding).
 LIMITS = {"fp32": 2e-3, "bf16": 0.4, "fp16": 0.2}
-# part -> its share of the time
-SHARES = {
-    "numerics": 0.13,
-    "waiting": 0.13,
-    "train": 0.2,
-    "plain": 0.14,
-    **{f"speed {family}": 0.1 for family in TIMED},
-    "compile": 0.5,
+# part -> its measurements, each with its share of the part's time
+ONLY = {
+    "numerics": {"numerics": 0.6, "waiting": 0.4},
+    "graphs": {"captures": 0.5, "collectives": 0.5},
+    "profile": {"profile": 1.0},
+    "speed": {"train": 0.3, "plain": 0.22, **{f"speed {family}": 0.12 for family in TIMED}},
+    "quality": {"quality": 1.0},
+    "compile": {"compile": 1.0},
+}
+STEPS = 8  # iterations after which weights are compared: all phases are captured by then, and replayed
+APART = 0.3  # limit of the distance between two trainings, as a share of the way of their weights
+SLOWEST = 8  # kernels to name
+# family -> (overrides, kimg) of a training on digits, 32x32 grey
+DIGITS = {
+    "dcgan": (["model=dcgan"], 200),
+    "stylegan2_ada": (
+        [
+            "model=stylegan2_ada",
+            "model.channel_base=1024",
+            "model.channel_max=256",
+            "regularizer.r1_stylegan.weight=5",
+        ],
+        60,
+    ),
 }
 
 Row = dict[str, Any]
@@ -98,8 +120,10 @@ Tell = Callable[..., None]
 class Bench:
     """The environment of a part: trainers on images of noise, the remaining time, and `tell` for rows of the table."""
 
-    def __init__(self, device: str, seconds: float, folder: Path, tell: Tell):
-        self.device, self.folder, self.tell = device, folder, tell
+    def __init__(
+        self, device: str, seconds: float, folder: Path, tell: Tell, families: Sequence[str] = tuple(FAMILIES)
+    ):
+        self.device, self.folder, self.tell, self.families = device, folder, tell, families
         self.end = time.monotonic() + seconds
 
     def left(self) -> float:
@@ -124,7 +148,7 @@ class Bench:
 
 
 def numerics(bench: Bench) -> None:
-    for family in FAMILIES:
+    for family in bench.families:
         bench.guarded(family, lambda family=family: _numerics(bench, family))
 
 
@@ -183,8 +207,156 @@ def waiting(bench: Bench) -> None:
             torch.cuda.set_sync_debug_mode("default")
         bench.tell(family, ok=True, note="the host never waited")
 
-    for family in FAMILIES:
+    for family in bench.families:
         bench.guarded(family, lambda family=family: check(family))
+
+
+def captures(bench: Bench) -> None:
+    """Compare weights after some iterations with and without CUDA graphs. Sums in another order are no fault."""
+
+    def check(family: str) -> None:
+        exact = ["cudnn_benchmark=false", "data.mirror=false", *EXACT.get(family, [])]
+        graphs = [] if bench.device == "cpu" else ["cuda_graphs=true"]
+        with_graphs = after_steps(bench.trainer(family, *exact, *graphs, toy=True))
+        without = after_steps(bench.trainer(family, *exact, "cuda_graphs=false", toy=True))
+        told_apart(bench, family, with_graphs, without)
+
+    for family in bench.families:
+        bench.guarded(family, lambda family=family: check(family))
+
+
+def collectives(bench: Bench) -> None:
+    """Compare weights after some iterations of a process that skips all collectives, and of a group of one process.
+
+    The group averages gradients inside CUDA graphs, as many processes would. Nothing else on one device can show it.
+    """
+    from ganduel.system import distributed
+    from ganduel.system.device import choose
+
+    def check(family: str) -> None:
+        exact = ["cudnn_benchmark=false", "data.mirror=false", *EXACT.get(family, [])]
+        alone = after_steps(bench.trainer(family, *exact, toy=True))
+        distributed.start(choose(bench.device), alone=True)
+        try:
+            group = after_steps(bench.trainer(family, *exact, toy=True))
+        finally:
+            distributed.stop()
+        told_apart(bench, family, group, alone)
+
+    for family in bench.families:
+        bench.guarded(family, lambda family=family: check(family))
+
+
+def after_steps(trainer: Any) -> tuple[Any, Any]:
+    """A trainer after `STEPS` full iterations, in each of which all lazy phases are due, and its first weights."""
+    import torch
+
+    from ganduel.speed.forecast import full_iteration
+
+    first = torch.cat([p.detach().flatten() for p in trainer.game.parameters()])
+    for _ in range(STEPS):
+        full_iteration(trainer)
+    return trainer, first
+
+
+def told_apart(bench: Bench, what: str, one_and_first: tuple[Any, Any], other_and_first: tuple[Any, Any]) -> None:
+    """Tell how far two trainers' weights are apart, as a share of the way they have come.
+
+    With Adam, a gradient that is nothing but rounding moves a weight as far as any other. So zero is rare on a GPU.
+    """
+    import torch
+
+    (one, first), (other, _) = one_and_first, other_and_first
+    ends = [torch.cat([p.detach().flatten() for p in each.game.parameters()]) for each in (one, other)]
+    apart = ((ends[0] - ends[1]).norm() / (ends[1] - first).norm()).item()
+    given_up = getattr(one.executor, "given_up", False)
+    note = f"{type(one.executor).__name__} against {type(other.executor).__name__}{', given up' if given_up else ''}"
+    bench.tell(what, apart, "of the way", ok=apart <= APART and not given_up, note=note)
+
+
+def profile(bench: Bench) -> None:
+    """The longest kernels of every phase of an iteration in which all phases are due."""
+    for family in bench.families:
+        bench.guarded(family, lambda family=family: _profile(bench, family))
+
+
+def _profile(bench: Bench, family: str) -> None:
+    import torch
+
+    from ganduel.speed.forecast import full_iteration
+    from ganduel.system.device import synchronise
+    from ganduel.trainer import Executor
+
+    on_device = bench.device == "cuda"
+    kinds = [torch.profiler.ProfilerActivity.CUDA if on_device else torch.profiler.ProfilerActivity.CPU]
+    time_of = "self_device_time_total" if on_device else "self_cpu_time_total"  # microseconds
+    trainer = bench.trainer(family)
+
+    class Profiled(Executor):
+        def __init__(self, executor: Executor):
+            super().__init__(executor.trainer)
+            self.inner, self.separate = executor, executor.separate
+
+        def advance(self, move: Any) -> Any:
+            synchronise(trainer.device)
+            with torch.profiler.profile(activities=kinds) as found:
+                start = time.perf_counter()
+                outcome = self.inner.advance(move)
+                synchronise(trainer.device)
+                taken = 1e3 * (time.perf_counter() - start)
+            rows = sorted(found.key_averages(), key=lambda row: -getattr(row, time_of))
+            busy = sum(getattr(row, time_of) for row in rows) / 1e3
+            longest = "; ".join(
+                f"{' '.join(row.key.split())[:60]} {getattr(row, time_of) / 10 / max(busy, 1e-9):.0f} %, {row.count}x"
+                for row in rows[:SLOWEST]
+            )
+            name = " + ".join(outcome[1].losses)
+            note = f"busy {busy:.2f} ms, {100 * max(0.0, 1 - busy / taken):.0f} % idle; {longest}"
+            bench.tell(f"{family}: {name}", taken, "ms", note=note)
+            return outcome
+
+    for _ in range(trainer.executor.warm_up + 1):
+        full_iteration(trainer)
+    trainer.executor = Profiled(trainer.executor)
+    full_iteration(trainer)
+
+
+def quality(bench: Bench) -> None:
+    """FID of generated digits after the same number of images in fp32 and in bf16, with one seed after the other."""
+    from ganduel.commands.cli import run
+    from ganduel.config.compose import compose
+
+    toy = bench.device == "cpu"
+
+    def check(family: str, precision: str, seed: int) -> None:
+        overrides, kimg = DIGITS[family]
+        typed = [*overrides, "data=digits", f"precision={precision}", f"seed={seed}", f"device={bench.device}"]
+        typed += [
+            f"duration={'2 steps' if toy else f'{kimg} kimg'}",
+            "every.metric=1000 kimg",
+            f"name={family}-{precision}-{seed}",
+            "forecast=false",
+        ]
+        typed += [
+            f"runs_dir={bench.folder}",
+            f"data.packed={bench.folder}/packed",
+            "metric.which=[fid]",
+            "metric.samples=5000",
+        ]
+        if toy:
+            typed += ["batch_size=8", "metric.samples=20"]
+            small = ["model.channel_base=64", "model.channel_max=8", "model.generator.width=8"]
+            typed += ["model.channels=4"] if family == "dcgan" else small
+        begun = time.monotonic()
+        result = run("train", compose("train", typed), typed)
+        note = f"{result['images_seen']:,} images in {time.monotonic() - begun:.0f} s"
+        bench.tell(f"{family} {precision}, seed {seed}", result["fid"], "FID of digit features", note=note)
+
+    for seed in range(1 if toy else 3):
+        for family in (family for family in DIGITS if family in bench.families):
+            for precision in ("fp32", "bf16"):
+                what = f"{family} {precision}, seed {seed}"
+                bench.guarded(what, lambda f=family, p=precision, s=seed: check(f, p, s))
 
 
 def train(bench: Bench) -> None:
@@ -218,8 +390,8 @@ def train(bench: Bench) -> None:
         speed = trainer.images_per_iteration / each
         bench.tell(family, speed, "images/s", ok=not bad and sum(moved) > 0.9 * len(moved), note=note)
 
-    for i, family in enumerate(FAMILIES):
-        share = min(60.0, bench.left() / (len(FAMILIES) - i))
+    for i, family in enumerate(bench.families):
+        share = min(60.0, bench.left() / (len(bench.families) - i))
         bench.guarded(family, lambda family=family, share=share: check(family, share))
 
 
@@ -237,7 +409,8 @@ def plain(bench: Bench) -> None:
             what = f"{family} {' '.join(overrides)}: {name}"
             ratio(bench, what, theirs[name], own[name], trainer, seconds / len(own), before=use)
 
-    todo = [(family, overrides) for family in TEXTBOOK for overrides in ([], ["precision=fp32"])]
+    known = [family for family in TEXTBOOK if family in bench.families]
+    todo = [(family, overrides) for family in known for overrides in ([], ["precision=fp32"])]
     for i, (family, overrides) in enumerate(todo):
         share = bench.left() / (len(todo) - i) / 3  # the rest is for preparation
         bench.guarded(family, lambda f=family, o=overrides, share=share: check(f, o, share))
@@ -261,8 +434,8 @@ def compiled(bench: Bench) -> None:
     def check(family: str, seconds: float) -> None:
         against(bench, begun(bench, family, []), family, "compile=true", seconds)
 
-    for i, family in enumerate(TIMED):
-        share = bench.left() / (len(TIMED) - i)
+    for i, family in enumerate(timed := [family for family in TIMED if family in bench.families]):
+        share = bench.left() / (len(timed) - i)
         bench.guarded(family, lambda family=family, share=share: check(family, share))
 
 
@@ -344,9 +517,13 @@ def ratio(
     bench.tell(what, statistics.median(ratios), "times as fast", note=note)
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {
+MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "numerics": numerics,
     "waiting": waiting,
+    "captures": captures,
+    "collectives": collectives,
+    "profile": profile,
+    "quality": quality,
     "train": train,
     "plain": plain,
     **{f"speed {family}": (lambda bench, family=family: speed(bench, family)) for family in TIMED},
@@ -354,8 +531,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def run_part(part: str, device: str, seconds: float, rows: Path) -> None:
-    """Run one part in this process and append its rows to the file `rows` one by one."""
+def run_part(part: str, device: str, seconds: float, rows: Path, families: Sequence[str] = tuple(FAMILIES)) -> None:
+    """Run one measurement in this process and append its rows to the file `rows` one by one."""
 
     def tell(what: str, value: float | None = None, unit: str = "", ok: bool | None = None, note: str = "") -> None:
         row = {"part": part, "what": what, "value": value, "unit": unit, "ok": ok, "note": note}
@@ -363,8 +540,8 @@ def run_part(part: str, device: str, seconds: float, rows: Path) -> None:
             file.write(json.dumps(row) + "\n")
 
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(device, seconds, Path(folder), tell)
-        bench.guarded(part, lambda: PARTS[part](bench))
+        bench = Bench(device, seconds, Path(folder), tell, families)
+        bench.guarded(part, lambda: MEASUREMENTS[part](bench))
 
 
 def machine(device: str) -> Row:
@@ -372,7 +549,12 @@ def machine(device: str) -> Row:
 
     import torch
 
-    about: Row = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
+    about: Row = {
+        "date": time.strftime("%F"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         about |= {
@@ -406,13 +588,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="without an ending")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--seconds", type=float, default=480.0, help="for all parts together")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=[part for part in PARTS if part != "compile"])
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=170.0, help="for each part")
+    parser.add_argument("--only", nargs="+", choices=ONLY, default=[part for part in ONLY if part != "compile"])
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=[*FAMILIES], help="in the order to measure")
+    parser.add_argument("--part", choices=MEASUREMENTS, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     typed = parser.parse_args()
     if typed.part:
-        run_part(typed.part, typed.device, typed.seconds, typed.rows)
+        run_part(typed.part, typed.device, typed.seconds, typed.rows, typed.families)
         return
     started = time.monotonic()
     try:
@@ -421,14 +604,17 @@ def main() -> None:
         sys.exit(f"error: --device={typed.device}: {error}; --device cpu tests this script")
     typed.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    named = {f"speed {family}" for family in TIMED if family not in typed.families}  # nothing to measure
+    todo = [(each, share) for part in typed.only for each, share in ONLY[part].items() if each not in named]
+    end = started + typed.seconds * len(typed.only)
     with tempfile.TemporaryDirectory() as folder:
-        for i, part in enumerate(typed.parts):
-            left = typed.seconds - (time.monotonic() - started)
-            rest = sum(SHARES[later] for later in typed.parts[i:])
-            seconds = max(5.0, left * SHARES[part] / rest)  # later parts share the time that earlier ones left
+        for i, (part, share) in enumerate(todo):
+            rest = sum(later for _, later in todo[i:])
+            seconds = max(5.0, (end - time.monotonic()) * share / rest)  # later ones share what earlier ones left
             file = Path(folder) / f"{i}.jsonl"
             command = [sys.executable, __file__, "--part", part, "--rows", str(file)]
-            command += ["--device", typed.device, "--seconds", str(0.75 * seconds)]  # the rest is for PyTorch's start
+            command += ["--device", typed.device, "--families", *typed.families]
+            command += ["--seconds", str(0.75 * seconds)]  # the rest is for PyTorch's start
             print(f"{part}: {seconds:.0f} s", file=sys.stderr, flush=True)
             failure = ""
             try:

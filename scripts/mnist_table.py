@@ -11,6 +11,8 @@ import shlex
 import subprocess
 import sys
 
+from ganduel.commands import cli
+
 ROWS = {
     "vanilla": "model=vanilla",
     "dcgan": "model=dcgan",
@@ -35,7 +37,7 @@ def main() -> None:
         command = [*shlex.split(ROWS[row]), *common, f"name=mnist_table/{row}"]
         print(shlex.join(["gan-train", *command]), file=sys.stderr)
         subprocess.run([sys.executable, "-m", "ganduel.train", *command], stdout=sys.stderr, check=True)
-    subprocess.run([sys.executable, "-m", "ganduel.commands.report", f"{args.runs}/mnist_table"], check=True)
+    sys.exit(cli.command("report", [f"{args.runs}/mnist_table"]))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def duel(
         "accuracy_ceiling": None,
         "share": False,
         "reals": "same",
+        "top": 1.0,
     }
     turns = Turns(**usual | moves)
     return Trainer(

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import torch
 import yaml
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf, base, flag_override
 from omegaconf._utils import get_yaml_loader
 from PIL import Image
 
@@ -41,8 +44,10 @@ from ganduel.trainer import Trainer
 hypothesis.settings.register_profile("few", max_examples=50, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("all", max_examples=5000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("GANDUEL_EXAMPLES", "few"))
+THOROUGH = os.environ.get("GANDUEL_EXAMPLES") == "all"
 
 TINY = ("batch_size=8", "duration=4 steps", "validation_images=16", "metric.which=[]", "name=tiny")
+TINY = (*TINY, "every.sample=4 steps")  # pictures after each step would take as long as all else
 PAIR = ("data=folder_pair", "data.root=null", "data.resolution=24")
 MODELS = {
     "dcgan": ("model=dcgan", "model.channels=4"),
@@ -88,7 +93,8 @@ def remember_configurations() -> None:
     hydra_compose, parse_rule = composing.hydra_compose, OverridesParser.parse_rule
     find_options, merge = HYDRA
     options: dict[Any, DefaultsList] = {}
-    merged: dict[Any, DictConfig] = {}
+    merged: dict[Any, bytes] = {}  # pickled, because that copies them in a quarter of the time
+    loaded: dict[Any, bytes] = {}
 
     @functools.cache
     def parsed(text: str) -> Any:
@@ -112,29 +118,58 @@ def remember_configurations() -> None:
         own = {source.provider for source in sources} <= {"hydra", "main", "schema"}
         return tuple(source.path for source in sources) if own else None
 
+    class Remembering:
+        """A repository of configurations that reads every file of ours once."""
+
+        def __init__(self, repo: Any) -> None:
+            self.repo, self.where = repo, places(repo)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.repo, name)
+
+        def load_config(self, config_path: str) -> ConfigResult | None:
+            if self.where is None:
+                return self.repo.load_config(config_path)
+            if (key := (self.where, config_path)) not in loaded:
+                loaded[key] = pickle.dumps(self.repo.load_config(config_path))
+            return pickle.loads(loaded[key])
+
     def chosen(repo: Any, config_name: str, overrides_list: list[Override], **settings: bool) -> DefaultsList:
         """The options of all groups. Only overrides that choose an option decide."""
         values = Overrides(repo, overrides_list).config_overrides
         lines = [o.input_line for o in overrides_list if not any(o is value for value in values)]
         key = places(repo), config_name, tuple(lines), tuple(settings.values())
-        found = options.get(key) or find_options(repo, config_name, overrides_list, **settings)
+        found = options.get(key) or find_options(Remembering(repo), config_name, overrides_list, **settings)
         if key[0] is not None:
             options[key] = found
         return dataclasses.replace(found, config_overrides=values)
 
     def compose_options(loader: Loader, defaults: list[ResultDefault], repo: Any) -> DictConfig:
-        """The files of these options as one configuration, before any override of a value."""
+        """The files of these options as one configuration, before any override of a value.
+
+        Hydra's own files and the main file come first, and are the same for all options. YAML files follow.
+        """
         if (where := places(repo)) is None:
             return merge(loader, defaults, repo)
         key = where, tuple(map(dataclasses.astuple, defaults))
         if key not in merged:
-            merged[key] = merge(loader, defaults, repo)
-        return copy.deepcopy(merged[key])
+            remembering = Remembering(repo)
+            main = next(i for i, default in enumerate(defaults, 1) if default.primary)
+            if (begun := (where, key[1][:main])) not in merged:
+                merged[begun] = pickle.dumps(merge(loader, defaults[:main], remembering))
+            config = pickle.loads(merged[begun])
+            with flag_override(config, "no_deepcopy_set_nodes", True):
+                for default in defaults[main:]:
+                    config.merge_with(loader._load_single_config(default, remembering).config)
+            merged[key] = pickle.dumps(config)
+        return pickle.loads(merged[key])
 
     @functools.lru_cache(256)
     def composed(folder: Path, command: str, overrides: tuple[str, ...]) -> DictConfig:
         return hydra_compose(command, overrides=list(overrides))
 
+    base.parse = functools.cache(base.parse)  # who visits such a tree only reads it
+    ConfigRepository.__deepcopy__ = lambda repo, memo: copy.copy(repo)  # a search path gives a copy other sources
     OmegaConf.load = staticmethod(load)
     OverridesParser.parse_rule = rule
     config_loader_impl.create_defaults_list = chosen

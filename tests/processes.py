@@ -15,7 +15,7 @@ from pathlib import Path
 PATIENCE = 300  # seconds, as for torchrun
 FAREWELL = 30  # seconds that the others have when one has failed
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ganduel.commands.train", "ganduel.models.dcgan", "ganduel.models.style"])
+CONTEXT.set_forkserver_preload(["ganduel.commands.train", "ganduel.models.dcgan", "ganduel.models.dcgan_style"])
 
 
 def together(processes: int, *arguments: str, what: str = "ganduel.train") -> subprocess.CompletedProcess:

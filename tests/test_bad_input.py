@@ -191,6 +191,12 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("loss.smooth_real=1", "loss: smooth_real=1 and smooth_fake=0.0 must be 0 or more and together less than 1"),
         ("loss_ema=2", "loss_ema=2.0 is not allowed; it takes 0 to 1"),
         ("pace=reuse", "pace is called turns now: turns=reuse"),
+        (
+            "augment.instance_noise.fade=5",
+            "augment.instance_noise.fade is called schedule.augment.instance_noise.std now: "
+            "+scheduler@schedule.augment.instance_noise.std=linear schedule.augment.instance_noise.std.end=0 "
+            "schedule.augment.instance_noise.std.length=5",
+        ),
         ("pace.share=true", "pace.share is called turns.share now: turns.share=true"),
         ("data.margin=0.117", "data.margin is called data.load_size now, in pixels"),
         ("model.replay=50", "model.replay is called model.pool_size now: model.pool_size=50"),

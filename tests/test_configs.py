@@ -136,7 +136,9 @@ def test_data(name):
     composed = compose("data", [f"data={name}", "data.root=somewhere"])
     build.check(composed.data.source, "data.source", [], ["labels"])
     without_files = {"digits": "digits", "stacked_digits": "digits", "ring": "ring", "grid": "grid"}
-    assert composed.data.packed == (f"data/{without_files[name]}/packed" if name in without_files else "somewhere/packed")
+    assert composed.data.packed == (
+        f"data/{without_files[name]}/packed" if name in without_files else "somewhere/packed"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import random
 import zlib
 from collections import Counter
@@ -13,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, TINY, picture
+from conftest import MODELS, THOROUGH, TINY, picture
 from test_published import game, persistent, publish  # noqa: F401
 from test_trees import as_tar, as_zip
 
 from ganduel import build, checkpoint
 from ganduel.commands import cli
-from ganduel.commands.data import intact
+from ganduel.commands.data import undamaged
 from ganduel.config.compose import compose as compose_config
 from ganduel.data.archives import open_tree
 from ganduel.data.loading import open_images
@@ -35,7 +34,7 @@ from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 
-COUNT = 400 if os.environ.get("GANDUEL_EXAMPLES") == "all" else 16  # disturbed files of each kind
+COUNT = 400 if THOROUGH else 16  # disturbed files of each kind
 
 
 class Kind(NamedTuple):
@@ -165,7 +164,7 @@ def kinds(
         def read() -> Any:
             told = described(path)
             images = open_images(path, data, seed=0, device=torch.device("cpu"))
-            if not intact(path, about, data):
+            if not undamaged(path, about, data):
                 raise UserError("gan-data packs it again")
             known = {key: told[key] for key in about}  # a flip in the name of the checksum makes an older set of it
             return known, [images.batch(0, 2)["real"]]

@@ -21,7 +21,7 @@ from by_hand import (
 from conftest import rows
 from torch import nn
 
-from ganduel import regularizers, schedules
+from ganduel import build, regularizers, schedules
 from ganduel.augment import Chain
 from ganduel.clock import Clock
 from ganduel.config.renamed import current
@@ -114,7 +114,7 @@ def test_strengths_of_augmentations(trainer):
     ada, noise = one.game.chains[""].parts
     for share in (0, 0.25, 0.5):
         one.iterate()
-        assert (float(ada.p), float(noise.std_now)) == pytest.approx((0.8 * share, 0.1 * (1 - share)))
+        assert (float(ada.p), float(noise.std)) == pytest.approx((0.8 * share, 0.1 * (1 - share)))
         assert one.readings()["augment/ada/p"] == pytest.approx(0.8 * share)
 
 
@@ -143,7 +143,7 @@ EVERYTHING = (
 @pytest.mark.parametrize("model", ["dcgan", "r3gan"])
 def test_a_run_goes_on_in_the_middle_of_its_schedules(trainer, model):
     """Bit for bit."""
-    whole, first, rest = (trainer(*EVERYTHING, model=model) for _ in range(3))
+    whole, first, rest = (trainer(*EVERYTHING, "batch_size=4", model=model) for _ in range(3))
     for _ in range(6):
         whole.iterate()
     for _ in range(3):
@@ -181,9 +181,20 @@ def test_a_stored_run_of_before_goes_on():
     assert found == {
         "scheduler": {**cosine, "hold": 0.0, "start": None, "end": 1e-5},
         "schedule": {},
-        "turns": {"n_critic": 1, "reals": "same"},
+        "turns": {"n_critic": 1, "reals": "same", "top": 1.0},
     }
     assert current(found) == found
+
+
+@pytest.mark.parametrize("where", ["augment", "data.augment"])
+def test_a_stored_run_with_fading_noise_goes_on(where):
+    noise = {"instance_noise": {"std": 0.1, "fade": "200 kimg"}}
+    stored = {"augment": noise} if where == "augment" else {"data": {"augment": noise, "source": {}}}
+    found = current({"scheduler": {}, **copy.deepcopy(stored)})
+    constant = {"_target_": "ganduel.schedules.constant", "warmup": None}
+    schedule = build.schedules(constant, found["schedule"], [])[f"{where}.instance_noise.std"]
+    assert [schedule(after(images), 0.1) for images in (0, 100_000, 300_000)] == pytest.approx([0.1, 0.05, 0.0])
+    assert "fade" not in str(found)
 
 
 @pytest.mark.parametrize(

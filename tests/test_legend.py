@@ -19,13 +19,13 @@ NOTES = ("health spread", "fid 85.2", "D 1.21", "G 0.874", "850 img/s", "D right
 
 def test_the_page_is_made_of_the_module():
     """Else: python scripts/config_reference.py legend > docs/legend.md"""
-    assert (ROOT / "docs" / "legend.md").read_text() == legend.page()
+    assert (ROOT / "docs" / "legend.md").read_text() == legend.markdown()
 
 
 def test_what_stands_first_says_most():
     """No name hides behind a more general one above it."""
-    for word in legend.TAGS:
-        assert meaning(word.name.replace("*", "_x")) == word.means, word.name
+    for name, text in legend.TAGS.items():
+        assert meaning(name.replace("*", "_x")) == text, name
     assert meaning("loss/D_A").startswith("Loss of the discriminator") and meaning("loss/D_A") == meaning("loss/D")
     assert meaning("loss/r1").startswith("A penalty") and meaning("loss/dragan").startswith("A penalty")
     assert meaning("metric/fid_clip") == meaning("metric/fid") and meaning("speed") == ""
@@ -56,7 +56,7 @@ def test_a_run_explains_all_its_curves(train):
 def test_the_words_of_the_bar_are_explained(trainer):
     from ganduel.runs.health import Health
 
-    known = {word.name for word in legend.BAR}
+    known = {*legend.BAR}
     assert {"D right", "spread", "health"} <= known
     health = Health(checks=1, lasting=1)
     said = health.status({"accuracy/real": 1.0, "accuracy/fake": 0.5, "health/spread": 0.9}, [""])

@@ -440,7 +440,9 @@ def test_distances_are_lpips_of_vgg16_on_the_cpu(monkeypatch, tmp_path):
     made: list[Any] = []
     monkeypatch.setattr(paths, "hub", lambda: tmp_path)
     monkeypatch.setattr(paths, "needed", lambda *arguments: asked.append(arguments))
-    monkeypatch.setattr(paths, "create_sample_similarity", lambda *name, **how: made.append((name, how)) or object())
+    monkeypatch.setattr(
+        "torch_fidelity.utils.create_sample_similarity", lambda *name, **how: made.append((name, how)) or object()
+    )
     paths.lpips.cache_clear()
     assert paths.lpips() is paths.lpips()
     paths.lpips.cache_clear()

@@ -42,7 +42,7 @@ def test_a_pack_holds_images_of_one_kind_as_far_apart_as_possible():
 def test_every_image_is_augmented_as_if_it_were_alone():
     images, seed = torch.rand(4, 1, 2, 2), torch.arange(4)
     alone, packed = (
-        AugmentedDiscriminator(nn.Identity(), InstanceNoise(0.5, fade=None), seed, pack=pack)(images) for pack in (1, 2)
+        AugmentedDiscriminator(nn.Identity(), InstanceNoise(0.5), seed, pack=pack)(images) for pack in (1, 2)
     )
     assert torch.equal(packed, torch.stack([alone[:2, 0], alone[2:, 0]], dim=1))
 

@@ -19,7 +19,7 @@ from PIL import Image
 from test_report import line, write_run
 
 from ganduel.commands import cli
-from ganduel.commands.report import table
+from ganduel.commands.report import read_runs
 from ganduel.report import curves, page, runs, serve
 from ganduel.system.errors import UserError
 
@@ -155,7 +155,7 @@ def test_curves_tell_their_values_hide_and_enlarge(report, tmp_path):
 def test_a_page_renews_itself_while_a_run_goes_on(tmp_path):
     """It asks its own server alone, and keeps what the reader has set."""
     folder = sweep(tmp_path / "runs")
-    running = serve.server(lambda: runs.newest([folder]), lambda: page.page(*table([folder]), live=True), 0)
+    running = serve.server(lambda: runs.version([folder]), lambda: page.page(*read_runs([folder]), live=True), 0)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     with browser(tmp_path / "profile") as window:
         window.open(f"http://127.0.0.1:{running.server_port}/")
@@ -435,7 +435,7 @@ def test_repeated_seeds_have_a_mean_and_a_deviation(tmp_path):
         measured = [{"by": "gan-train", "step": 1, "images": 10, "fid": fid}]
         typed = f"rate={rate} seed={i}"
         write_run(tmp_path / str(i), typed, {"rate": rate, "seed": i}, [line(1, 0.5, 0.5, 1, 1)], measured)
-    found, rows = table([tmp_path])
+    found, rows = read_runs([tmp_path])
     (metric,) = page.repeats(found, rows, ["rate", "seed"])
     assert metric.title == "FID" and metric.groups == [
         ("rate=0.1", [(0, 10.0), (1, 12.0), (2, 17.0)], 13.0, pytest.approx(13**0.5)),

@@ -47,6 +47,8 @@ def small(name: str) -> list[str]:
         for key in ("channels", "widths"):
             if isinstance(listed := model[player].get(key), list):
                 overrides.append(f"model.{player}.{key}={[4] * len(listed)}".replace(" ", ""))
+        if name in PAIRS and "blocks" in model[player]:
+            overrides.append(f"model.{player}.blocks=1")
         if model[player].get("attention"):
             overrides.append(f"model.{player}.attention=8")
     return overrides

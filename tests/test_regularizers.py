@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ganduel import randomness, regularizers
-from ganduel.game import Duel
+from ganduel.augment import Chain
+from ganduel.game import AugmentedDiscriminator, Duel
 
 
 def duel(discriminator, real: torch.Tensor, fake: torch.Tensor) -> Duel:
@@ -138,6 +139,52 @@ def test_penalties_are_means_over_images(penalty, images):
     ]
     assert penalty(whole).item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)
     assert torch.stack(apart).std() > 0
+
+
+def judged(network, real: torch.Tensor, fake: torch.Tensor) -> Duel:
+    """With the logits that D's loss takes."""
+    seed = randomness.seeds(0, first=0, count=len(real))
+    return duel(AugmentedDiscriminator(network, Chain(), seed), real, fake)
+
+
+def test_lecam_pulls_each_kind_to_the_average_of_the_other():
+    """Logits are the images themselves. After a step the averages are 0.25 of the means, which were 2 and -1."""
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -1.0])
+    lecam = regularizers.LeCam(decay=0.75)
+    value, means = lecam(judged(lambda x: x, real, fake))
+    assert value.item() == pytest.approx((1 + 9) / 2 + 1)  # both averages are 0 at first
+    assert {name: x.item() for name, x in means.items()} == {"real": 2, "fake": -1}
+    lecam.adapt(means)
+    assert {name: x.item() for name, x in lecam.state_dict().items()} == {"real": 0.5, "fake": -0.25}
+    value, _ = lecam(judged(lambda x: x, real, fake))
+    assert value.item() == pytest.approx((1.25**2 + 3.25**2) / 2 + 1.5**2)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_lecam_refuses_averages_that_never_move(decay):
+    with pytest.raises(ValueError, match="must be 0 or more, and below 1"):
+        regularizers.LeCam(decay)
+
+
+def test_consistency_of_mirrored_images():
+    """D looks at pixel 5 of a ramp of 16. So the logit of a mirrored image changes by 5, for fakes by 2.5, that of
+    another does not change, and about half are mirrored."""
+    ramp = torch.arange(16.0).expand(64, 1, 16, 16)
+    one = judged(lambda x: x[..., 5].mean((1, 2)), ramp, ramp / 2)
+    of_real, half, both = (regularizers.consistency(one, share, mirror=True, shift=0.0).item() for share in (0, 0.5, 1))
+    for squares, change in ((of_real, 5), (both - of_real, 2.5)):  # 10 - 5, and half of it
+        mirrored = 64 * squares / change**2
+        assert 20 < mirrored < 44 and mirrored == pytest.approx(round(mirrored), abs=0.01)
+    assert half == pytest.approx((of_real + both) / 2)
+
+
+def test_consistency_of_shifted_images():
+    """D looks at the middle of a ramp, so the logit of an image that moves by s pixels changes by s: up to 2 here."""
+    ramp = torch.arange(16.0).expand(64, 1, 16, 16)
+    one = judged(lambda x: x[..., 7:9].mean((1, 2, 3)), ramp, ramp)
+    squares = regularizers.consistency(one, 0.0, mirror=False, shift=0.125).item()
+    assert squares == pytest.approx(1.5, abs=0.6)  # s is 0, -1 and 1 with probability 1/4 each, -2 and 2 with 1/8
+    assert 64 * squares == pytest.approx(round(64 * squares), abs=0.01)
 
 
 def test_clip():

@@ -338,7 +338,7 @@ def test_a_search_goes_on_where_it_ended(tmp_path):
     from ganduel.runs import search
 
     path = tmp_path / "s" / "search.json"
-    assert search.progress(path, 3) == (3, [0, 1, 2])
+    assert search.remaining(path, 3) == (3, [0, 1, 2])
 
     def study() -> Any:
         return optuna.create_study(storage=search.Trials(str(path)), study_name="search", load_if_exists=True)
@@ -348,8 +348,8 @@ def test_a_search_goes_on_where_it_ended(tmp_path):
     rates = [trial.suggest_float("lr", 0, 1) for trial in (one, two, three)]
     first.tell(one, 0.5)
     first.tell(three, state=optuna.trial.TrialState.FAIL)  # and the second is cut short
-    assert search.progress(path, 5) == (3, [1, 3, 4])
-    assert search.progress(path, 1) == (0, [])
+    assert search.remaining(path, 5) == (3, [1, 3, 4])
+    assert search.remaining(path, 1) == (0, [])
     again = study()
     assert [trial.value for trial in again.trials] == [0.5, None, None] and again.best_params == {"lr": rates[0]}
     waiting = again.ask()
@@ -359,7 +359,7 @@ def test_a_search_goes_on_where_it_ended(tmp_path):
     assert study().best_value == 0.25
     path.write_text("[{}]")
     with pytest.raises(UserError, match=r"is damaged, or is not a search .*; delete it to search anew"):
-        search.progress(path, 3)
+        search.remaining(path, 3)
 
 
 def test_rows_that_are_being_written_are_no_damage(tmp_path):

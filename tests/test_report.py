@@ -10,7 +10,7 @@ import yaml
 
 from ganduel.commands import cli, report
 from ganduel.config.schema import Report
-from ganduel.report.runs import markdown, read, settings
+from ganduel.report.runs import differing_settings, markdown, read
 
 
 def write_run(path: Path, typed: str, config: dict, stats: list[dict] = (), metrics: list[dict] = ()) -> Path:
@@ -95,7 +95,7 @@ def test_markdown():
 def columns(tmp_path: Path, *runs: tuple[str, dict]) -> list[dict]:
     """The settings that differ between runs of these (command lines, configurations)."""
     folders = [write_run(tmp_path / str(i), *run) for i, run in enumerate(runs)]
-    return settings([read(folder) for folder in folders])
+    return differing_settings([read(folder) for folder in folders])
 
 
 def test_settings_that_were_typed_differently(tmp_path):

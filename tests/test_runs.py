@@ -50,7 +50,7 @@ class Finished(NamedTuple):
 def finished(packed, tmp_path_factory) -> Finished:
     """A run of four steps with metrics, which tests may read and not change."""
     folder, out, err = tmp_path_factory.mktemp("finished"), io.StringIO(), io.StringIO()
-    settings = ("metric.which=[fid]", "metric.samples=100", "every.log=1 steps")
+    settings = ("metric.which=[fid]", "metric.samples=100", "every.log=1 steps", "every.sample=1 steps")
     arguments = [*TINY, packed, *MODELS["dcgan"], *settings]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)

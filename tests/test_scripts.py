@@ -94,19 +94,29 @@ def test_gpu_check_tells_what_it_found_and_what_failed(tmp_path, monkeypatch):
     import gpu_check
 
     out = tmp_path / "check"
-    script("gpu_check", "--device=cpu", "--seconds=200", f"--out={out}", "--parts", "waiting", "compile")
+    script(
+        "gpu_check",
+        "--device=cpu",
+        "--seconds=100",
+        f"--out={out}",
+        "--only",
+        "numerics",
+        "compile",
+        "--families",
+        "dcgan",
+    )
     found = json.loads(out.with_suffix(".json").read_text())
     assert found["machine"]["device"] == "cpu"
-    assert [row["part"] for row in found["rows"]] == ["waiting"] * len(gpu_check.FAMILIES) + ["compile"]
+    assert [row["part"] for row in found["rows"]] == ["numerics"] * 4 + ["waiting", "compile"]
     assert not any(row["ok"] is False for row in found["rows"])
-    assert out.with_suffix(".md").read_text().count("| waiting |") == len(gpu_check.FAMILIES)
+    assert out.with_suffix(".md").read_text().count("| numerics |") == 4
 
     def broken(bench):
         bench.tell("first", 1.0, "times", ok=True)
         bench.guarded("second", lambda: 1 / 0)
         bench.guarded("third", lambda: bench.tell("third", ok=True))
 
-    monkeypatch.setitem(gpu_check.PARTS, "waiting", broken)
+    monkeypatch.setitem(gpu_check.MEASUREMENTS, "waiting", broken)
     rows = tmp_path / "rows.jsonl"
     gpu_check.run_part("waiting", "cpu", 60.0, rows)
     told = [json.loads(line) for line in rows.read_text().splitlines()]
@@ -125,6 +135,79 @@ def test_gpu_check_measures_gradients_and_ratios(tmp_path):
     told.clear()
     gpu_check.against(bench, gpu_check.begun(bench, "dcgan", []), "dcgan", "precision=bf16", 0.5)
     assert told[0][0] == "precision=bf16" and told[0][1] > 0 and "after 6 iterations" in told[0][3]["note"]
+
+
+def test_gpu_check_compares_captures_and_collectives_and_looks_into_phases(tmp_path):
+    """Rehearsed on the CPU, where nothing is captured: the same weights, bit for bit."""
+    import gpu_check
+
+    told = []
+    tell = lambda what, *rest, **more: told.append((what, *rest, more))  # noqa: E731
+    bench = gpu_check.Bench("cpu", 600.0, tmp_path, tell, ["dcgan"])
+    gpu_check.captures(bench)
+    gpu_check.collectives(bench)
+    assert [(row[0], row[1], row[3]["ok"]) for row in told] == [("dcgan", 0, True)] * 2, told
+    one, other = (gpu_check.after_steps(bench.trainer("dcgan", f"seed={seed}", toy=True)) for seed in (0, 1))
+    gpu_check.told_apart(bench, "other seeds", one, other)
+    assert told[-1][1] > gpu_check.APART and told[-1][3]["ok"] is False
+    told.clear()
+    gpu_check.profile(bench)
+    assert [row[0] for row in told] == ["dcgan: D", "dcgan: G"]
+    assert all(row[1] > 0 and "% idle; aten::" in row[3]["note"] for row in told)
+
+
+@pytest.mark.slow
+def test_gpu_check_measures_quality(tmp_path):
+    import gpu_check
+
+    told = []
+    tell = lambda what, *rest, **more: told.append((what, *rest, more))  # noqa: E731
+    gpu_check.quality(gpu_check.Bench("cpu", 600.0, tmp_path, tell, ["dcgan"]))
+    assert [row[0] for row in told] == [f"dcgan {precision}, seed 0" for precision in ("fp32", "bf16")]
+    assert all(row[1] > 0 and row[3]["note"].startswith("16 images in ") for row in told)
+
+
+def test_tables_are_made_of_what_gpu_check_found(tmp_path):
+    """One section a date and device, the newest first; of the gradients of a family, the largest difference."""
+    import benchmark_tables
+
+    for date, values in (("2026-01-02-h100", (0.1, 0.3)), ("2026-03-04-h200", (0.25, 0.2))):
+        rows = [
+            {"part": "numerics", "what": f"dcgan bf16: {p}", "value": v, "unit": "apart", "ok": v < 0.3, "note": ""}
+            for p, v in zip("DG", values, strict=True)
+        ]
+        rows.append(
+            {"part": "speed dcgan", "what": "a=1", "value": 1234.5, "unit": "x", "ok": None, "note": "1|2"},
+        )
+        (tmp_path / date).mkdir()
+        machine = {"device": date[-4:], "torch": "2.11", "seconds": 3}
+        (tmp_path / date / "check.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+        (tmp_path / date / "other.json").write_text("[1]")
+    text = f"before\n{benchmark_tables.BEGIN}\nold\n{benchmark_tables.END}\nafter\n"
+    made = benchmark_tables.page(text, sorted(tmp_path.iterdir()))
+    assert made.startswith("before\n") and made.endswith("after\n") and "old" not in made
+    assert made.index("### 2026-03-04, h200") < made.index("### 2026-01-02, h100")
+    assert "| dcgan bf16 | 0.25 apart | |" in made and "| dcgan bf16 | 0.3 apart | **failed** |" in made
+    assert (
+        made.count("| `dcgan` a=1 | 1,234 x | 1/2 |") == 2
+        and benchmark_tables.page(made, [*tmp_path.iterdir()]) == made
+    )
+
+
+def test_the_page_has_the_tables_of_its_numbers(monkeypatch):
+    import benchmark_tables
+
+    monkeypatch.setattr(sys, "argv", ["benchmark_tables.py", "--check"])
+    benchmark_tables.main()
+
+
+@pytest.mark.slow
+def test_benchmark_order_and_start_print_ratios():
+    printed = script("benchmark_order", "--rounds=1", "--count=100000")
+    assert "open 10^9 images" in printed and "an epoch's blocks against torch.randperm: " in printed
+    rows = [line.split("|")[1:-1] for line in script("benchmark_start", "--rounds=1", "--models").splitlines()]
+    assert rows[2][0].strip() == "torch" and rows[2][2].strip() == "1.00 (1.00 to 1.00)"
+    assert rows[3][0].strip() == "gan-train --help" and float(rows[3][4].split()[0]) < 1  # it imports no PyTorch
 
 
 def test_the_textbook_does_the_work_that_ours_does():
@@ -162,11 +245,13 @@ def test_mnist_table_trains_six_models_alike(monkeypatch):
     spec.loader.exec_module(table)
     commands = []
     monkeypatch.setattr(table.subprocess, "run", lambda command, **how: commands.append(command[2:]))
+    monkeypatch.setattr(table.cli, "command", lambda name, arguments: commands.append([name, *arguments]))
     monkeypatch.setattr(sys, "argv", ["mnist_table.py", "--turns=7", "--root=digits", "--runs=out"])
-    table.main()
+    with pytest.raises(SystemExit):
+        table.main()
     rows = [compose("train", overrides) for module, *overrides in commands if module == "ganduel.train"]
     assert [row.name for row in rows] == [
         f"mnist_table/{name}" for name in ("vanilla", "dcgan", "lsgan", "wgan", "wgan_gp", "resnet")
     ]
     assert {(row.duration, row.batch_size, row.data.resolution) for row in rows} == {("7 steps", 64, 32)}
-    assert commands[-1] == ["ganduel.commands.report", "out/mnist_table"]
+    assert commands[-1] == ["report", "out/mnist_table"]

@@ -4,14 +4,15 @@ from itertools import chain
 
 import pytest
 import torch
-from conftest import MODELS, NO_BATCH_NORM, largest_difference
+from conftest import MODELS, NO_BATCH_NORM, assert_equal, largest_difference
+from torch import distributed as dist
 
 from ganduel import setup
-from ganduel.augment import Transform
 from ganduel.no_trace import no_trace
 from ganduel.speed import graphs
 from ganduel.speed.compile import Compiled
 from ganduel.speed.forecast import forecast
+from ganduel.system import distributed
 from ganduel.system.errors import UserError
 from ganduel.trainer import Executor, Move
 
@@ -47,7 +48,7 @@ CAPTURED = {
     "dcgan": (),  # batch normalisation, and G's turn reuses the fakes of D's turn
     "dcgan, lazy": (*LAZY, *FALLING, "regularizer=[r1,r2]", "regularizer.r2.every=2"),
     "dcgan, twice": ("turns.n_generator=2",),
-    "dcgan, parts": ("micro_batch=4",),
+    "dcgan, parts": ("micro_batch=2",),
     "dcgan, dropout in G": ("model.generator.dropout=0.5",),
     "dcgan, dropout in D": ("model.discriminator.dropout=0.5",),
     "cyclegan": (),
@@ -68,7 +69,7 @@ CAPTURED = {
 @pytest.mark.parametrize("case", CAPTURED)
 def test_captured_phases_train_the_same(trainer, case):
     """With the defaults of each model; over falling rates, lazy phases, shared fakes, dropout, ADA and statistics."""
-    one, other = (trainer(*CAPTURED[case], model=case.split(",")[0]) for _ in range(2))
+    one, other = (trainer(*CAPTURED[case], "batch_size=4", model=case.split(",")[0]) for _ in range(2))
     captured = let_capture(one)
     for i in range(8):
         for each in (one, other):
@@ -82,6 +83,37 @@ def test_captured_phases_train_the_same(trainer, case):
     rates = [float(each.players["G"].optimizer.param_groups[0]["lr"]) for each in (one, other)]
     assert rates[0] == pytest.approx(rates[1])
     assert isinstance(one.players["G"].optimizer.param_groups[0]["lr"], torch.Tensor)
+
+
+@pytest.mark.parametrize("case", ["dcgan, lazy", "cyclegan"])
+@pytest.mark.parametrize("capturing", [False, True])
+def test_collectives_of_a_group_of_one_change_nothing(trainer, monkeypatch, case, capturing):
+    """Bit for bit, recorded or not. Every step averages the gradients of its player in one flat bucket."""
+    buckets = []
+    reduce = dist.all_reduce
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, *rest: buckets.append(tensor.numel()) or reduce(tensor))
+    trained = []
+    for alone in (False, True):
+        if alone:
+            distributed.start(torch.device("cpu"), alone=True)
+        try:
+            one = trainer(*CAPTURED[case], model=case.split(",")[0])
+            if capturing:
+                let_capture(one)
+            for _ in range(6):
+                one.iterate()
+            trained.append(one)
+        finally:
+            distributed.stop()
+        assert alone or not buckets
+    first, second = (each.state_dict() for each in trained)
+    assert_equal(first["game"], second["game"])
+    assert_equal(first["optimizers"], second["optimizers"])
+    sizes = {sum(p.numel() for p in player.networks.parameters()) for player in one.players.values()}
+    assert sizes <= {*buckets}
+    if not capturing:
+        steps = sum(-(-6 * player.turns // phase.every) for player in one.players.values() for phase in player.phases)
+        assert sum(size in sizes for size in buckets) == steps
 
 
 @pytest.mark.slow
@@ -117,20 +149,13 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     assert reason() is None and reason("augment=[ada]") is None
     assert "the gate decides on the host" in reason("turns=gated")
     assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
-    assert reason("augment=[instance_noise]", "augment.instance_noise.fade=1 kimg") is None  # its numbers are tensors
+    fading = "+scheduler@schedule.augment.instance_noise.std=linear"
+    assert reason("augment=[instance_noise]", fading) is None  # its number is a tensor
 
     beta = "+scheduler@schedule.optimizer.D.beta2=linear", "schedule.optimizer.D.beta2.end=0.9"
-    assert "schedule.optimizer.D.beta2: optimizers keep this number on the host" in reason(*beta)
+    assert "schedule.optimizer.D.beta2: phases read this number on the host" in reason(*beta)
     assert reason("regularizer=[r1]", "+scheduler@schedule.regularizer.r1.weight=cosine") is None
-
-    class Moving(Transform):
-        def at(self, clock):
-            self.strength = clock.images_seen
-
-    one = trainer("augment=[instance_noise]")
-    one.device = torch.device("cuda")
-    one.game.augment["D"].transforms.append(Moving())
-    assert "Moving changes in every step" in graphs.uncapturable(one)
+    assert "schedule.turns.top: phases read" in reason("+scheduler@schedule.turns.top=step")
     half = trainer()
     half.device, half.dtype = torch.device("cuda"), torch.float16
     assert "precision=fp16" in graphs.uncapturable(half)

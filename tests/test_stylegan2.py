@@ -14,9 +14,9 @@ from test_scripts import script
 from ganduel import build, randomness
 from ganduel.config.compose import compose
 from ganduel.game import AugmentedDiscriminator, Generator, LatentGame
-from ganduel.models.equalised import Mapping, own_precision
 from ganduel.models.stylegan2 import StyledConvolution
 from ganduel.models.stylegan2_discriminator import Convolution, minibatch_deviation
+from ganduel.models.stylegan2_layers import Mapping, own_precision
 from ganduel.regularizers import PathLength
 from ganduel.runs import summary
 from ganduel.system.errors import UserError

@@ -124,7 +124,8 @@ def test_time_goes_on_when_the_batch_changes(trainer):
         "optimizer.D.lr=2e-4",
         "scheduler=cosine",
         "augment=[instance_noise]",
-        "augment.instance_noise.fade=2.56 kimg",
+        "+scheduler@schedule.augment.instance_noise.std=linear",
+        "schedule.augment.instance_noise.std.length=2.56 kimg",
     )
 
     def spied(batch_size: int, length: str) -> Trainer:
@@ -150,7 +151,7 @@ def test_time_goes_on_when_the_batch_changes(trainer):
         for player in other.players.values():  # of the last step, which began after 47 steps and 1,264 images
             expected = rate * (1 + math.cos(math.pi * progress)) / 2
             assert player.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
-        assert float(other.game.chains[""].parts[0].std_now) == pytest.approx(0.1 * (1 - 1264 / 2560))
+        assert float(other.game.chains[""].parts[0].std) == pytest.approx(0.1 * (1 - 1264 / 2560))
         # Half-lives of 5 % of the images seen: 1.6 after the first 32, 51.2 after 1,024, 64 after 1,280.
         assert averaged[0] == pytest.approx(0.5 ** (32 / 1.6)) and averaged[31] == pytest.approx(0.5 ** (32 / 51.2))
         assert averaged[47] == pytest.approx(0.5 ** (16 / 64))

@@ -2,15 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from by_hand import RATE_G, D, G, close, duel, latents, slope, weights, with_one
 from conftest import rows
 
+from ganduel import schedules
 from ganduel.clock import Clock, Duration
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate, Turns
 
-UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same"}
+UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same", "top": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -137,11 +140,11 @@ def test_gate():
 
 def test_gates_are_made_only_where_asked_for():
     assert Turns(1, 1, "D", **UNGATED).gate is None
-    assert Turns(1, 1, "D", loss_floor=0.1, accuracy_ceiling=None, share=False, reals="same").gate == Gate(0.1, None)
-    assert Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=0.5, share=False, reals="same").gate == Gate(None, 0.5)
+    assert Turns(1, 1, "D", **UNGATED | {"loss_floor": 0.1}).gate == Gate(0.1, None)
+    assert Turns(1, 1, "D", **UNGATED | {"accuracy_ceiling": 0.5}).gate == Gate(None, 0.5)
     for ceiling in (-0.5, 0, 1, 1.5):
         with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
-            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same")
+            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same", top=1.0)
 
 
 @pytest.mark.parametrize(("n_critic", "n_generator"), [(0, 1), (1, 0), (0, 0)])
@@ -171,4 +174,39 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
-            Turns(*turns, "G", None, None, share=True, reals="same")
+            Turns(*turns, "G", None, None, share=True, reals="same", top=1.0)
+
+
+@pytest.mark.parametrize(
+    ("top", "kept"), [(1.0, [0, 1, 2, 3, 4]), (0.8, [1, 2, 3, 4]), (0.6, [1, 3, 4]), (0.61, [1, 2, 3, 4]), (0.01, [3])]
+)
+def test_the_fakes_that_d_scores_highest(top, kept):
+    """With the real images that they meet. Patches of an image count by their mean."""
+    turns = Turns(1, 1, "D", **UNGATED | {"top": top})
+    fake, real = torch.tensor([-5.0, 1, 0, 7, 3]), torch.arange(5.0)
+    best, met = turns.best(fake, real)
+    assert sorted(met.tolist()) == kept and fake[met.long()].tolist() == best.tolist()
+    patches = torch.stack([fake, fake + 1, fake - 1], dim=1)
+    best, none = turns.best(patches, None)
+    assert none is None and sorted(best[:, 0].tolist()) == sorted(fake[kept].tolist())
+
+
+def test_g_learns_from_these_alone():
+    """Wasserstein's loss, whose gradient is minus the mean slope of D at the fakes: at the best two of four, and then
+    at all four, as the schedule says."""
+    one = duel(top=0.5, schedules={"turns.top": schedules.step("0.004 kimg", 2.0, 0.0, None)})
+    for iteration, count in enumerate((2, 4)):
+        A = weights(one)[1]
+        one.iterate()
+        theta, moved = weights(one)  # D moved first
+        z = latents("G", 0, iteration)
+        best = np.argsort(D(theta, G(A, z)))[-count:]
+        step = slope(theta, G(A, z[best])).T @ with_one(z[best]) / count
+        assert moved == close(A + RATE_G * step)
+        assert one.readings()["turns/top"] == count / 4
+
+
+@pytest.mark.parametrize("top", [0.0, -0.5, 1.5])
+def test_a_share_of_fakes_that_is_none(top):
+    with pytest.raises(ValueError, match="must be a share of the fakes, above 0 and at most 1"):
+        Turns(1, 1, "D", **UNGATED | {"top": top})

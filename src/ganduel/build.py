@@ -26,7 +26,7 @@ from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 from ganduel.schedules import Schedule
 from ganduel.system.device import as_it_lies
-from ganduel.system.errors import UserError, describe, suggest
+from ganduel.system.errors import UserError, describe_type, suggest
 
 Config = dict[str, Any]
 
@@ -127,7 +127,7 @@ def _check_arguments(target: Callable, node: Mapping, key: str, given: Iterable[
     hints = _hints(target)
     for name in names:
         if name in hints and not _fits(node[name], hints[name]):
-            raise UserError(f"{key}.{name}={node[name]} is not allowed; it takes {describe(hints[name])}")
+            raise UserError(f"{key}.{name}={node[name]} is not allowed; it takes {describe_type(hints[name])}")
     known = {*names, *given, "_args_", "self"}
     missing = [
         n
@@ -191,7 +191,7 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     hints = _hints(kind)
     for name, value in built.items():
         if name in hints and not _fits(value, hints[name]):
-            raise UserError(f"model.{name}={value} is not allowed; it takes {describe(hints[name])}")
+            raise UserError(f"model.{name}={value} is not allowed; it takes {describe_type(hints[name])}")
     transforms = parts(augment, "augment", allow)
     chain = Chain(*transforms.values(), names=[*transforms])
     try:

@@ -2,7 +2,8 @@
 
     optimizer.D.lr, and every other number of an optimizer; beta1 and beta2 are those of optimizer.D.betas
     regularizer.NAME.weight
-    augment.NAME.KEY, for the KEYs in `Transform.dials`
+    augment.NAME.KEY and data.augment.NAME.KEY, for the KEYs in `Transform.dials`
+    turns.top
     ema.half_life, in kimg
 
 The trainer sets all scheduled numbers before every iteration, from the clock. Numbers that phases read on the device
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from ganduel.augment import Chain
 from ganduel.clock import Clock
 from ganduel.ema import EMA
 from ganduel.game import Game
 from ganduel.regularizers import Regularizer
 from ganduel.schedules import Schedule
 from ganduel.system.errors import UserError, suggest
+from ganduel.turns import Turns
 
 MOMENTS = 50  # at which `check` looks at a schedule
 
@@ -49,11 +52,16 @@ def moved(
     optimizers: Mapping[str, torch.optim.Optimizer],
     penalties: Mapping[str, Regularizer],
     game: Game,
+    of_data: Chain,
+    turns: Turns,
     ema: EMA,
     device: torch.device,
 ) -> list[Moved]:
-    """The numbers that `schedules` move, by their keys. Raises UserError for a key that is no dial."""
-    known = dict(_dials(optimizers, penalties, game, ema, device))
+    """The numbers that `schedules` move, by their keys. `of_data` is the augmentation of real images alone.
+
+    Raises UserError for a key that is no dial.
+    """
+    known = dict(_dials(optimizers, penalties, game, of_data, turns, ema, device))
     for key in schedules:
         if key not in known:
             raise UserError(f"schedule.{key} cannot be moved. " + suggest(key, list(known)))
@@ -85,6 +93,8 @@ def _dials(
     optimizers: Mapping[str, torch.optim.Optimizer],
     penalties: Mapping[str, Regularizer],
     game: Game,
+    of_data: Chain,
+    turns: Turns,
     ema: EMA,
     device: torch.device,
 ) -> Iterator[tuple[str, Callable[[], Dial]]]:
@@ -99,10 +109,11 @@ def _dials(
                 yield f"optimizer.{player}.{key}", _setting(optimizer, key)
     for name, penalty in penalties.items():
         yield f"regularizer.{name}.weight", _weight(penalty, device)
-    chains = [*game.chains.values()]
-    for i, name in enumerate(chains[0].names if chains else ()):
-        for key, most in getattr(chains[0].transforms[i], "dials", {}).items():
-            yield f"augment.{name}.{key}", _strength([getattr(chain.transforms[i], key) for chain in chains], most)
+    for group, chains in (("augment", [*game.chains.values()]), ("data.augment", [of_data])):
+        for i, name in enumerate(chains[0].names if chains else ()):
+            for key, most in getattr(chains[0].transforms[i], "dials", {}).items():
+                yield f"{group}.{name}.{key}", _strength([getattr(chain.transforms[i], key) for chain in chains], most)
+    yield "turns.top", lambda: Dial(turns.top, lambda top: setattr(turns, "top", top), most=1.0, on_host=True)
     yield "ema.half_life", lambda: Dial(ema.half_life / 1000, lambda kimg: setattr(ema, "half_life", 1000 * kimg))
 
 

@@ -152,6 +152,12 @@ class Duel:
         """
         return self.generator(self.source, self.seed, self.label).float() if self.given is None else self.given
 
+    @cached_property
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """D's logits of the real images and of the fakes, whose graph does not reach G. They are computed on first use,
+        so penalties of every turn share them with D's loss."""
+        return self.discriminator.both(self.real, self.fake.detach())
+
 
 class Comparison(NamedTuple):
     """Generated images, and the real images that metrics compare them with."""

@@ -4,21 +4,32 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, replacing, writing
 from ganduel.system.terminal import say
 
+APART = 2  # pixels between two images of a grid
 LARGEST = 65_535  # pixels a side; image viewers open no larger ones
 
 
 def tile(images: Tensor, columns: int | None = None) -> Tensor:
-    """A grid (3, height, width) of images (N, C, H, W), uint8, two pixels apart; by default as square as possible."""
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    return make_grid(images, nrow=columns, padding=2, pad_value=255)
+    """A grid (3, height, width) of images (N, C, H, W), uint8, `APART`; by default as square as possible.
+
+    One image alone has no edge.
+    """
+    if len(images) == 1:
+        return images[0].expand(3, -1, -1)
+    count, _, height, width = images.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = -(-count // columns)
+    cells = images.new_full((rows * columns, 3, height + APART, width + APART), 255)
+    cells[:count, :, APART:, APART:] = images  # grey images repeat in all colours
+    grid = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
+    return F.pad(grid, (0, APART, 0, APART), value=255)
 
 
 def save_png(image: Tensor, path: Path) -> None:
@@ -53,7 +64,7 @@ def chosen(out: Path, suffix: str, reason: str) -> Path:
     return path
 
 
-def check_size(rows: int, columns: int, size: Sequence[int]) -> None:
+def check_grid(rows: int, columns: int, size: Sequence[int]) -> None:
     """Raise UserError if a grid of rows x columns images of `size` (height, width) is too large for image viewers."""
     if max(rows * (size[0] + 2), columns * (size[1] + 2)) > LARGEST:
         raise UserError(f"{rows} x {columns} images make a picture of over {LARGEST} pixels a side; take fewer seeds")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import batches, randomness
+from ganduel.augment.affine import interpolate
 from ganduel.game import Duel, Generator
 
 
@@ -86,6 +87,64 @@ def dragan(duel: Duel, target: float, spread: float) -> Tensor:
     width = spread * duel.real.std(dim=tuple(range(1, duel.real.ndim)), keepdim=True)
     noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
     return (_gradient_norm(duel, duel.real + width * noise) - target).square().mean()
+
+
+def consistency(duel: Duel, fake: float, mirror: bool, shift: float) -> Tensor:
+    """E |D(x) - D(T(x))|^2 of real images, and `fake` times as much of generated ones, under random changes T that keep
+    what an image shows (Zhao et al. 2020, "Improved Consistency Regularization for GANs": balanced, bCR).
+
+    T is `mirrored_or_shifted`. `fake` = 0 is the consistency of real images alone (Zhang et al. 2020, CR-GAN). In the
+    paper, D's loss is of unchanged images, so there is no other augmentation.
+    """
+    total = torch.zeros((), device=duel.real.device)
+    pairs = zip((1.0, fake), (duel.real, duel.fake.detach()), duel.logits, strict=True)
+    for i, (weight, images, logits) in enumerate(pairs):
+        changed = mirrored_or_shifted(images, duel.seed + i * randomness.GOLDEN, mirror, shift)
+        total = total + weight * (logits - duel.discriminator(changed)).square().mean()
+    return total
+
+
+def mirrored_or_shifted(images: Tensor, seed: Tensor, mirror: bool, shift: float) -> Tensor:
+    """Images (N, C, H, W): half of them mirrored if `mirror`, all moved by whole pixels. `seed` (N,) decides.
+
+    They move up to the share `shift` of the size in either direction. Edges are mirrored.
+    """
+    height, width = images.shape[2:]
+    flip, across, down = randomness.uniform(seed, (3, 1, 1), "consistency").unbind(1)  # each (N, 1, 1)
+    x = torch.arange(width, device=images.device) - (shift * width * (2 * across - 1)).round()
+    y = torch.arange(height, device=images.device)[:, None] - (shift * height * (2 * down - 1)).round()
+    x = torch.where(flip < 0.5, width - 1 - x, x) if mirror else x
+    return interpolate(images, *torch.broadcast_tensors(x, y))
+
+
+class LeCam(nn.Module):
+    """E (D(x) - f)^2 + E (D(G(z)) - r)^2, with r and f the moving averages of D's logits of real and of fake images
+    (Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data", equation 4).
+
+    D must not move far from what it said of the other kind, so it cannot become certain about few images. Each step
+    keeps a share `decay` of the averages. They start at 0, and are those of all discriminators together. Raises
+    ValueError if `decay` is not in [0, 1).
+    """
+
+    real: Tensor
+    fake: Tensor
+
+    def __init__(self, decay: float):
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} must be 0 or more, and below 1")
+        self.decay = decay
+        self.register_buffer("real", torch.zeros(()))
+        self.register_buffer("fake", torch.zeros(()))
+
+    def forward(self, duel: Duel) -> tuple[Tensor, dict[str, Tensor]]:
+        real, fake = duel.logits
+        distance = (real - self.fake).square().mean() + (fake - self.real).square().mean()
+        return distance, {"real": real.detach().mean(), "fake": fake.detach().mean()}
+
+    def adapt(self, means: dict[str, Tensor]) -> None:
+        for name in ("real", "fake"):
+            getattr(self, name).lerp_(means[name], 1 - self.decay)
 
 
 class PathLength(nn.Module):

@@ -184,7 +184,8 @@ def image_set(config: Train, device: torch.device, domains: tuple[str, ...]) -> 
     Raises UserError if the data set does not have the `domains` of the game.
     """
     data = config.data
-    chain = Chain(*build.parts(data.augment, "data.augment", config.allow).values()).to(device)
+    transforms = build.parts(data.augment, "data.augment", config.allow)
+    chain = Chain(*transforms.values(), names=[*transforms]).to(device)
     if chain.adaptive:
         raise UserError("data.augment: what adapts to D cannot change real images alone; select it with augment=NAME")
     path = distributed.in_turn(

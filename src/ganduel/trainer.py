@@ -136,7 +136,7 @@ class Trainer:
         self.players = {name: self.player(name, regularizers, optimizers[name]) for name in ("D", "G")}
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
-        self.moved = dials.moved(schedules, optimizers, penalties, game, ema, device)
+        self.moved = dials.moved(schedules, optimizers, penalties, game, images.augment, turns, ema, device)
         self.scheduled: dict[str, float] = {}  # their values in the last iteration, by key
 
     def player(
@@ -170,8 +170,6 @@ class Trainer:
         for key, dial, schedule in self.moved:
             self.scheduled[key] = schedule(self.clock, dial.value)
             dial.set(self.scheduled[key])
-        for chain in (*self.game.chains.values(), self.images.augment):
-            chain.at(self.clock)
         fakes: Batch = {}
         for turn in self.turns.order:
             fakes = self.take_turn(turn, fakes)
@@ -290,9 +288,10 @@ class Trainer:
         losses: dict[str, Tensor] = {}
         statistics: dict[str, Tensor] = {}
         accuracies: list[Tensor] = []
-        fakes = [duel.fake.detach() for duel in duels]  # before D runs, as in G's turn, so that dropout is the same
-        for duel, made in zip(duels, fakes, strict=True):
-            real, fake = duel.discriminator.both(duel.real, made)
+        for duel in duels:
+            duel.fake  # noqa: B018  made before D runs, as in G's turn, so that dropout is the same
+        for duel in duels:
+            real, fake = duel.logits
             # Labels are flipped and smoothed only in training, like dropout.
             seed = duel.seed[: len(real)] if self.game.discriminators.training else None  # one for each logit
             losses[f"D{duel.name}"] = self.loss.discriminator(real, fake, seed)
@@ -308,7 +307,7 @@ class Trainer:
         fakes = [duel.fake for duel in duels]
         for duel, fake in zip(duels, fakes, strict=True):
             real = duel.discriminator(duel.real) if self.loss.relativistic else None
-            losses[f"G{duel.name}"] = self.loss.generator(duel.discriminator(fake), real)
+            losses[f"G{duel.name}"] = self.loss.generator(*self.turns.best(duel.discriminator(fake), real))
         losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)

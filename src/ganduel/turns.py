@@ -1,6 +1,9 @@
 """Which player moves when: the order of turns in an iteration, and the gate that makes D wait."""
 
+import math
 from typing import Literal, NamedTuple
+
+from torch import Tensor
 
 
 class Turn(NamedTuple):
@@ -37,8 +40,10 @@ class Turns:
     changes only if its `Gate` is open. With `share`, the second player's first turn reuses the fakes of the turn before
     (see `sharing`).
 
-    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), or if the players share fakes
-    and either G moves first and a player has more than one turn, or `reals` is "next".
+    G's loss takes the share `top` of its fakes; see `best`.
+
+    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), if `top` is not in (0, 1], or if
+    the players share fakes and either G moves first and a player has more than one turn, or `reals` is "next".
     """
 
     def __init__(
@@ -50,11 +55,14 @@ class Turns:
         accuracy_ceiling: float | None,
         share: bool,
         reals: Literal["same", "next"],
+        top: float,
     ):
         if n_critic < 1 or n_generator < 1:
             raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
         if accuracy_ceiling is not None and not 0 < accuracy_ceiling < 1:
             raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
+        if not 0 < top <= 1:
+            raise ValueError(f"top={top} must be a share of the fakes, above 0 and at most 1")
         if share and first == "G" and (n_critic, n_generator) != (1, 1):
             raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
         if share and reals == "next":
@@ -63,7 +71,7 @@ class Turns:
             )
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
-        self.n_critic, self.n_generator, self.share = n_critic, n_generator, share
+        self.n_critic, self.n_generator, self.share, self.top = n_critic, n_generator, share, top
         of_d = [Turn("D", i, i) for i in range(n_critic)]
         of_reals = n_critic if reals == "next" else n_critic - 1 if first == "D" else 0
         of_g = [Turn("G", i, of_reals) for i in range(n_generator)]
@@ -72,3 +80,15 @@ class Turns:
     def count(self, player: str) -> int:
         """The number of turns of a player per iteration."""
         return self.n_critic if player == "D" else self.n_generator
+
+    def best(self, fake: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The rows of the logits (N, ...) that G's loss takes: those of the fakes that D scores highest, a share `top`
+        rounded up, and of the real images that they meet (Sinha et al. 2020, "Top-k Training of GANs").
+
+        The fakes of one micro batch and process compete with each other.
+        """
+        if self.top == 1:
+            return fake, real
+        count = max(1, math.ceil(self.top * len(fake) * (1 - 1e-12)))  # in floats, 0.07 * 100 is slightly above 7
+        chosen = fake.reshape(len(fake), -1).mean(dim=1).topk(count).indices
+        return fake[chosen], None if real is None else real[chosen]

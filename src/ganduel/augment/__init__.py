@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from ganduel.clock import Clock
 from ganduel.stats import merged
 
 
@@ -16,13 +15,9 @@ class Transform(nn.Module):
     """
 
     adaptive = False  # whether it needs D's accuracy, which some losses do not have
-    capturable = False  # whether `at` changes only tensors; a CUDA graph keeps other numbers constant
     dials: Mapping[str, float] = MappingProxyType(
         {}
     )  # numbers that a schedule can move, with upper limits: buffers of one number each
-
-    def at(self, clock: Clock) -> None:
-        """Set the time. The trainer calls this before every iteration."""
 
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
         """Adapt to D. The trainer calls this after every turn of D with the share of that turn's real `images` that D
@@ -50,10 +45,6 @@ class Chain(Transform):
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
         return any(part.adaptive for part in self.parts)
-
-    def at(self, clock: Clock) -> None:
-        for part in self.parts:
-            part.at(clock)
 
     def adapt(self, real_accuracy: Tensor, images: int) -> None:
         for part in self.parts:

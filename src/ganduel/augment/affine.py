@@ -62,4 +62,4 @@ def interpolate(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def mirrored(position: Tensor, last: int) -> Tensor:
     """Positions mirrored into [0, last]."""
-    return last - (last - position.remainder(2 * last)).abs()
+    return last - (last - position.remainder(2 * max(last, 1))).abs()

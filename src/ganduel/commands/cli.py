@@ -16,6 +16,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, cast
 
@@ -53,41 +54,6 @@ LESS_MEMORY = {
 }
 
 
-def train() -> None:
-    """Entry point of gan-train."""
-    _start("train")
-
-
-def sample() -> None:
-    """Entry point of gan-sample."""
-    _start("sample")
-
-
-def fid() -> None:
-    """Entry point of gan-fid."""
-    _start("fid")
-
-
-def data() -> None:
-    """Entry point of gan-data."""
-    _start("data")
-
-
-def export() -> None:
-    """Entry point of gan-export."""
-    _start("export")
-
-
-def import_weights() -> None:
-    """Entry point of gan-import, which Python does not take as a name."""
-    _start("import")
-
-
-def report() -> None:
-    """Entry point of gan-report."""
-    _start("report")
-
-
 class Line(NamedTuple):
     """A command line, as it was read."""
 
@@ -122,7 +88,9 @@ def read(name: str, arguments: Sequence[str]) -> Line:
         added = [own_options(found.config_dir), *parts]
         typed = [f"--config-dir={found.config_dir}", *typed]
     if name == "train" and "settings_from" in named:
-        overrides = _again(overrides)
+        from ganduel.runs.again import again  # imports PyTorch
+
+        overrides = again(overrides)
         typed = [*(a for a in typed if a.startswith("--config-dir=")), *overrides]
     here = "overrides", "run", "config_dir", "help"
     others = any(value for flag, value in vars(found).items() if flag not in here)
@@ -135,11 +103,15 @@ def _start(name: str) -> NoReturn:
     sys.exit(command(name, sys.argv[1:]))
 
 
+# The entry points of the commands.
+train, sample, fid, data, export, import_weights, report = (partial(_start, name) for name in COMMANDS)
+
+
 def early_signals(name: str) -> None:
     """Prepare for signals in the seconds in which PyTorch is imported, and there is nothing to save.
 
-    Ctrl-C then ends the process at once, without a traceback from the middle of an import; `perform` brings its
-    exception back. What asks a run to save, and then to go on, does nothing.
+    Ctrl-C then ends the process at once, without a traceback from the middle of an import; `run` brings its exception
+    back. The signals that ask a run to save and to go on do nothing.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -189,7 +161,7 @@ def _command(name: str, arguments: list[str]) -> int:
         room = "; make room and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         return _fail(f"{error.filename or name}: {error.strerror or error}{room}")
     except (MemoryError, RuntimeError) as error:
-        from ganduel.system.device import out_of_memory  # which imports PyTorch
+        from ganduel.system.device import out_of_memory  # imports PyTorch
 
         if not out_of_memory(error):
             raise
@@ -244,12 +216,6 @@ def _installed(package: str) -> bool:
         return importlib.util.find_spec(package.partition(".")[0]) is not None
     except (ImportError, ValueError):  # names that no package can have
         return False
-
-
-def _again(overrides: list[str]) -> list[str]:
-    from ganduel.runs.again import again  # which imports PyTorch
-
-    return again(overrides)
 
 
 def _finite(value: Any) -> Any:

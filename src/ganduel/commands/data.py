@@ -20,13 +20,13 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, file_hash
 from ganduel.system.terminal import printable, say
 
-ALIKE = 32  # pairs of images in the picture of what looks alike
+ALIKE = 32  # pairs in the picture of look-alikes
 PREVIEW = 64  # number of images in the preview, spread over the whole set
 THUMBNAIL = 128  # largest side of an image in the preview, in pixels
 
 
 def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
-    """Returns what the packed set's JSON says, with the paths of the JSON and of the preview.
+    """Returns the content of the packed set's JSON, with the paths of the JSON and of the preview.
 
     Raises UserError if the packed set is damaged and its originals are gone.
     """
@@ -34,7 +34,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     new: list[dict[str, Any]] = []
     path = prepare(data, config.workers, build.source(data, config.allow), tell=new.append)
     about = described(path)
-    if not new and not intact(path, about, data):
+    if not new and not undamaged(path, about, data):
         if data.root is None or abandoned(data.root):
             raise UserError(f"{path}: what it describes is damaged, and there are no originals to pack it from anew")
         path.unlink()
@@ -46,7 +46,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     preview = path.with_suffix(".png")
     save_png(tile(previewed(images, store)), preview)
     if config.look_alikes:
-        show_look_alikes(store, config.look_alikes, names(config, about), path.with_suffix(".alike.png"))
+        show_look_alikes(store, config.look_alikes, image_names(config, about), path.with_suffix(".alike.png"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
 
@@ -84,7 +84,7 @@ def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Pat
     save_png(tile(thumbnails(store, chosen), columns=8), out)
 
 
-def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
+def image_names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
     """The names of the packed images; their numbers, if the originals are gone."""
     count = about["images"]
     if config.data.root is not None and not abandoned(config.data.root):
@@ -95,16 +95,10 @@ def names(config: Pack, about: dict[str, Any]) -> Sequence[str]:
     return [f"image {i}" for i in range(count)]
 
 
-def intact(path: Path, about: dict[str, Any], data: Data) -> bool:
+def undamaged(path: Path, about: dict[str, Any], data: Data) -> bool:
     """Whether a packed set can be opened, and its labels and images have their recorded checksums."""
     try:
         labelled = "labelled" not in about or file_hash(labels_path(path)) == about["labelled"]
         return labelled and inspection.intact(open_store(path, about, place(path, data)), about["content"])
     except (Damaged, OSError, ValueError):
         return False
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.data()

@@ -20,9 +20,3 @@ def main(config: Export, overrides: list[str]) -> dict[str, Any]:
     exported = save(sampler, folder)
     written = [*exported.files, card.write(sampler, folder, exported, config.ema)]
     return {"out": str(folder), "files": [str(path) for path in written]}
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.export()

@@ -62,7 +62,7 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
             )
             for repeat in range(config.repeats)
         ]
-        row = {**repeats[0], **spread(repeats)}
+        row = {**repeats[0], **averaged(repeats)}
         row |= {"text": describe(row), "by": "gan-fid", "ckpt": str(sampler.path), "step": sampler.content["step"]}
         row |= {"images": sampler.content["images_seen"], "repeats": config.repeats, "time": time.strftime("%FT%T")}
         found.append(row)
@@ -92,7 +92,7 @@ def counts(value: Any) -> list[int]:
     return found
 
 
-def spread(rows: list[dict[str, Any]]) -> dict[str, float]:
+def averaged(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The mean of every value and, with several rows, its standard deviation as NAME_repeats_std."""
     values = {name: [row[name] for row in rows] for name in rows[0] if isinstance(rows[0][name], float)}
     result = {name: statistics.mean(v) for name, v in values.items()}

@@ -15,7 +15,7 @@ from ganduel.data.prepare import prepare
 from ganduel.evaluation.evaluate import versions
 from ganduel.importing import stylegan2_ada
 from ganduel.runs.recorder import ABOUT
-from ganduel.system.errors import UserError, describe
+from ganduel.system.errors import UserError, describe_type
 from ganduel.system.files import parsing
 
 
@@ -38,7 +38,7 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
         data = chosen | {"resolution": sizes["data.resolution"], "channels": sizes["data.channels"]}
         run |= {"data": data, "name": f"{run['model']['name']}-{data['name']}"}
         run["metric"]["features"] = data["features"]
-        about = images(typed(Data, data), config.workers, config.allow)
+        about = image_facts(typed(Data, data), config.workers, config.allow)
     content = {
         "config": run,
         "overrides": overrides,
@@ -65,7 +65,7 @@ def checked(data: dict[str, Any]) -> dict[str, Any]:
         value: Any = data
         for name in key.split("."):
             hint, value = get_type_hints(hint)[name], value[name]
-        raise UserError(f"data.{key}={value} is not allowed; it takes {describe(hint)}") from error
+        raise UserError(f"data.{key}={value} is not allowed; it takes {describe_type(hint)}") from error
 
 
 def weights(model: dict[str, Any], states: dict[str, stylegan2_ada.State]) -> dict[str, Any]:
@@ -79,14 +79,8 @@ def weights(model: dict[str, Any], states: dict[str, stylegan2_ada.State]) -> di
     return {"game": game.state_dict(), "ema": averaged}
 
 
-def images(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
-    """What a checkpoint says of its images. Packs them if there is no up-to-date packed copy."""
+def image_facts(data: Data, workers: int | None, allow: list[str]) -> dict[str, Any]:
+    """The facts about the images that a checkpoint stores. Packs the images if their packed copy is out of date."""
     path = prepare(data, workers, build.source(data, allow))
     packed = open_images(path, data, seed=0, device=torch.device("cpu"))
     return {"fingerprint": packed.fingerprint, **{key: packed.about[key] for key in ABOUT}}
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.import_weights()

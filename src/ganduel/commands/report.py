@@ -6,7 +6,18 @@ from typing import Any
 
 from ganduel.config.schema import Report
 from ganduel.report.page import page
-from ganduel.report.runs import Row, Run, compared, find, markdown, newest, over_seeds, read, results, settings
+from ganduel.report.runs import (
+    Row,
+    RunLog,
+    compared,
+    differing_settings,
+    find,
+    markdown,
+    over_seeds,
+    read,
+    results,
+    version,
+)
 from ganduel.report.serve import serve
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
@@ -23,8 +34,8 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"out={out}: the report is a page; give a name that ends in .html")
     if config.watch:
-        serve(lambda: newest(folders), lambda: page(*table(folders), live=True), config.port)
-    runs, rows = table(folders)
+        serve(lambda: version(folders), lambda: page(*read_runs(folders), live=True), config.port)
+    runs, rows = read_runs(folders)
     make_folder(out.parent, "out")
     write_text(out, page(runs, rows))
     say(f"report {out}")
@@ -34,14 +45,8 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     return {"text": text, "out": str(out), "runs": rows, "over_seeds": groups}
 
 
-def table(folders: list[Path]) -> tuple[list[Run], list[Row]]:
+def read_runs(folders: list[Path]) -> tuple[list[RunLog], list[Row]]:
     """The runs in these folders, and the settings and results of each. Raises UserError if a folder has none."""
     runs = [read(path) for path in find(folders)]
-    values, typed = compared(runs), settings(runs)
+    values, typed = compared(runs), differing_settings(runs)
     return runs, [{"run": str(run.path), **own, **results(run, values)} for run, own in zip(runs, typed, strict=True)]
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.report()

@@ -23,9 +23,3 @@ def main(config: Sample, overrides: list[str]) -> dict[str, Any]:
 def beside(path: Path) -> Path:
     """The run folder of a checkpoint. For a checkpoint outside a run, the folder that contains it."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
-
-
-if __name__ == "__main__":
-    from ganduel.commands import cli
-
-    cli.sample()

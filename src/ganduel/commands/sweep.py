@@ -1,7 +1,7 @@
-"""Sweeps, the jobs of `gan-train -m`, and what else Hydra's own flags ask for.
+"""Sweeps (`gan-train -m`), their jobs, and everything else that Hydra's own flags ask for.
 
-A job that fails says why and ends alone. The others go on, wherever a launcher runs them. At the end the failed ones
-are named.
+A job that fails prints the reason and ends alone. The other jobs go on, wherever a launcher runs them. At the end, the
+sweep names the failed jobs.
 """
 
 import json
@@ -39,7 +39,7 @@ KEPT = "hydra.sweeper.storage={{_target_:ganduel.runs.search.Trials,path:{path}}
 
 
 class Plan(NamedTuple):
-    """What a sweep adds to a command line. Without a sweep there is nothing to add."""
+    """The overrides that a sweep gives to Hydra, and where its jobs report. Without a sweep, the overrides as typed."""
 
     overrides: list[str]
     outcomes: Path | None = None  # a folder in which each job says how it ended
@@ -112,7 +112,7 @@ def planned(name: str, typed: list[str]) -> Iterator[Plan]:
         from ganduel.runs import search
 
         kept = folder / "search.json"
-        left, numbers = search.progress(kept, sweeper.n_trials)
+        left, numbers = search.remaining(kept, sweeper.n_trials)
         others = [o for o in overrides if not o.startswith("hydra.sweeper.n_trials=")]
         overrides = [*SEARCH, KEPT.format(path=literal(str(kept))), *others, f"hydra.sweeper.n_trials={left}"]
     outcomes = folder / ".jobs"

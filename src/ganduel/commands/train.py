@@ -16,11 +16,12 @@ import torch
 from ganduel import batches
 from ganduel.checks import has_batch_norm
 from ganduel.clock import Duration
+from ganduel.config.keys import leaves
 from ganduel.config.schema import Train, deciding, features_label, plain
 from ganduel.evaluation.evaluate import needs_features
 from ganduel.evaluation.extractors import resolved, seen_by_discriminator
 from ganduel.runs import summary
-from ganduel.runs.folder import RunFolder, leaves
+from ganduel.runs.folder import RunFolder
 from ganduel.runs.recorder import Recorder
 from ganduel.setup import assemble
 from ganduel.speed.forecast import forecast, largest_micro_batch
@@ -190,7 +191,7 @@ class Training:
         return f"forecast   {forecast(trainer).describe(rest)}\n"
 
     def banner(self, resumed: bool, forecast: str) -> None:
-        """Print what the run is about to do."""
+        """Print the plan of the run."""
         if not self.recorder.main:
             return
         trainer, images, metric = self.trainer, self.trainer.images, self.config.metric
@@ -307,7 +308,7 @@ def interruptions() -> Iterator[tuple[list[int], dict[int, Handler]]]:
 
 @contextmanager
 def memory_advice(trainer: Trainer) -> Iterator[None]:
-    """A context that turns an out-of-memory error into a UserError, which says what to change."""
+    """A context that turns an out-of-memory error into a UserError. Its text says which settings to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -11,19 +11,19 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from ganduel.config.keys import config_dir, flatten, parse
+from ganduel.config.keys import config_dir, flatten, options, parse
 from ganduel.config.renamed import refusal
 from ganduel.config.schema import SCHEMAS
-from ganduel.system.errors import describe, suggest
+from ganduel.system.errors import describe_type, suggest
 
 
 def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     """One line about `error`, which Hydra raised while it composed a configuration, and what to do about it."""
     if isinstance(error, MissingConfigException):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = error.options or _options(group)
-        close = suggest(option, options)
-        listed = "" if close.startswith("There is") else f" There is: {', '.join(options)}"
+        known = error.options or options(group)
+        close = suggest(option, known)
+        listed = "" if close.startswith("There is") else f" There is: {', '.join(known)}"
         return f"unknown {group} '{option}'. {close}{listed}"
     parsed = parse(overrides)
     typed = [o for o in parsed if not o.is_hydra_override()]
@@ -38,7 +38,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
     key = str(getattr(cause, "full_key", None) or "")
     found = [str(o.input_line).partition("=")[2] for o in typed if o.key_or_group == key]
     if isinstance(cause, ValidationError) and found and (hint := _hint(command, key)) is not None:
-        return f"{key}={found[-1]} is not allowed; it takes {describe(hint)}"
+        return f"{key}={found[-1]} is not allowed; it takes {describe_type(hint)}"
     text = " ".join(line for line in str(cause).splitlines() if not re.match(r"\s*(full_key|\w+_type)[:=]", line))
     return f"{key}: {text}" if key else text
 
@@ -53,7 +53,7 @@ def _misspelt(command: str, typed: Sequence[Override], hydra: Sequence[Override]
         value = override.value()
         numbers = isinstance(value, list) and any(isinstance(one, int | float) for one in value)
         if (numbers or not isinstance(value, str | list)) and not override.is_sweep_override():
-            return f"{override.input_line} is not allowed; it takes {', '.join(_options(override.key_or_group))}"
+            return f"{override.input_line} is not allowed; it takes {', '.join(options(override.key_or_group))}"
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             lines = [o.input_line or "" for o in (*hydra, *chosen)]
@@ -70,11 +70,11 @@ def _misspelt(command: str, typed: Sequence[Override], hydra: Sequence[Override]
         group, _, rest = key.partition(".")
         option = rest.partition(".")[0]
         selected = [n.partition(".")[2] for n in sorted(nodes) if n.startswith(f"{group}.") and n.count(".") == 1]
-        if group not in groups and option in _options(group) and option not in selected:  # it takes a list of options
+        if group not in groups and option in options(group) and option not in selected:  # it takes a list of options
             select = ",".join([*selected, option])
             return f"{group}.{option} is tuned but not selected; select it with {group}={select}"
         if group in groups and base.hydra.runtime.choices[group] is None:
-            return f"{key} is set but no {group} is chosen; choose one with {group}=NAME: {', '.join(_options(group))}"
+            return f"{key} is set but no {group} is chosen; choose one with {group}=NAME: {', '.join(options(group))}"
         return f"unknown option '{key}'. {suggest(key, sorted({*nodes, *groups}))}"
     return None
 
@@ -85,8 +85,3 @@ def _hint(command: str, key: str) -> Any:
     for name in key.split("."):
         hint = typing.get_type_hints(hint).get(name) if is_dataclass(hint) else None
     return hint
-
-
-def _options(group: str) -> list[str]:
-    """The names of a group's options in configs/."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))

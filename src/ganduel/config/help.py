@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganduel.config.comments import comments, headings, lead
 from ganduel.config.explain import explain
-from ganduel.config.keys import LIST_GROUPS, config_dir, flatten
+from ganduel.config.keys import LIST_GROUPS, config_dir, flatten, options
 from ganduel.system.errors import UserError
 
 WIDTH = 80  # columns of the text
@@ -42,7 +42,7 @@ def help_text(command: str, overrides: Sequence[str]) -> str:
         about |= headings(path)
     parts.append("Keys, typed as key=value, with the values that they have here:")
     sections: dict[str, list[str]] = {}
-    for key, value in shown(config, known):
+    for key, value in settable(config, known):
         section = key.partition(".")[0] if "." in key else ""
         sections.setdefault(section, []).append(row(f"{key}={value}", known.get(key, ""), MIDDLE))
     for section, rows in sections.items():
@@ -80,11 +80,6 @@ def groups_of(path: Path) -> Iterator[str]:
             yield name
 
 
-def options(group: str) -> list[str]:
-    """The names of a group's options."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
 def files_of(group: str, names: Any) -> Iterator[Path]:
     """The files of a group's chosen options: one name, a list of names, or None. A folder of one's own has others."""
     for name in [names] if isinstance(names, str) else names or []:
@@ -92,7 +87,7 @@ def files_of(group: str, names: Any) -> Iterator[Path]:
             yield path
 
 
-def shown(config: Any, known: dict[str, str]) -> Iterator[tuple[str, str]]:
+def settable(config: Any, known: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(key, value as text) of all keys that a user may want to set.
 
     Left out are import paths, and values that only repeat another key.

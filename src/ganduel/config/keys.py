@@ -33,6 +33,12 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "configs"
 
 
+def options(group: str) -> list[str]:
+    """The names of a group's options; [] if there is no such group."""
+    named = re.fullmatch(r"\w+(/\w+)*", group)
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml")) if named else []
+
+
 def quote(argument: str, *, sweep: bool = False) -> str:
     """Rewrite the argument `key=value` for Hydra, so that it takes paths and names as they are typed.
 

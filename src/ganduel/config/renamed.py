@@ -6,7 +6,9 @@ The command line refuses an old key, and tells the new one. Stored configuration
 from collections.abc import Mapping
 from typing import Any
 
-# old key -> (new key, what else the user must know). An old group stands for its keys, too.
+FADES = "+scheduler@{0}=linear {0}.end=0 {0}.length=VALUE"
+STD = "augment.instance_noise.std"
+# old key -> (new key, what else the user must know). VALUE stands for the old value, an old group for its keys, too.
 KEYS = {
     "pace": ("turns", ""),
     "data.margin": (
@@ -14,9 +16,14 @@ KEYS = {
         ", in pixels: the size of the packed images, such as 286 for a resolution of 256",
     ),
     "model.replay": ("model.pool_size", ""),
+    "augment.instance_noise.fade": (f"schedule.{STD}", ": " + FADES.format(f"schedule.{STD}")),
+    "data.augment.instance_noise.fade": (f"schedule.data.{STD}", ": " + FADES.format(f"schedule.data.{STD}")),
 }
 # old import path -> new one
 PATHS = {"ganduel.game.NoiseGame": "ganduel.game.LatentGame", "ganduel.pace.Pace": "ganduel.turns.Turns"}
+
+
+LINEAR = {"_target_": "ganduel.schedules.linear", "hold": 0.0, "start": None, "end": 0.0, "warmup": None}
 
 
 def refusal(key: str, value: str) -> str | None:
@@ -24,7 +31,7 @@ def refusal(key: str, value: str) -> str | None:
     for old, (new, note) in KEYS.items():
         if key == old or key.startswith(old + "."):
             now = new + key.removeprefix(old)
-            return f"{key} is called {now} now" + (note or f": {now}={value}")
+            return f"{key} is called {now} now" + (note.replace("VALUE", value) or f": {now}={value}")
     return None
 
 
@@ -45,9 +52,18 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
-        made["turns"].setdefault("reals", "same")
+        made["turns"] = {"reals": "same", "top": 1.0, **made["turns"]}
     if "scheduler" in made:
         made.setdefault("schedule", {})
+    for path in (("augment",), ("data", "augment")):
+        group = made
+        for name in path:
+            group = group.get(name) or {}
+        if fade := group.get("instance_noise", {}).pop("fade", None):
+            moved = made["schedule"]
+            for name in (*path, "instance_noise"):
+                moved = moved.setdefault(name, {})
+            moved["std"] = {**LINEAR, "length": fade}
     return made
 
 

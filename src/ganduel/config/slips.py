@@ -1,4 +1,4 @@
-"""What people type from habit, and the command that they want. The table is data; tests type every line of it."""
+"""Mistakes that people type from habit, and the right command for each. The table is data; tests type all its lines."""
 
 import re
 import shlex
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, config_dir
+from ganduel.config.keys import LIST_GROUPS, PLAIN, bracketed, options
 from ganduel.config.schema import LIST_KEYS, PATHS, SCHEMAS, SEVERAL, rules_of
 
 VALUE = "VALUE"  # stands for a value that was not typed, as in `lr=`
 
 
 class Slip(NamedTuple):
-    """A key that does not exist, in every spelling, and what stands for it. `{}` is the typed value.
+    """A key that does not exist, in every spelling, and its replacement. `{}` is the typed value.
 
     `instead` replaces the argument. `start` replaces the command's name.
     """
@@ -65,84 +65,113 @@ UNITS = "kimg", "steps", "step", "epochs", "epoch"
 
 
 def answer(command: str, arguments: Sequence[str], flags: Sequence[str]) -> str | None:
-    """What is wrong with a command line, and the right one. None if nothing of it is in the table.
+    """A text that says what is wrong with a command line and gives the right one. None if the table knows no mistake.
 
     `flags` are those that the command has.
     """
-    sweep = "-m" in arguments or "--multirun" in arguments
-    table = {key: slip for slip in SLIPS if command in slip.commands.split() for key in slip.keys.split()}
-    says: list[str] = []
-    words: list[str] = []  # the right command line
-    start = f"gan-{command}"
-    left = list(arguments)
-    while left:
-        word = left.pop(0)
-        value_follows = bool(left) and "=" not in left[0] and not left[0].startswith("-")
-        if word.startswith("-") and word.partition("=")[0] not in flags:  # --key value, or --key=value
-            name, equals, value = word.lstrip("-").partition("=")
-            name = name.replace("-", "_")
-            if not equals and value_follows:
-                value = left.pop(0)
-            if name not in table and name not in keys(command):
-                return None
-            says.append(f"{word.partition('=')[0]} is typed without dashes")
-            word = f"{name}={value or VALUE}"
+    right = Correction(command, arguments)
+    while right.left:
+        word = right.left.pop(0)
+        if word.startswith("-") and word.partition("=")[0] in flags:
+            right.keep_flag(word)
         elif word.startswith("-"):
-            words.append(word)
-            if value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
-                words.append(left.pop(0))
-            continue
-        elif left and left[0] == "=":  # key = value
-            says.append("no spaces around =")
+            if not right.without_dashes(word):
+                return None
+        else:
+            right.join(word)
+    sweep = "-m" in arguments or "--multirun" in arguments
+    if not sweep and (several := [word for word in right.words if sweeps(command, word)]):
+        return several_values(command, several[0], right.words)
+    says = "; ".join(dict.fromkeys(right.says))
+    return f"{says}. Type: {right.start} {shlex.join(right.words)}".rstrip() if says else None
+
+
+class Correction:
+    """A command line that is corrected word by word: `left` are the words to come, `words` the right ones so far."""
+
+    def __init__(self, command: str, arguments: Sequence[str]):
+        self.command, self.left = command, list(arguments)
+        self.table = {key: slip for slip in SLIPS if command in slip.commands.split() for key in slip.keys.split()}
+        self.says: list[str] = []  # what is wrong
+        self.words: list[str] = []
+        self.start = f"gan-{command}"
+
+    @property
+    def value_follows(self) -> bool:
+        return bool(self.left) and "=" not in self.left[0] and not self.left[0].startswith("-")
+
+    def keep_flag(self, word: str) -> None:
+        """Take a flag, and its value if it has one."""
+        self.words.append(word)
+        if self.value_follows and word in ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "-sc"):
+            self.words.append(self.left.pop(0))
+
+    def without_dashes(self, word: str) -> bool:
+        """Take `--key value` or `--key=value` as a key with its value. Returns whether there is such a key."""
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        if not equals and self.value_follows:
+            value = self.left.pop(0)
+        if name not in self.table and name not in keys(self.command):
+            return False
+        self.says.append(f"{word.partition('=')[0]} is typed without dashes")
+        self.replace(f"{name}={value or VALUE}")
+        return True
+
+    def join(self, word: str) -> None:
+        """Take a word without dashes. If it is not a whole key=value, complete it with the words that follow."""
+        left, plain = self.left, "=" not in word and not word.startswith(("~", "+"))
+        group = next(filter(None, [word if options(word) else "", group_of(self.command, word)]), "") if plain else ""
+        if left and left[0] == "=":  # key = value
+            self.says.append("no spaces around =")
             del left[0]
             word += f"={left.pop(0) if left else VALUE}"
         elif re.fullmatch(r"[\w.]+=[\d.]+", word) and left and left[0] in UNITS:  # duration=5 epochs
-            says.append("quotes keep words with a space together")
+            self.says.append("quotes keep words with a space together")
             word += f" {left.pop(0)}"
-        elif re.fullmatch(r"[\w.]+=", word) and value_follows and left[0] in options(word[:-1]):  # model= dcgan
-            says.append("no spaces around =")
+        elif re.fullmatch(r"[\w.]+=", word) and self.value_follows and left[0] in options(word[:-1]):  # model= dcgan
+            self.says.append("no spaces around =")
             word += left.pop(0)
-        elif "=" not in word and not word.startswith(("~", "+")):
-            group = next(filter(None, [word if options(word) else "", group_of(command, word)]), "")
-            if group == word and value_follows and left[0] in options(word):  # model dcgan
-                says.append("= stands between a group and its option")
-                word += f"={left.pop(0)}"
-            elif found := alone(command, word):
-                reason, word = found
-                says.append(reason)
-                words += shlex.split(word)
-                continue
-            elif group and group != word:
-                says.append(f"{word} is an option of {group}")
-                word = f"{group}={word}"
+        elif group and group == word and self.value_follows and left[0] in options(word):  # model dcgan
+            self.says.append("= stands between a group and its option")
+            word += f"={left.pop(0)}"
+        elif plain and (found := alone(self.command, word)):
+            reason, meant = found
+            self.says.append(reason)
+            self.words += shlex.split(meant)
+            return
+        elif group and group != word:
+            self.says.append(f"{word} is an option of {group}")
+            word = f"{group}={word}"
+        self.replace(word)
+
+    def replace(self, word: str) -> None:
+        """Take key=value, or its replacement from the table."""
         key, _, value = word.partition("=")
-        if slip := table.get(key):
-            says.append(f"{key}: {slip.says}")
-            words += [one.replace("{}", value or VALUE) for one in shlex.split(slip.instead)]
-            start = slip.start.replace("{}", value or VALUE) or start
+        if slip := self.table.get(key):
+            self.says.append(f"{key}: {slip.says}")
+            self.words += [one.replace("{}", value or VALUE) for one in shlex.split(slip.instead)]
+            self.start = slip.start.replace("{}", value or VALUE) or self.start
         elif key == "data" and value and value not in options("data") and Path(value).exists():
-            says.append(f"{value} is no option of data, but it is there")
-            words += own_images(value)
+            self.says.append(f"{value} is no option of data, but it is there")
+            self.words += own_images(value)
         elif key == "device" and (number := re.fullmatch(r"(?:cuda:)?(\d+)", value)):
-            says.append("CUDA chooses the GPU")
-            words.append("device=cuda")
-            start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{command}"
+            self.says.append("CUDA chooses the GPU")
+            self.words.append("device=cuda")
+            self.start = f"CUDA_VISIBLE_DEVICES={number[1]} gan-{self.command}"
         else:
-            words.append(word)
-    if not sweep and (several := [word for word in words if sweeps(command, word)]):
-        return several_values(command, several[0], words)
-    return f"{'; '.join(dict.fromkeys(says))}. Type: {start} {shlex.join(words)}".rstrip() if says else None
+            self.words.append(word)
 
 
 def several_values(command: str, argument: str, words: Sequence[str]) -> str:
-    """The text about an argument with several values, whose key takes one: the command that makes a sweep."""
+    """The text about an argument with several values, if its key takes one. It names the command that makes a sweep."""
     lists = {*LIST_GROUPS, *LIST_KEYS[command], *SEVERAL[command]}
     kept = [bracketed(command, word, sweep=False) if word.partition("=")[0] in lists else word for word in words]
     return f"{argument} has several values: -m runs one after the other. Type: gan-{command} -m {shlex.join(kept)}"
 
 
 def alone(command: str, word: str) -> tuple[str, str] | None:
-    """What a word without = stands for: the reason, and the arguments in its place. None if it is no path."""
+    """The reason why a word without = is wrong, and the arguments that are meant. None if the word is no path."""
     path = Path(word)
     if not path.exists() and "/" not in word and not word.endswith((".pt", ".pkl", ".zip")):
         return None
@@ -174,12 +203,6 @@ def sweeps(command: str, word: str) -> bool:
 def keys(command: str) -> set[str]:
     """The keys of a command's schema."""
     return {key for key, _ in rules_of(SCHEMAS[command])}
-
-
-def options(group: str) -> list[str]:
-    """The names of a group's options; [] if there is no such group."""
-    named = re.fullmatch(r"\w+", group)
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml")) if named else []
 
 
 def group_of(command: str, option: str) -> str:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import file_hash, parsing
 
 Batch = dict[str, Tensor]
+BLOCK = 4096  # places of an epoch whose images are computed at once
 
 
 class ImageSet:
@@ -62,6 +64,7 @@ class ImageSet:
         # The training images as they lie in the store, and the order of their numbers. Without shards, any will do.
         self.stored, sizes = (train, None) if about["shards"] is None else _by_shard(about["shards"], train)
         self.shuffle = Shuffled(seed, len(train)) if sizes is None else Sharded(seed, sizes)
+        self.block = lru_cache(4)(self._block)
         self.position = 0  # of the last batch
         self.ahead: dict[tuple[int, int], Future[Tensor]] = {}  # the batch that is probably requested next
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="reader") if store.decodes else None
@@ -165,12 +168,19 @@ class ImageSet:
 
     def order(self, positions: Tensor) -> Tensor:
         """The store indices, int64 (N,), of the training images at positions (N,) of the endless shuffled sequence."""
-        epochs, within = positions // self.count, positions % self.count
-        numbers = torch.empty_like(within)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):  # one, but at the end of an epoch
-            here = epochs == epoch
-            numbers[here] = torch.from_numpy(self.shuffle(epoch, within[here].numpy()))
-        return self.stored[numbers].long()
+        within, each = positions % self.count, -(-self.count // BLOCK)
+        blocks = positions // self.count * each + within // BLOCK
+        found = torch.empty_like(within)
+        for block in blocks.unique().tolist():
+            here = blocks == block
+            found[here] = self.block(block)[within[here] % BLOCK]
+        return found
+
+    def _block(self, number: int) -> Tensor:
+        """The store indices (`BLOCK`,) of a part of an epoch. Batch by batch, they would cost ten times as much."""
+        epoch, part = divmod(number, -(-self.count // BLOCK))
+        places = np.arange(part * BLOCK, min((part + 1) * BLOCK, self.count))
+        return self.stored[torch.from_numpy(self.shuffle(epoch, places))].long()
 
     def _read(self, positions: Tensor) -> Tensor:
         """The training images at these positions, as stored.

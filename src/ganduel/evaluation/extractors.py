@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity.utils import create_feature_extractor
 
 from ganduel import checkpoint
 from ganduel.config.schema import EFFICIENTNET_SIDE, features_label, value_name
@@ -106,6 +105,8 @@ class Features:
             return load_classifier(self.weights)
         if self.kind in VARIANTS:
             return Resized(pretrained(self.kind, str(self.weights)), EFFICIENTNET_SIDE)
+        from torch_fidelity.utils import create_feature_extractor  # which imports torchvision, and that the compiler
+
         published = PUBLISHED[self.kind]
         with parsing(self.weights, f"the weights of {self.kind}", "metric.weights=FILE names another"):
             network = create_feature_extractor(

@@ -10,14 +10,12 @@ this record must match before the statistics are used.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.version import __version__ as FIDELITY_VERSION
 
 from ganduel import checkpoint
 from ganduel.evaluation.extractors import Features
@@ -27,6 +25,7 @@ from ganduel.system.device import in_batches
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import say
 
+FIDELITY_VERSION = version("torch_fidelity")
 NEED_FEATURES = {"kid", "prc", "dc", "successive"}  # metrics that need every image's features; FID needs only moments
 SPLITS = 10  # parts of the images whose inception scores isc averages
 # fewest images of each kind; otherwise 2
@@ -124,6 +123,8 @@ def measure(
     if "fid" in which:
         values["fid"] = frechet(made.moments, known)
     if "isc" in which:
+        from torch_fidelity.metric_isc import isc_features_to_metric  # torch-fidelity takes seconds to import
+
         assert made.logits is not None
         score = isc_features_to_metric(made.logits, splits=SPLITS)
         values |= {"isc": score["inception_score_mean"], "isc_std": score["inception_score_std"]}
@@ -131,6 +132,8 @@ def measure(
         return values
     assert made.features is not None and known.features is not None
     if "kid" in which:
+        from torch_fidelity.metric_kid import kid_features_to_metric
+
         size = min(1000, fake.count, real.count)
         distance = kid_features_to_metric(made.features, known.features, kid_subset_size=size, verbose=False)
         values["kid"] = distance["kernel_inception_distance_mean"]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch_fidelity.utils import create_sample_similarity
 
 from ganduel.evaluation.extractors import hub, needed
 from ganduel.system import distributed
@@ -67,4 +66,6 @@ def lpips() -> nn.Module:
     why, files = LPIPS
     for file, (url, size) in files.items():
         needed(hub() / "checkpoints" / file, url, why, size)
+    from torch_fidelity.utils import create_sample_similarity
+
     return create_sample_similarity("lpips-vgg16", cuda=False, sample_similarity_dtype="float32", verbose=False)

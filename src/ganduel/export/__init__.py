@@ -1,1 +1,1 @@
-"""Trained generators for others: weights, ONNX, and a card that says what they are."""
+"""Trained generators in formats for other programs: safetensors, ONNX, and a model card."""

@@ -1,4 +1,4 @@
-"""The model card: what a generator is, what it learnt from and how, how good it was found, and how to use it."""
+"""The model card of a generator: its data, its training, its measured quality, and how to use it."""
 
 import contextlib
 from pathlib import Path
@@ -20,21 +20,21 @@ ROOT = ("batch_size", "duration", "precision", "seed")
 
 
 class Exported(NamedTuple):
-    """What was written, and how it is used, in Markdown."""
+    """The written files, and a text in Markdown that says how to use them."""
 
     files: list[Path]
     use: str
 
 
 def write(sampler: "Sampler", folder: Path, exported: Exported, ema: bool) -> Path:
-    """Beside the files; returns its path."""
+    """Write the card of a generator into the folder of its files. Returns the card's path."""
     path = folder / NAME
     write_text(path, card(sampler, exported.use, ema, measured(sampler)))
     return path
 
 
 def card(sampler: "Sampler", use: str, ema: bool, quality: str) -> str:
-    """The text."""
+    """The card in Markdown. `use` and `quality` are two of its sections."""
     content, config = sampler.content, sampler.config
     settings = {key: config[key] for key in (*ROOT, *SHOWN)}
     return render(
@@ -54,8 +54,8 @@ def card(sampler: "Sampler", use: str, ema: bool, quality: str) -> str:
 
 
 def measured(sampler: "Sampler") -> str:
-    """Metrics with all that they depend on, where the run's metrics.jsonl has those of this step; else those that the
-    checkpoint knows, or that there are none."""
+    """The quality of a checkpoint as text: its latest rows in the run's metrics.jsonl, else the metrics in the
+    checkpoint, else a sentence that says that there are none."""
     log = sampler.path.parent.parent / "metrics.jsonl"
     rows = [row for row, _ in read_rows(log).rows if row["step"] == sampler.step]
     if rows:

@@ -102,7 +102,7 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
 
     Raises UserError if PyTorch cannot write it, or writes another version of the operators.
     """
-    network = plain(network)
+    network = exportable(network)
     axes = {name: {0: "N", 2: "height", 3: "width"} if value.ndim == 4 else {0: "N"} for name, value in inputs.items()}
     loud = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
     for name in loud:
@@ -138,7 +138,7 @@ def write(network: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
             logging.getLogger(name).setLevel(level)
 
 
-def plain(network: nn.Module) -> nn.Module:
+def exportable(network: nn.Module) -> nn.Module:
     """A copy of the network in which nothing depends on the number of images."""
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in list(network.modules()):

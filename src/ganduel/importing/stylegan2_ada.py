@@ -1,5 +1,7 @@
-"""StyleGAN2-ADA networks as they were published: pickles whose classes carry their source code, which loading them the
-usual way runs. Here nothing of a file is executed: only its tensors and plain values are read.
+"""Read StyleGAN2-ADA networks as they were published.
+
+A published file is a pickle that contains the source code of its classes. The usual way to load it runs this code. This
+module runs nothing of a file, and reads only its tensors and plain values.
 """
 
 import io
@@ -25,7 +27,7 @@ FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0])
 def read(path: Path) -> dict[str, dict[str, Any]]:
     """The networks of a file, G, D and G_ema, as plain attributes by name; modules are nested dictionaries.
 
-    Raises UserError, before anything of it is run, for a file that asks for more than published ones do.
+    Raises UserError for a file that asks for more than published ones do. Nothing of it has run then.
     """
     try:
         with parsing(path, PICKLE), open(path, "rb") as file:
@@ -86,14 +88,14 @@ def tensors(module: Mapping[str, Any], prefix: str = "") -> State:
 
 
 def our_name(name: str) -> str:
-    """What a parameter or buffer of a published network is called in `models.stylegan2`."""
+    """The name in `models.stylegan2` of a parameter or buffer of a published network."""
     return re.sub(r"^synthesis\.", "blocks.", name)
 
 
 def ours(published: Mapping[str, Tensor]) -> State:
-    """A state dict of `models.stylegan2` from one in the published names.
+    """A state dict of `models.stylegan2`, from one with the published names.
 
-    Raises UserError where a filter is not the usual one, which ours always is.
+    Raises UserError for any filter but [1, 3, 3, 1], because ours has no other.
     """
     state = {}
     for name, value in published.items():
@@ -105,9 +107,9 @@ def ours(published: Mapping[str, Tensor]) -> State:
 
 
 def settings(generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What of model=stylegan2_ada gives networks of these shapes, by published names: values by key.
+    """The settings of model=stylegan2_ada that give networks of these shapes: value by key.
 
-    Raises UserError for architectures that it does not have.
+    Both arguments have the published names. Raises UserError for an architecture that model=stylegan2_ada lacks.
     """
     if "synthesis.b8.torgb.weight" not in generator:
         raise UserError("its generator is not of the architecture skip, the only one here")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganduel import game
 from ganduel.models.convolution import Conv2d
+from ganduel.models.dcgan_style import Adaptive, Convolution, Demodulated, Mapping
 from ganduel.models.layers import (
     Norm,
     Output,
@@ -22,7 +23,6 @@ from ganduel.models.layers import (
     normalise_spectrally,
     output_layer,
 )
-from ganduel.models.style import Adaptive, Convolution, Demodulated, Mapping
 
 Ends = Literal["convolution", "dense"]
 Upsampling = Literal["transposed", "nearest", "bilinear"]

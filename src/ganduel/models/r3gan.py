@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu
 
 from ganduel import game
 from ganduel.models.convolution import SLOPE, Conv2d, Resample
-from ganduel.models.equalised import own_precision, widths
+from ganduel.models.stylegan2_layers import own_precision, widths
 
 EXPANSION = 2  # channels inside a block over those between blocks
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganduel import randomness
 from ganduel.game import Generator as Base
 from ganduel.models.convolution import Resample, activate, convolve, convolve_transposed, modulated, with_squares
-from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
+from ganduel.models.stylegan2_layers import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
 from ganduel.system.errors import UserError
 
 Noise = Literal["random", "constant", "none"]

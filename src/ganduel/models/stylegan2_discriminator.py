@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganduel import batches
 from ganduel.models.convolution import Resample, activate, convolve
-from ganduel.models.equalised import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
+from ganduel.models.stylegan2_layers import ROOT, Dense, Mapping, own_precision, runs_in_half, widths
 
 Architecture = Literal["resnet", "orig"]
 

@@ -1,4 +1,4 @@
-"""What several runs were set to, and what came of them: as a table in Markdown, and as a page that needs nothing else.
+"""The settings and the results of several runs: a table in Markdown, and a page that needs no other file.
 
-From the files of their folders alone, without PyTorch.
+Reads only the files of the run folders, without PyTorch.
 """

@@ -31,7 +31,7 @@ class Chart(NamedTuple):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page's script draws; values have five digits."""
+        """The chart as the page's script takes it. Values have five digits."""
         lines = [
             {"run": c.run, "kind": c.kind, "x": [x for x, _ in c.points], "y": [float(f"{y:.5g}") for _, y in c.points]}
             for c in self.curves

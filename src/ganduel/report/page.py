@@ -18,7 +18,7 @@ from PIL import Image
 
 from ganduel import __version__
 from ganduel.report.curves import Chart, chart, curves, sections, title
-from ganduel.report.runs import RESULTS, Row, Run, cell, compared, shown
+from ganduel.report.runs import RESULTS, Row, RunLog, cell, compared, shown
 from ganduel.system.errors import UserError
 from ganduel.system.files import kimg, numbered, parsing
 from ganduel.system.templates import render
@@ -34,7 +34,7 @@ SHARP = 512  # smaller pictures are enlarged to about this size, in whole number
 FRAMES = 16  # the most pictures over time of one run; fewer if there are many runs
 
 
-class Picture(NamedTuple):
+class EmbeddedPicture(NamedTuple):
     """A picture inside the page."""
 
     images: int  # images seen by D at that time
@@ -46,17 +46,17 @@ class Picture(NamedTuple):
 class Gallery(NamedTuple):
     """The pictures of a run. Those that cannot be read are left out."""
 
-    reals: Picture | None
-    frames: list[Picture]  # samples of the same seeds, over time
-    judged: Picture | None  # D's output on real and fake images
+    reals: EmbeddedPicture | None
+    frames: list[EmbeddedPicture]  # samples of the same seeds, over time
+    judged: EmbeddedPicture | None  # D's output on real and fake images
 
 
-def page(runs: Sequence[Run], rows: Sequence[Row], live: bool = False) -> str:
+def page(runs: Sequence[RunLog], rows: Sequence[Row], live: bool = False) -> str:
     """The HTML of the page, less than 5 MB. `rows` holds the settings and results of each run.
 
     A `live` page asks its server for a newer one every few seconds. Any other page can load nothing.
     """
-    labels, keys = names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
+    labels, keys = run_names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
     told = []
     for label, row in zip(labels, rows, strict=True):
         settings = ", ".join(f"{key}={row[key]}" for key in keys if row[key] is not None)
@@ -112,7 +112,7 @@ def embedded_json(values: Any) -> Markup:
     return Markup(json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
-def best(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, float, int, int] | None:
+def best(runs: Sequence[RunLog], labels: Sequence[str]) -> tuple[str, float, int, int] | None:
     """(title, value, number of the run, images seen) of the best value of the first metric that any run has."""
     for name, sign in compared(runs).items():
         found = [(sign * row[name], i, row) for i, run in enumerate(runs) for row in run.metrics if name in row]
@@ -135,7 +135,7 @@ class Repeats(NamedTuple):
         return f"{5 + 90 * (value - self.low) / (self.high - self.low):.2f}%"
 
 
-def repeats(runs: Sequence[Run], rows: Sequence[Row], keys: Sequence[str]) -> list[Repeats]:
+def repeats(runs: Sequence[RunLog], rows: Sequence[Row], keys: Sequence[str]) -> list[Repeats]:
     """The best value of every metric, with mean and standard deviation over seeds. [] if no seeds repeat."""
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -160,13 +160,13 @@ def repeats(runs: Sequence[Run], rows: Sequence[Row], keys: Sequence[str]) -> li
     return found
 
 
-def names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[RunLog]) -> list[str]:
     """The names of the runs: their paths relative to the deepest folder that contains them all."""
     shared = os.path.commonpath([run.path.absolute().parent for run in runs])
     return [os.path.relpath(run.path.absolute(), shared) for run in runs]
 
 
-def charts(runs: Sequence[Run]) -> list[Chart]:
+def charts(runs: Sequence[RunLog]) -> list[Chart]:
     """One chart per quantity that a run has logged."""
     quantities = sum(len(rows[-1]) for run in runs for rows in (run.metrics, run.stats) if rows)
     most = max(20, min(200, CURVES // (POINT * max(1, quantities))))
@@ -178,7 +178,7 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
     return [chart(name, some) for name, some in found.items()]
 
 
-def pictures(run: Run, most: int) -> tuple[Path | None, list[Path], Path | None]:
+def pictures(run: RunLog, most: int) -> tuple[Path | None, list[Path], Path | None]:
     """The files of a run's pictures: real images, up to `most` samples over time, the last histograms."""
     folder = run.path / "samples"
     grids = numbered(folder, ".png")
@@ -192,9 +192,9 @@ def pictures(run: Run, most: int) -> tuple[Path | None, list[Path], Path | None]
 def gallery(reals: Path | None, grids: Sequence[Path], judged: Path | None, share: int) -> Gallery:
     """The pictures that can be read, each in at most `share` bytes of the page."""
 
-    def read(path: Path | None, images: int = 0) -> Picture | None:
+    def read(path: Path | None, images: int = 0) -> EmbeddedPicture | None:
         found = path and embedded(path, path.stat().st_mtime_ns, share)
-        return Picture(images, *found) if found else None
+        return EmbeddedPicture(images, *found) if found else None
 
     frames = [picture for path in grids if (picture := read(path, round(1000 * kimg(path))))]
     return Gallery(read(reals), frames, read(judged))

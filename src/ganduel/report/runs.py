@@ -23,7 +23,7 @@ ASIDE = marked("aside", Train)  # settings that tell the reader of a report noth
 
 
 @dataclass
-class Run:
+class RunLog:
     """The content of a run folder."""
 
     path: Path
@@ -55,8 +55,8 @@ def _naturally(path: Path) -> list[tuple[str, int]]:
     return [("", int(name)) if name.isdecimal() else (name, 0) for name in path.parts]
 
 
-def read(path: Path) -> Run:
-    """Read what a run has written so far. What is damaged is left out, with a warning."""
+def read(path: Path) -> RunLog:
+    """Read the files that a run has written so far. Leaves out damaged lines and files, with a warning."""
     stats = _rows(path / "stats.jsonl")
     alarms = [
         {"alarm": name, "message": str(text), "step": row["step"], "images": row["images"]}
@@ -76,7 +76,7 @@ def read(path: Path) -> Run:
             typed = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
     except UserError as error:
         say(f"warning: {error}")
-    return Run(
+    return RunLog(
         path,
         config,
         {key.lstrip("+"): value for key, _, value in (line.partition("=") for line in typed)},
@@ -86,7 +86,7 @@ def read(path: Path) -> Run:
     )
 
 
-def newest(folders: list[Path]) -> str:
+def version(folders: list[Path]) -> str:
     """A text that changes whenever a run in these folders writes something that a report shows. Raises UserError."""
     names = ("config.yaml", "stats.jsonl", "metrics.jsonl", "samples", "samples/histograms")
     files = [run / name for run in find(folders) for name in names]
@@ -95,10 +95,7 @@ def newest(folders: list[Path]) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a .jsonl file, without values of quantities that are no numbers.
-
-    A quantity is what has a slash in its name, or a metric.
-    """
+    """The rows of a .jsonl file. A column that `_measures` something keeps only numbers."""
     try:
         with parsing(path, "a log"):
             found, bad = read_rows(path)
@@ -124,13 +121,13 @@ def _measures(key: str) -> bool:
     return "/" in key or any(key.startswith(name) for name in named)
 
 
-def settings(runs: list[Run]) -> list[Row]:
+def differing_settings(runs: list[RunLog]) -> list[Row]:
     """The settings that differ between runs, one row per run: typed ones or, if these are all equal, any others.
 
     None means that the run does not have the setting.
     """
 
-    def value(run: Run, key: str) -> Any:
+    def value(run: RunLog, key: str) -> Any:
         if key in run.config:
             found = run.config[key]
             return "null" if found is None else "[]" if found == {} else found
@@ -147,7 +144,7 @@ def settings(runs: list[Run]) -> list[Row]:
 RESULTS = "fid, best"  # the first column of results, after the settings
 
 
-def compared(runs: Sequence[Run]) -> dict[str, int]:
+def compared(runs: Sequence[RunLog]) -> dict[str, int]:
     """The names of the metrics' values to compare runs by; 1 if less is better, -1 if more is better.
 
     Values with plain names are always among them. Values of other feature extractors are if any run has them.
@@ -158,7 +155,7 @@ def compared(runs: Sequence[Run]) -> dict[str, int]:
     return {name: sign for name, sign in every.items() if name in always | found}
 
 
-def results(run: Run, values: dict[str, int]) -> Row:
+def results(run: RunLog, values: dict[str, int]) -> Row:
     """The results of a run: metrics, D's accuracy and G's loss on held-out images, its speed and its alarms.
 
     `compared` returns `values`, the names of the metrics. "time" is the training time in seconds. None means that the
@@ -184,14 +181,14 @@ def results(run: Run, values: dict[str, int]) -> Row:
     }
 
 
-def over_seeds(runs: Sequence[Run], rows: Sequence[Row]) -> list[Row]:
+def over_seeds(runs: Sequence[RunLog], rows: Sequence[Row]) -> list[Row]:
     """The last value of every metric, as mean and standard error over runs that differ only in their seeds.
 
     `rows` are the settings and results of each run. There is one row for each group of runs, with its settings; the
     standard error of a single run is unknown. [] if no two runs differ only in their seeds.
     """
     keys = [key for key in list(rows[0])[1 : list(rows[0]).index(RESULTS)] if key not in ("seed", "name")]
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    groups: dict[tuple[Any, ...], list[RunLog]] = {}
     for run, row in zip(runs, rows, strict=True):
         if run.metrics:
             groups.setdefault(tuple(row[key] for key in keys), []).append(run)
@@ -216,7 +213,7 @@ def _mean_and_error(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4g}{error}"
 
 
-def held_out(run: Run, prefix: str) -> list[float]:
+def held_out(run: RunLog, prefix: str) -> list[float]:
     """The mean of all values whose names begin with `prefix`, for every row of statistics that has any.
 
     So it is a mean over real and fake images and over duels.

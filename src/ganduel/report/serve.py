@@ -23,7 +23,7 @@ class Page:
 
     def newest(self) -> bytes:
         with self.lock:
-            version = self.version()  # before the page, so that what is written meanwhile makes another one
+            version = self.version()  # before the page: files that change meanwhile then make another page
             if version != self.made:
                 self.text, self.made = self.make().encode(errors="backslashreplace"), version
             return self.text
@@ -37,7 +37,7 @@ class Answers(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def do_GET(self) -> None:
-        # A foreign site whose name leads here is told nothing: its requests carry its own name.
+        # A foreign site may give its own name this machine's address. Its requests then carry that name.
         name, _, port = self.headers.get("Host", "").rpartition(":")
         if name not in (LOOPBACK, "localhost") or port != str(self.server.server_port):  # type: ignore[attr-defined]
             return self.answer(403, "text/plain", b"this report is for browsers on its own machine")
@@ -77,7 +77,7 @@ def server(version: Callable[[], str], make: Callable[[], str], port: int) -> Th
 
 def serve(version: Callable[[], str], make: Callable[[], str], port: int) -> None:
     """Serve a page until Ctrl-C. See `Page` for the arguments. Raises UserError."""
-    version()  # what is wrong with the folders is said here, and not to the browser
+    version()  # raises the error of a wrong folder here, instead of in the browser
     with server(version, make, port) as running:
         say(f"watch  http://{LOOPBACK}:{running.server_port}  (on this machine alone; Ctrl-C writes the file and ends)")
         try:

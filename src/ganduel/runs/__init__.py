@@ -1,1 +1,1 @@
-"""What a run keeps in its folder, and what watches over it."""
+"""The folder of a run: its logs, pictures and checkpoints; and the checks of its health."""

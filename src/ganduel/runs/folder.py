@@ -43,7 +43,7 @@ class RunFolder:
             yield
 
     def move_aside(self) -> Path | None:
-        """Move what an earlier run left to <name>.old-1, -2, ... Returns the new path; None without such a run.
+        """Move the files of an earlier run to <name>.old-1, -2, ... Returns the new path; None without such a run.
 
         Runs in folders below, such as those of a sweep, stay where they are: they may be running. Raises UserError if
         another process uses the folder.

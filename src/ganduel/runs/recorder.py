@@ -1,4 +1,4 @@
-"""What a run records: statistics, pictures, metrics and checkpoints."""
+"""Record a run: statistics, pictures, metrics and checkpoints."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""A search by Optuna that outlives its process: a file in the sweep's folder holds its trials."""
+"""A search by Optuna that can go on in another process: a file in the sweep's folder holds its trials."""
 
 import json
 from datetime import datetime
@@ -17,9 +17,9 @@ WAY_OUT = "delete it to search anew"
 
 
 class Trials(InMemoryStorage):
-    """A storage of one study, which Optuna's sweeper opens. Whatever changes of a trial is written to a file at once.
+    """A storage of one study for Optuna's sweeper. It writes every change of a trial to a file at once.
 
-    Optuna's own storage for files is a database and needs an old SQLAlchemy, with which other packages do not work.
+    Optuna's own storage for files is a database. It needs an old SQLAlchemy, which clashes with other packages.
     """
 
     def __init__(self, path: str):
@@ -69,7 +69,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return trials
 
 
-def progress(path: Path, wanted: int) -> tuple[int, list[int]]:
+def remaining(path: Path, wanted: int) -> tuple[int, list[int]]:
     """How many of the `wanted` trials are left, and their numbers in the order in which they will run.
 
     Those that were cut short come first, so that their runs go on. Raises UserError if the file is damaged.

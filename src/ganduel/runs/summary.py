@@ -11,7 +11,7 @@ from ganduel.trainer import Trainer
 DEPTH = 3  # parts of a layer's name; deeper modules count as part of their parent
 
 
-class Layer(NamedTuple):
+class LayerRow(NamedTuple):
     """A row of the table. `parameters` and `buffers` are numbers of elements; `shape` is the output's shape for one
     image, or "" if the layer has no output.
     """
@@ -50,7 +50,7 @@ def _watch(network: nn.Module, shapes: dict[str, str]) -> list[Any]:
     return [module.register_forward_hook(hook(name)) for name, module in network.named_modules()]
 
 
-def layers(network: nn.Module, shapes: dict[str, str]) -> list[Layer]:
+def layers(network: nn.Module, shapes: dict[str, str]) -> list[LayerRow]:
     """The layers of a network that have parameters or buffers, in the order of their definition."""
     counts: dict[str, list[int]] = {}
     for kind, tensors in enumerate((network.named_parameters(), network.named_buffers())):
@@ -61,11 +61,11 @@ def layers(network: nn.Module, shapes: dict[str, str]) -> list[Layer]:
                 part = part.rpartition(".")[0]  # a module with buffers only is not a layer of its own
             counts.setdefault(part, [0, 0])[kind] += tensor.numel()
     order = {name: i for i, (name, _) in enumerate(network.named_modules())}
-    found = [Layer(name, both[0], both[1], shapes.get(name, "")) for name, both in counts.items()]
+    found = [LayerRow(name, both[0], both[1], shapes.get(name, "")) for name, both in counts.items()]
     return sorted(found, key=lambda layer: order[layer.name])
 
 
-def table(title: str, rows: list[Layer]) -> str:
+def table(title: str, rows: list[LayerRow]) -> str:
     """The rows as aligned text, with the totals in the last line."""
     total = sum(row.parameters for row in rows), sum(row.buffers for row in rows)
     cells = [(title, "parameters", "buffers", "output")]

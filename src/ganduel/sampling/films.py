@@ -32,7 +32,7 @@ def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 
 
 def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
-    """Write frames (3, H, W), uint8, as H.264, which all players know, and return the path.
+    """Write frames (3, H, W), uint8, as an MP4 and return its path. It is in H.264, which all players know.
 
     `scale` is as in `save_gif`, but by default even where it is not 1: H.264 stores one colour per 2x2 pixels. Raises
     UserError if `out` has another suffix or imageio-ffmpeg is missing.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ganduel.pictures import check_size, save_picture, save_png, tile
+from ganduel.pictures import check_grid, save_picture, save_png, tile
 from ganduel.sampling.sampler import Sampler
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder
@@ -23,7 +23,7 @@ def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int
         raise UserError(f"mode.columns={columns} is not allowed; it takes 1 or more, or null")
     columns = columns or math.ceil(math.sqrt(len(seeds)))
     height, width = sampler.bytes(seeds[:1]).shape[2:]
-    check_size(math.ceil(len(seeds) / columns), columns, (scale * height, scale * width))
+    check_grid(math.ceil(len(seeds) / columns), columns, (scale * height, scale * width))
     enlarged = sampler.bytes(seeds, batch=batch).repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     return save_picture(tile(enlarged, columns), out)
 

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize, one_hot
 
 from ganduel.data.loading import to_bytes
 from ganduel.game import WITH_MAPPING
-from ganduel.pictures import check_size, save_picture, tile
+from ganduel.pictures import check_grid, save_picture, tile
 from ganduel.sampling.films import save_gif, save_mp4
 from ganduel.sampling.sampler import Sampler, parse_seeds
 from ganduel.system.errors import UserError
@@ -49,7 +49,7 @@ def interpolate(
     frames = walk(sampler, seeds[0::2], seeds[1::2], space, method or METHODS[space], steps, batch)
     if video == "none":
         first = next(frames)
-        check_size(len(first), steps + 2, first.shape[2:])
+        check_grid(len(first), steps + 2, first.shape[2:])
         return save_picture(tile(torch.stack([first, *frames], dim=1).flatten(0, 1), steps + 2), out)
     tiles = (tile(frame) for frame in progress(iterable=frames, total=steps + 2, unit=" images"))
     if back:
@@ -120,7 +120,7 @@ def mix(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: Any,
     if not 0 < first < layers:
         raise UserError(f"mode.layer={layer} must be from 1 to {layers - 1}, for there are {layers} layers")
     header = sampler.paint(top, across, batch)
-    check_size(len(seeds) + 1, len(across) + 1, header.shape[2:])
+    check_grid(len(seeds) + 1, len(across) + 1, header.shape[2:])
     rows = [torch.cat([torch.ones_like(header[:1]), header])]
     for w, seed in zip(side, seeds, strict=True):
         mixed = torch.cat([w[:first].expand(len(top), -1, -1), top[:, first:]], dim=1)

@@ -11,7 +11,7 @@ from ganduel.config.schema import Where, typed
 from ganduel.data.loading import ImageSet
 from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
 from ganduel.evaluation.look_alikes import BATCH, EXACT, pooled
-from ganduel.pictures import check_size, save_picture
+from ganduel.pictures import check_grid, save_picture
 from ganduel.sampling.figures import arrange, grid
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
@@ -41,7 +41,7 @@ def neighbours(
     assert isinstance(images, ImageSet)
     if not 1 <= count <= images.count:
         raise UserError(f"mode.count={count} is not allowed; it takes 1 to {images.count:,}, the training images")
-    check_size(len(seeds), count + 1, samples.shape[2:])
+    check_grid(len(seeds), count + 1, samples.shape[2:])
     if by == "auto" and sampler.config["metric"]["features"] == "digits":
         by = "pixels"
     name = efficientnet_besides(seen_by_discriminator(sampler.config["model"])) if by == "auto" else by

@@ -20,7 +20,7 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import parsing
 from ganduel.system.terminal import say
 
-# What commands read of a checkpoint's configuration besides its networks: group, key, type.
+# The settings in a checkpoint that commands need besides its networks: group, key, type.
 KINDS = ("model", "name", str), ("data", "resolution", int), ("data", "channels", int)
 TILES = 2048, 1024, 512, 256  # sides in pixels of the tiles of a large image, in the order to try them
 OVERLAP = 64  # pixels that two neighbouring tiles share; there, one fades into the other
@@ -221,8 +221,8 @@ def translated(generator: nn.Module, images: Tensor) -> Tensor:
 def within_memory(generator: nn.Module, images: Tensor) -> Tensor:
     """Translate images as `translated` does; a single image that memory cannot hold, in tiles.
 
-    Generators normalise each tile by itself, so tiles may differ a little in tone. The largest tiles are taken that
-    work. What takes more memory than is free is not tried, because systems may kill the process.
+    Generators normalise each tile by itself, so tiles may differ a little in tone. This takes the largest tiles that
+    work. It does not try sizes that need more memory than is free, because the system might kill the process.
     """
     height, width = images.shape[2:]
     free = _free(images.device)

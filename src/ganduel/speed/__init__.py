@@ -1,1 +1,1 @@
-"""What makes phases faster and leaves them what they are, and what a run is going to take."""
+"""Faster phases with the same results, and a forecast of a run's time and memory."""

@@ -31,11 +31,11 @@ def forecast(trainer: Trainer) -> Forecast:
     executor = trainer.executor
     with no_trace(trainer, steps=True):
         for _ in range(executor.warm_up):
-            _step(trainer)
+            full_iteration(trainer)
         trainer.executor = timed = Timed(executor)
         try:
             start = _now(trainer.device)
-            _step(trainer)
+            full_iteration(trainer)
             seconds = _now(trainer.device) - start - timed.spared
         finally:
             trainer.executor = executor
@@ -96,7 +96,7 @@ def _enough_memory(trainer: Trainer) -> bool:
     """Whether the warm-up iterations fit in memory. They also capture all phases, and a capture keeps its memory."""
     try:
         for _ in range(trainer.executor.warm_up):
-            _step(trainer)
+            full_iteration(trainer)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -104,7 +104,7 @@ def _enough_memory(trainer: Trainer) -> bool:
     return True
 
 
-def _step(trainer: Trainer) -> None:
+def full_iteration(trainer: Trainer) -> None:
     """One iteration in which all phases are due. It uses the number of the last such iteration."""
     every = [phase.every for player in trainer.players.values() for phase in player.phases]
     iteration = trainer.iteration

@@ -6,7 +6,6 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ganduel.augment import Transform
 from ganduel.game import Batch
 from ganduel.system import distributed
 from ganduel.system.device import out_of_memory
@@ -38,10 +37,8 @@ def uncapturable(trainer: Trainer) -> str | None:
 
     A graph cannot contain decisions of the host, nor numbers of the host that change between steps.
     """
-    transforms = [part for chain in trainer.game.chains.values() for part in chain.parts]
     optimizers = {name: player.optimizer for name, player in trainer.players.items()}
     fixed = [name for name, optimizer in optimizers.items() if "capturable" not in optimizer.defaults]
-    moving = [type(t).__name__ for t in transforms if type(t).at is not Transform.at and not t.capturable]
     changing = [moved.key for moved in trainer.moved if moved.dial.on_host]
     if trainer.device.type != "cuda":
         return f"device={trainer.device.type} has no CUDA graphs; set cuda_graphs=false"
@@ -55,11 +52,7 @@ def uncapturable(trainer: Trainer) -> str | None:
         kind = type(optimizers[fixed[0]]).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; set optimizer=adam, adamw or rmsprop"
     if changing:
-        return (
-            f"schedule.{changing[0]}: optimizers keep this number on the host; leave it out, or set cuda_graphs=false"
-        )
-    if moving:
-        return f"{moving[0]} changes in every step and cannot be captured; leave it out, or set cuda_graphs=false"
+        return f"schedule.{changing[0]}: phases read this number on the host; leave it out, or set cuda_graphs=false"
     return None
 
 

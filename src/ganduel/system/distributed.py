@@ -39,15 +39,28 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def start(device: torch.device) -> None:
-    """Join the other processes that torchrun started. The backend is NCCL on CUDA and gloo elsewhere."""
-    if world() > 1 and not dist.is_initialized():
+def joined() -> bool:
+    """Whether averages and other collectives run: with other processes, or in a group of one (see `start`)."""
+    return world() > 1 or (dist.is_available() and dist.is_initialized())
+
+
+def start(device: torch.device, *, alone: bool = False) -> None:
+    """Join the other processes that torchrun started. The backend is NCCL on CUDA and gloo elsewhere.
+
+    A process without others joins nothing, and skips all collectives. With `alone`, it joins a group of one and skips
+    none. That changes no number, so it shows on one device that collectives work there, also in CUDA graphs.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if world() > 1:
         patience = timedelta(hours=12)
         store, number, count = next(dist.rendezvous("env://", timeout=patience))
         # After a restart, the store may still hold the addresses of the previous processes.
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
+    elif alone:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
 def stop() -> None:
@@ -144,7 +157,7 @@ def collect(parts: list[T]) -> list[T]:
 
 def broadcast(module: nn.Module) -> None:
     """Copy the parameters and buffers of the first process to all others."""
-    if world() > 1:
+    if joined():
         for tensor in module.state_dict().values():
             flat = tensor.contiguous()  # collectives need contiguous memory, and channels_last is not contiguous
             dist.broadcast(flat, src=0)
@@ -153,7 +166,7 @@ def broadcast(module: nn.Module) -> None:
 
 def mean(tensor: Tensor) -> Tensor:
     """Replace a tensor by its mean over the processes, in place, and return it."""
-    if world() > 1:
+    if joined():
         dist.all_reduce(tensor)
         tensor /= world()
     return tensor
@@ -161,7 +174,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 def gather(tensor: Tensor) -> Tensor:
     """The rows of all processes in the order of the whole batch. Process i of n has rows i, i + n, i + 2n, ..."""
-    if world() == 1:
+    if not joined():
         return tensor
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())]
     dist.all_gather(parts, tensor.contiguous())
@@ -175,7 +188,7 @@ def own(tensor: Tensor) -> Tensor:
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes. One reduction of a flat tensor covers all gradients."""
-    if world() == 1:
+    if not joined():
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients:

@@ -14,7 +14,7 @@ class UserError(Exception):
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and Jupyter show: the text, and no lines of code."""
+        """The text that IPython and Jupyter show, without lines of code."""
         return [f"error: {self}"]
 
 
@@ -38,17 +38,17 @@ def installed(module: str, extra: str, purpose: str) -> Any:
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
 
 
-def describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """Describe a type hint in the words of a configuration file."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return ", ".join(str(a) for a in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(a) for a in arguments if get_origin(a) or a in WORDS) or "a part"
+        return " or ".join(describe_type(a) for a in arguments if get_origin(a) or a in WORDS) or "a part"
     if origin is tuple and Ellipsis not in arguments:
-        return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
+        return f"a list of {len(arguments)}: {', '.join(map(describe_type, arguments))}"
     if origin in (list, tuple, Sequence):
-        return f"a list, each {describe(arguments[0])}"
+        return f"a list, each {describe_type(arguments[0])}"
     return WORDS.get(hint, "a part")
 
 

@@ -132,7 +132,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file with `replacing`, so that a reader always finds a complete file.
 
-    What cannot be encoded, such as bytes of a file name that are no UTF-8, is written as an escape.
+    Letters that cannot be encoded, such as bytes of a file name that are no UTF-8, become escapes.
     """
     with writing(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What the user reads: messages on stderr, results on stdout. Every foreign text is made printable here."""
+"""Text for the user: messages on stderr, results on stdout. This module makes every foreign text printable."""
 
 import codecs
 import contextlib
@@ -36,8 +36,8 @@ def say(text: str) -> None:
 
 
 class Steady:
-    """A text stream that never fails: once nobody reads it any more (a closed terminal or pipe, a full disk), what is
-    written to it is lost. So the end of a terminal does not end a run.
+    """A text stream that never fails. If nobody can read it any more (a closed terminal or pipe, a full disk), it drops
+    all further text. So the end of a terminal does not end a run.
     """
 
     def __init__(self, stream: IO[str]):

@@ -1,4 +1,4 @@
-"""The mapping network from z to w, and convolutions that w modulates.
+"""Styles for DCGAN: a mapping network from z to w, and convolutions that w modulates.
 
 A styled convolution is a module `(x, w) -> y`, with x (N, C, H, W) and w (N, width). It resizes x first. Its dense
 layer `style` turns w into the style: one or two numbers per feature map.
