@@ -57,7 +57,8 @@ def eigenvalues(loss: AdversarialLoss, weights: tuple[float, float]) -> list[com
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.8, 0.0)])
 def test_penalties_turn_circles_into_convergence(name: str, weights: tuple[float, float]) -> None:
-    """The eigenvalues are -w plus and minus the root of w^2 - slope^2, where w is the sum of the weights (half of the paper's gamma)."""
+    """The eigenvalues are -w plus and minus the root of w^2 - slope^2, where w, the sum of the weights, is half of the
+    paper's gamma."""
     total, slope = sum(weights), SLOPES[name]
     root = cmath.sqrt(total**2 - slope**2)
     by_hand = sorted((-total - root, -total + root), key=lambda x: (x.real, x.imag))
