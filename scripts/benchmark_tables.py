@@ -30,6 +30,8 @@ TITLES = {
     "compile": "`compile=true` against the default",
 }
 
+LATE = "no time left"  # gpu_check's note for what it did not measure
+
 Row = dict[str, Any]
 
 
@@ -55,8 +57,11 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| what | value | note |", "|---|---:|---|", *(f"| {' | '.join(cells(row))} |" for row in rows)]
-    return "\n".join(" ".join(line.split()) for line in lines)
+    missing = [row["what"] for row in rows if row["note"] == LATE]
+    done = [row for row in rows if row["note"] != LATE]
+    lines = ["| what | value | note |", "|---|---:|---|", *(f"| {' | '.join(cells(row))} |" for row in done)]
+    late = [f"\nThere was no time for {', '.join(missing)}."] if missing else []
+    return "\n".join([*(" ".join(line.split()) for line in lines), *late])
 
 
 def section(folder: Path) -> str:

@@ -6,8 +6,9 @@ shapes. For each result, prints the largest absolute difference, and the same di
 """
 
 import argparse
-import re
+import math
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ganduel import build
 from ganduel.augment import Chain
 from ganduel.config.compose import compose
 from ganduel.game import AugmentedDiscriminator, Duel
-from ganduel.importing import stylegan2_ada
+from ganduel.importing import r3gan, stylegan2_ada
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import path_lengths, r1, squared_gradient
 
@@ -82,55 +83,18 @@ def gradients(kind: str, value: Tensor, network: torch.nn.Module, reference: Num
     yield from zip(keys, torch.autograd.grad(value, weights, retain_graph=True), strict=True)
 
 
-def our_name(name: str, sizes: list[int]) -> str:
-    """Our name for a published name of R3GAN, G/NAME or D/NAME. `sizes` are those of the generator's stages."""
-    player, _, name = name.partition("/")
-    outer = {"ExtractionLayer.Layer": "input", "AggregationLayer.Layer": "output", "EmbeddingLayer": "embedding"}
-    if (layer := name.removesuffix(".weight")) in outer:
-        return f"{outer[layer]}.weight"
-    match = re.fullmatch(r"MainLayers\.(\d+)\.Layers\.(\d+)\.(.*)", name)
-    assert match, name
-    stage, layer, rest = int(match[1]), int(match[2]), match[3]
-    size = sizes[stage] if player == "G" else sizes[::-1][stage]
-    if rest.startswith("Basis"):
-        return "basis"
-    if rest == "LinearLayer.weight":
-        return "dense.weight"
-    if rest == "LinearLayer.Layer.weight":
-        return f"up.{size}.0.weight" if player == "G" else f"down.{size}.1.weight"
-    kind, number = re.fullmatch(r"(Linear|NonLinear)\w*?(\d).*", rest).groups()  # type: ignore[union-attr]
-    part = f"{2 * int(number) - 2}.weight" if kind == "Linear" else f"{2 * int(number) - 1}.bias"
-    return f"stages.{size}.{layer - (player == 'G')}.layers.{part}"
-
-
-def as_ours(name: str, value: Tensor) -> Tensor:
-    """A published tensor of R3GAN in the shape of ours."""
-    return value.T if name.endswith("EmbeddingLayer.weight") else value[:, 0] if "Basis.weight" in name else value
-
-
 def compare_r3gan(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     images, z, label = reference["in/real"], reference["in/z"], reference.get("in/label")
-    weights = {key: value for key, value in reference.items() if key[:2] in ("G/", "D/") and "Resampler" not in key}
-    maps = [len(value) for key, value in weights.items() if re.match(r"G.*\.Layers\.1\.LinearLayer3", key)]
-    sizes = [4 << i for i in range(len(maps))]
-    (grouped,) = {value.shape[1] for key, value in weights.items() if "LinearLayer2" in key}
-    settings = {
-        "data.channels": images.shape[1],
-        "data.resolution": images.shape[-1],
-        "model.latent": z.shape[1],
-        "model.classes": 0 if label is None else weights["D/EmbeddingLayer.weight"].shape[1],
-        "model.channel_base": maps[-1] * sizes[-1],
-        "model.channel_max": maps[0],
-        "model.group": grouped,
-        "model.blocks": sum(bool(re.match(r"G/MainLayers\.0.*LinearLayer3", key)) for key in weights),
+    weights = {
+        player: {key[2:]: value for key, value in reference.items() if key.startswith(f"{player}/")} for player in "GD"
     }
+    settings = r3gan.settings(weights["G"], weights["D"])
+    stages = int(math.log2(settings["data.resolution"])) - 1
     composed = compose("train", ["model=r3gan", *(f"{key}={value}" for key, value in settings.items())])
     game = build.game(composed.model, {}, [])
-    players = {"G": game.generators["G"], "D": game.discriminators["D"]}
+    players: dict[Literal["G", "D"], Any] = {"G": game.generators["G"], "D": game.discriminators["D"]}
     for player, network in players.items():
-        own = {key: value for key, value in weights.items() if key.startswith(f"{player}/")}
-        network.load_state_dict({our_name(key, sizes): as_ours(key, value) for key, value in own.items()}, strict=False)
-        assert len(own) == len(list(network.parameters()))
+        network.load_state_dict(r3gan.ours(weights[player]))
 
     seed = torch.arange(len(z))
     discriminator = AugmentedDiscriminator(players["D"], Chain(), seed, label)
@@ -151,7 +115,7 @@ def compare_r3gan(reference: Numbers) -> Iterator[tuple[str, Tensor]]:
     total["G"] = loss.generator(fake, real.detach())
     for player, network in players.items():
         keys = [key for key in reference if key.startswith(f"grad_{player}/")]
-        owners = [network.get_parameter(our_name(key.removeprefix("grad_"), sizes)) for key in keys]
+        owners = [network.get_parameter(r3gan.our_name(key[7:], player, stages)) for key in keys]
         for key, gradient in zip(keys, torch.autograd.grad(total[player], owners, retain_graph=True), strict=True):
             yield key, gradient.T if "EmbeddingLayer" in key else gradient.view(reference[key].shape)
 

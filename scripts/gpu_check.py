@@ -98,6 +98,7 @@ ONLY = {
 }
 STEPS = 8  # iterations after which weights are compared: all phases are captured by then, and replayed
 APART = 0.3  # limit of the distance between two trainings, as a share of the way of their weights
+REFUSED = "precision=fp16", "optimizer=sgd"  # settings that `cuda_graphs` refuses
 SLOWEST = 8  # kernels to name
 # family -> (overrides, kimg) of a training on digits, 32x32 grey
 DIGITS = {
@@ -223,6 +224,24 @@ def captures(bench: Bench) -> None:
 
     for family in bench.families:
         bench.guarded(family, lambda family=family: check(family))
+    for setting in REFUSED:
+        bench.guarded(setting, lambda setting=setting: _refused(bench, setting))
+
+
+def _refused(bench: Bench, setting: str) -> None:
+    """Try to capture what `cuda_graphs` refuses today. A failure is no fault: it says what is left to do."""
+    from ganduel.speed import graphs
+
+    if bench.device != "cuda":
+        bench.tell(f"refused today: {setting}", note="this check needs CUDA")
+        return
+    overrides = [*setting.split(), "cudnn_benchmark=false", "data.mirror=false", "cuda_graphs=false"]
+    captured, plain = (bench.trainer("dcgan", *overrides, toy=True) for _ in range(2))
+    captured.executor = graphs.Captured(captured.executor, graphs._capture, required=True)
+    try:
+        told_apart(bench, f"refused today: {setting}", after_steps(captured), after_steps(plain))
+    except Exception as error:
+        bench.tell(f"refused today: {setting}", note=f"cannot be captured: {' '.join(str(error).split())[:200]}")
 
 
 def collectives(bench: Bench) -> None:

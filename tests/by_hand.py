@@ -100,6 +100,7 @@ def duel(
         "accuracy_ceiling": None,
         "share": False,
         "reals": "same",
+        "repeat": False,
         "top": 1.0,
     }
     turns = Turns(**usual | moves)
@@ -108,7 +109,7 @@ def duel(
         loss or losses.wasserstein(),
         penalties,
         turns,
-        Clock(N * turns.n_critic, turns.n_generator, images_per_epoch=24),
+        Clock(N * turns.batches, turns.n_generator, images_per_epoch=24),
         images or image_set(0),
         EMA(game.generators, *ema),
         {"D": moved("D", game.discriminators, RATE_D), "G": moved("G", game.generators, RATE_G)},

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def threads() -> None:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where all tests share the packed digits, a hastily trained classifier of them, and `pair`."""
-    digit_classifier.STEPS = 100
+    digit_classifier.STEPS, digit_classifier.BATCH = 100, 32
     folder = tmp_path_factory.mktemp("packed")
     root = pair(tmp_path_factory.mktemp("pair"))
     data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"]).data
@@ -240,6 +240,27 @@ def compose(packed: str) -> Callable[..., Train]:
 def trainer(compose: Callable[..., Train]) -> Callable[..., Trainer]:
     """A trainer of a tiny run: `trainer("loss=minimax", model="vanilla")`."""
     return lambda *overrides, **model: setup.assemble(compose(*overrides, **model), torch.device("cpu"))[0]
+
+
+def tiny_networks(overrides: Sequence[str]) -> list[str]:
+    """Overrides that make the networks of this configuration tiny, layer by layer."""
+    model = compose_config("train", list(overrides)).model
+    generator, discriminator = model["generator"], model["discriminator"]
+    small = ["model.channels=4"] if "channels" in model else []
+    small += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
+    small += ["model.group=4"] if "group" in model else []
+    if "network" in discriminator:  # Projected GAN's frozen one
+        small += ["model.discriminator.channel_max=8", "model.discriminator.input=64"]
+        small += ["model.generator.channels=4"] if "channels" in generator else []
+    for player, network in (("generator", generator), ("discriminator", discriminator)):
+        for key in ("channels", "widths"):
+            if isinstance(listed := network.get(key), list):
+                small.append(f"model.{player}.{key}={[4] * len(listed)}".replace(" ", ""))
+        if "cycle" in model and "blocks" in network:
+            small.append(f"model.{player}.blocks=1")
+        if network.get("attention"):
+            small.append(f"model.{player}.attention=8")
+    return small
 
 
 def state(run: str | Path, name: str = "latest") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from conftest import (
 
 from ganduel import build, randomness
 from ganduel.augment import Chain
-from ganduel.augment.affine import Affine, interpolate
+from ganduel.augment.affine import Affine, interpolate, mirrored
 from ganduel.augment.diffaugment import DiffAugment
 from ganduel.augment.noise import InstanceNoise
 from ganduel.config.compose import compose
@@ -163,7 +163,7 @@ def test_noise_fades(compose):
 
 
 def still(**changes) -> Affine:
-    return Affine(**{"rotation": 0.0, "translation": [0.0, 0.0], "scale": [1.0, 1.0]} | changes)
+    return Affine(**{"rotation": 0.0, "translation": [0.0, 0.0], "scale": [1.0, 1.0], "edges": "mirror"} | changes)
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (8, 8), (6, 9)])
@@ -211,7 +211,7 @@ def test_affine_draws_all_of_its_ranges():
     size = 33
     ramp = torch.arange(size) - (size - 1) / 2
     images = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size)])[None].expand(500, -1, -1, -1)
-    out = Affine(30.0, [0.1, 0.3], [0.8, 1.2])(images, seeds(500))
+    out = Affine(30.0, [0.1, 0.3], [0.8, 1.2], "mirror")(images, seeds(500))
     slope_x = (out[..., 16, 17] - out[..., 16, 15]) / 2  # (N, 2): the source's x and y, a pixel to the right
     angle = torch.atan2(-slope_x[:, 1], slope_x[:, 0]).rad2deg()
     factor = 1 / slope_x.norm(dim=1)
@@ -228,7 +228,20 @@ def test_interpolation_is_bilinear_and_mirrors():
         [[[0.5, -1.0], [1.25, 0.1]]]
     )  # between all four; one left of the left edge, which is the right one
     y = torch.tensor([[[0.5, 0.0], [2.0, 1.0]]])  # a quarter right of the right edge and one below; within the last row
-    assert torch.allclose(interpolate(images, x, y), torch.tensor([[[[1.5, 1.0], [0.75, 2.1]]]]))
+    mirror = interpolate(images, mirrored(x, 1), mirrored(y, 1))
+    assert torch.allclose(mirror, torch.tensor([[[[1.5, 1.0], [0.75, 2.1]]]]))
+    # One left of the edge nothing is left; a quarter right of the edge, three quarters of 3.
+    alone = interpolate(images, x, torch.tensor([[[0.5, 0.0], [1.0, 1.0]]]))
+    assert torch.allclose(alone, torch.tensor([[[[1.5, 0.0], [2.25, 2.1]]]]))
+
+
+def test_edges_may_be_black(drawn):
+    drawn(1)
+    images = torch.rand(2, 3, 8, 16)
+    moved = still(translation=[0.125, 0.5], edges="black")(images, seeds(2))  # 2 across, 4 down
+    assert torch.allclose(moved[:, :, 4:, 2:], images[:, :, :4, :-2], atol=1e-5)
+    assert torch.allclose(moved[:, :, :4], torch.tensor(-1.0)) and torch.allclose(moved[..., :2], torch.tensor(-1.0))
+    assert torch.allclose(still(edges="black")(images, seeds(2)), images, atol=1e-6)
 
 
 # DiffAugment

@@ -215,6 +215,12 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("data.root=", "data.root= is empty"),
         ("runs_dir=", "runs_dir= is empty"),
         ("regularizer=[r1] regularizer.r1.weight=-1", "regularizer.r1: weight=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.target=-1", "regularizer.dragan: fn.target=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.spread=-1", "regularizer.dragan: fn.spread=-1 must be 0 or more"),
+        (
+            "regularizer=[gradient_penalty] regularizer.gradient_penalty.fn.target=-0.5",
+            "regularizer.gradient_penalty: fn.target=-0.5 must be 0 or more",
+        ),
         ("data.labels=folders", "data.labels=folders is not allowed; data.name=digits takes auto, none"),
     ],
 )
@@ -402,7 +408,7 @@ def test_weights_that_are_no_numbers(gan: Gan, bad_copy: Callable[..., Path]) ->
     [
         (["mode.columns=0"], "mode.columns=0 is not allowed; it takes 1 or more, or null"),
         (["mode=neighbours", "data.root=misspelt"], "data.root: there is no misspelt; name the folder or archive of"),
-        (["seeds=1.5"], "seeds=1.5 is not allowed; it takes a range like 0-63 or a list like [1,5,9]"),
+        (["seeds=1.5"], "seeds=1.5 is not allowed; it takes a range like 0-63, a list like 1,5,9"),
         (
             ["seeds=0-99999999999999"],
             "seeds=0-99999999999999 are 100,000,000,000,000 seeds; it takes 10,000,000 at most",
@@ -502,6 +508,53 @@ def test_checkpoint_that_names_shards(gan: Gan, bad_copy: Callable[..., Path], t
         code, out, err = gan("fid", f"ckpt={path}", "device=cpu", *arguments)
         assert code == 1 and out == "" and err.startswith("error: data.stream: ") and err.count("\n") == 1, err
         assert [file.read_text() for file in victim.iterdir()] == ["precious"]
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists that hold each list twice: 2 ** depth numbers in a few bytes."""
+    found: list[Any] = [0]
+    for _ in range(depth):
+        found = [found, found]
+    return found
+
+
+LARGER: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "wide": lambda content: content["config"]["model"]["generator"].update(channels=10**6),
+    "deep noise": lambda content: content["config"]["model"]["generator"].update(latent=10**10),
+    "many layers": lambda content: content["config"]["model"]["generator"].update(blocks=10**9),
+    "one value": lambda content: content["state"]["ema"].update(more=torch.zeros(1).expand(10**7)),
+    "one row": lambda content: content["state"]["ema"].update(more=torch.zeros(9, 1, 2).expand(9, 10**6, 2)),
+    "lists of lists": lambda content: content.update(more=nested(18)),
+}
+
+
+@pytest.mark.parametrize("grow", LARGER.values(), ids=LARGER)
+def test_checkpoint_that_asks_for_more_than_it_holds(
+    gan: Gan, bad_copy: Callable[..., Path], grow: Callable[[dict[str, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks of 100 GB are never built: only their shapes are compared with what is stored."""
+    path = bad_copy(grow)
+    assert path.stat().st_size < 10**6
+    normal = torch.nn.init.normal_
+
+    def small(tensor: torch.Tensor, *arguments: Any, **settings: Any) -> torch.Tensor:
+        assert tensor.is_meta or tensor.numel() < 10**7
+        return normal(tensor, *arguments, **settings)
+
+    monkeypatch.setattr(torch.nn.init, "normal_", small)
+    code, out, err = gan("sample", f"ckpt={path}", "count=1", "device=cpu")
+    assert code == 1 and out == "" and err.count("\n") == 1, err
+    assert "is damaged, or is not a checkpoint" in err or "unknown option 'model.generator." in err
+
+
+def test_discriminators_are_built_only_where_they_are_asked(
+    gan: Gan, bad_copy: Callable[..., Path], packed: str
+) -> None:
+    """So whoever samples needs no frozen network of its D, nor a package of that network's author."""
+    path = bad_copy(lambda content: content["config"]["model"]["discriminator"].update(_target_="absent.Network"))
+    assert gan("sample", f"ckpt={path}", "count=1", "device=cpu", "out=x.png")[0] == 0
+    code, _, err = gan("sample", f"ckpt={path}", "mode=histograms", "count=2", "device=cpu", packed)
+    assert code == 1 and err.startswith("error: model.discriminator: absent.Network may not be built")
 
 
 def test_the_copies_above_work_when_unchanged(gan: Gan, bad_copy: Callable[..., Path]) -> None:

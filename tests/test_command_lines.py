@@ -118,5 +118,6 @@ def test_json_has_no_nan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_good_seeds() -> None:
+    assert parse_seeds(["3-5", 9, "0"]) == [3, 4, 5, 9, 0]
     assert parse_seeds("3-5") == [3, 4, 5] and parse_seeds(7) == [7] and parse_seeds([9, 1]) == [9, 1]
     assert parse_seeds(f"{2**63 - 1}-{2**63 - 1}") == [2**63 - 1]

@@ -27,7 +27,7 @@ from ganduel.data.store import described
 from ganduel.data.transform import Recipe, prepare
 from ganduel.evaluation.digit_classifier import DigitClassifier, load_classifier
 from ganduel.export import weights
-from ganduel.importing import stylegan2_ada
+from ganduel.importing import snapshots, stylegan2_ada
 from ganduel.report import page, runs
 from ganduel.runs.folder import RunFolder
 from ganduel.sampling.sampler import Sampler
@@ -145,9 +145,9 @@ def kinds(
         path = publish(**{name: persistent(network) for name, network in networks.items()})
 
         def read() -> Any:
-            found = stylegan2_ada.read(path)
-            with parsing(path, stylegan2_ada.PICKLE):
-                states = {name: stylegan2_ada.tensors(module) for name, module in found.items()}
+            found = snapshots.read(path)
+            with parsing(path, snapshots.PICKLE):
+                states = {name: snapshots.tensors(module) for name, module in found.items()}
                 return stylegan2_ada.settings(states["G"], states["D"]), states
 
         return Kind(path, read, signed=False)
@@ -226,7 +226,7 @@ def kinds(
         "overrides": typed,
         "shown.png": shown,
         "photo.png": image,
-        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members), signed=False),
+        "zip": lambda: tree(as_zip(tmp_path / "set.zip", members), signed=True),
         "tar.gz": lambda: tree(as_tar(tmp_path / "set.tar.gz", members, "w:gz"), signed=True),
     }[name]()
 

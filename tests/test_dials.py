@@ -181,7 +181,7 @@ def test_a_stored_run_of_before_goes_on():
     assert found == {
         "scheduler": {**cosine, "hold": 0.0, "start": None, "end": 1e-5},
         "schedule": {},
-        "turns": {"n_critic": 1, "reals": "same", "top": 1.0},
+        "turns": {"n_critic": 1, "reals": "same", "repeat": False, "top": 1.0},
     }
     assert current(found) == found
 
@@ -220,3 +220,19 @@ def test_a_stored_run_with_fading_noise_goes_on(where):
 def test_what_is_refused(trainer, overrides, message):
     with pytest.raises(UserError, match=message):
         trainer(*overrides)
+
+
+def test_what_old_networks_and_augmentations_did_without_a_key():
+    """Their checkpoints still load: the key of today has the value of what they did."""
+    found = current(
+        {
+            "model": {"generator": {"_target_": "ganduel.models.mlp.Generator"}},
+            "data": {"augment": {"affine": {"_target_": "ganduel.augment.affine.Affine"}}},
+        }
+    )
+    assert found["model"]["generator"]["norm_last"] is False
+    assert found["data"]["augment"]["affine"]["edges"] == "mirror"
+    dcgan = current({"model": {"generator": {"_target_": "ganduel.models.dcgan.Generator"}}})
+    assert dcgan["model"]["generator"]["output_norm"] is False
+    places = {"source": {"_target_": "ganduel.data.sources.places"}}
+    assert current({"data": places})["data"]["source"]["split"] == "standard"

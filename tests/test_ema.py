@@ -48,3 +48,10 @@ def test_ramp():
     assert ema.decay(images=100, images_seen=2000) == pytest.approx(0.5)  # a half-life of 5 % of 2,000
     assert ema.decay(images=100, images_seen=1_000_000) == pytest.approx(0.5**0.1)
     assert ema.decay(images=100, images_seen=0) == 0  # follows at once
+
+
+def test_without_an_average_the_weights_themselves_are_sampled(trainer):
+    one = trainer("ema.half_life=null")
+    one.iterate()
+    own, averaged = (part.state_dict() for part in (one.game.generators, one.ema.generators))
+    assert own.keys() == averaged.keys() and all(torch.equal(own[name], averaged[name]) for name in own)

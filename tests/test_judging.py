@@ -80,14 +80,14 @@ def test_real_and_fake_images_lie_side_by_side(trained, capsys):
 def test_d_is_asked_about_both(trained, name, more):
     """Outside of its augmentation, without dropout, fakes of a class as such."""
     model = ganduel.load(trained(name, *more))
-    found = judging.met(model, list(range(8)), 8, NOWHERE)
+    found = judging.met(model, model.judged_game, list(range(8)), 8, NOWHERE)
     images = trained_on(model, Where(**NOWHERE))[0]
     if name == "cyclegan":
         assert [face.name for face in found] == ["_A", "_B"]
         for face, side, way in zip(found, "AB", ("B2A", "A2B"), strict=True):
             real, other = images.batch(0, 8)[side], images.batch(0, 8)["AB".replace(side, "")]
             assert torch.equal(face.real, real) and torch.allclose(face.fake, model.translate(other, way), atol=1e-5)
-            judged = model.game.discriminators[f"D_{side}"](real).flatten()
+            judged = model.judged_game.discriminators[f"D_{side}"](real).flatten()
             assert torch.allclose(face.of_real, judged, atol=1e-5) and len(face.of_fake) == len(judged)
         return
     (face,) = found
@@ -96,7 +96,7 @@ def test_d_is_asked_about_both(trained, name, more):
     labels = [(batch["label"],), (model.labels(torch.arange(8)),)] if more else [(), ()]
     if more:
         assert not torch.equal(*(label[0] for label in labels))
-    discriminator = model.game.discriminators["D"]
+    discriminator = model.judged_game.discriminators["D"]
     for judged, some, label in zip((face.of_real, face.of_fake), (batch["real"], fakes), labels, strict=True):
         assert torch.allclose(judged, discriminator(some, *label), atol=1e-5)
 
@@ -104,7 +104,8 @@ def test_d_is_asked_about_both(trained, name, more):
 @pytest.mark.parametrize("name", ["vanilla", "cyclegan"])
 def test_a_batch_is_asked_about_in_parts(trained, name):
     model = ganduel.load(trained(name))
-    for whole, parts in zip(*(judging.met(model, list(range(7)), size, NOWHERE) for size in (7, 3)), strict=True):
+    met = (judging.met(model, model.judged_game, list(range(7)), size, NOWHERE) for size in (7, 3))
+    for whole, parts in zip(*met, strict=True):
         assert torch.equal(whole.real, parts.real) and torch.allclose(whole.fake, parts.fake, atol=1e-6)
         assert torch.allclose(whole.of_fake, parts.of_fake, atol=1e-6)
         assert torch.allclose(whole.of_real, parts.of_real, atol=1e-6)
@@ -113,8 +114,8 @@ def test_a_batch_is_asked_about_in_parts(trained, name):
 def test_images_that_are_compared_come_in_whole_groups(trained):
     """Of four: 7 images, 5 at once, are the first four and the last four of them."""
     model = ganduel.load(trained("stylegan2_ada"))
-    (face,) = judging.met(model, list(range(7)), 5, NOWHERE)
-    discriminator, real = model.game.discriminators["D"], face.real
+    (face,) = judging.met(model, model.judged_game, list(range(7)), 5, NOWHERE)
+    discriminator, real = model.judged_game.discriminators["D"], face.real
     wanted = torch.cat([discriminator(real[:4])[:3], discriminator(real[3:])])
     assert torch.allclose(face.of_real, wanted, atol=1e-5) and len(face.fake) == len(face.of_fake) == 7
     alone = torch.cat([discriminator(image[None]) for image in real])

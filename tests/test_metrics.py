@@ -14,6 +14,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 
 import ganduel
 from ganduel import checkpoint
+from ganduel.commands.fid import drawn
 from ganduel.evaluation import manifold, paths
 from ganduel.evaluation import measure as measuring
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate
@@ -615,3 +616,15 @@ def test_density_and_coverage_say_of_how_many_they_are(generated, real, said):
     row = ROW | {"note": "", "coverage": 0.5, "density": 0.9, "generated": generated, "real": real, "data": "x"}
     assert said in describe(row)
     assert "of each" not in describe({key: value for key, value in row.items() if key != "coverage"})
+
+
+def test_batches_can_be_compared_with_batches():
+    """As in report R3: every repeat draws other real images, without repetition."""
+    real = torch.arange(100, 120)
+    one = Comparison("_A", lambda numbers, seed: torch.empty(0), None, None, real)
+    found = [drawn([one], 5, seed)[0].real.tolist() for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert all(len({*some}) == 5 and {*some} <= {*real.tolist()} for some in found)
+    assert sorted(drawn([one], 20, 0)[0].real.tolist()) == real.tolist()
+    with pytest.raises(UserError, match=r"metric.samples=21 with metric.reals=equal: there are 20 real images"):
+        drawn([one], 21, 0)

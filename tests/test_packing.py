@@ -149,6 +149,16 @@ def test_crop(tmp_path: Path) -> None:
     assert np.abs(one(Image.fromarray(array), tmp_path, largest)[0] - mean).max() <= 0.5
 
 
+def test_stretch_keeps_all_of_an_image(tmp_path: Path) -> None:
+    array = np.zeros((16, 32), np.uint8)
+    array[:, 16:] = 255  # dark on the left, light on the right: a crop to a square would show less of both
+    recipe = Recipe(resolution=8, channels=1, crop=None, resize="stretch")
+    assert recipe.changes(Image.fromarray(array)) and not recipe.changes(Image.fromarray(array[:8, :8]))
+    packed = one(Image.fromarray(array), tmp_path, recipe)[0]
+    assert packed.shape == (8, 8) and (packed[:, :3] < 20).all() and (packed[:, 5:] > 235).all()
+    assert np.array_equal(packed, np.repeat(packed[:1], 8, axis=0))  # rows stay alike, columns are squeezed
+
+
 @pytest.mark.parametrize("resize", ["box", "bicubic", "lanczos"])
 def test_resizing_is_antialiased(tmp_path: Path, resize: Any) -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)  # every other pixel white
@@ -572,6 +582,21 @@ def test_metadata_does_not_condemn_pixels(metadata: bytes) -> None:
     plain = file.getvalue()
     image = prepare(RGB, False, [plain[:33] + metadata + plain[33:]])[0]  # after the signature and the header
     assert not isinstance(image, str) and image.stored == prepare(RGB, False, [plain])[0].stored  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("junk", [(0x8769, 9, 1, 0xFFFFFFFF), (0x0111, 5, 1, 8)])  # an offset of -1, a size of a text
+def test_a_turned_photo_with_junk_in_the_rest_of_its_exif_data(
+    tmp_path: Path, kind: str, junk: tuple[int, int, int, int]
+) -> None:
+    """Its orientation counts, and the rest does not condemn it."""
+    stored = np.zeros((8, 8, 3), np.uint8)
+    stored[:4] = 255  # the upper half
+    entries = [(0x0112, 3, 1, 6), junk]
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries))
+    exif += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    packed = one(Image.fromarray(stored), tmp_path, exif=exif, kind=kind)
+    assert (packed[:, :, 4:] > 200).all() and (packed[:, :, :4] < 50).all()  # turned clockwise
 
 
 @pytest.mark.parametrize(("largest", "mode"), [(4095, "I;16 of 12 bits"), (65535, "I;16")])

@@ -6,6 +6,8 @@ import http.client
 import io
 import json
 import re
+import socket
+import struct
 import threading
 import time
 from html.parser import HTMLParser
@@ -201,6 +203,33 @@ def test_only_browsers_of_this_machine_are_answered():
     finally:
         running.shutdown()
         running.server_close()
+
+
+def test_a_browser_that_goes_away_is_no_trouble(capfd):
+    """A page that nobody reads any more, because its tab was closed, leaves no traceback in the terminal."""
+    making, gone = threading.Event(), threading.Event()
+
+    def page() -> str:
+        making.set()
+        gone.wait(10)
+        return "x" * 30_000_000  # more than a socket keeps
+
+    running = serve.server(lambda: "1", page, 0)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    port = running.server_port
+    with socket.create_connection(("127.0.0.1", port)) as browser:
+        browser.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert making.wait(10)
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+    gone.set()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/version", headers={"Host": f"127.0.0.1:{port}"})
+    assert connection.getresponse().read() == b"1"
+    running.shutdown()
+    running.daemon_threads, running.block_on_close = False, True
+    running.server_close()
+    time.sleep(0.2)  # the thread of the first answer has failed by now
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

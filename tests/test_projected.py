@@ -18,7 +18,7 @@ from ganduel.config.keys import config_dir
 from ganduel.evaluation import extractors
 from ganduel.models.efficientnet import pretrained
 from ganduel.models.fastgan import Generator, widths
-from ganduel.models.frozen import synchronise_batch_norm
+from ganduel.models.frozen import Pretrained, check_same_frozen, synchronise_batch_norm
 from ganduel.models.projected import Discriminator, Judge, Mixing
 from ganduel.runs.folder import RunFolder
 from ganduel.system.errors import UserError
@@ -246,6 +246,40 @@ def test_other_weights_of_the_frozen_network_are_refused() -> None:
     other = Discriminator(resolution=32, image_channels=3, classes=0, network=Pools(), input=64, channel_max=16)
     with pytest.raises(UserError, match=r"model.discriminator.network: its weights"):
         other.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("other", [-1, 0, 1])
+def test_processes_with_other_frozen_weights_end(monkeypatch: pytest.MonkeyPatch, other: int) -> None:
+    """They are not sent, so each process has what its machine has installed. `agree` takes the largest of all."""
+    judge = discriminator()
+    own = int.from_bytes(bytes(judge.features.digest[:7].tolist()))
+    theirs = {own: own + other, -own: -own - other}
+    monkeypatch.setattr("ganduel.system.distributed.agree", lambda number: max(number, theirs[number]))
+    if other:
+        with pytest.raises(UserError, match="its weights differ between the processes"):
+            check_same_frozen(judge)
+    else:
+        check_same_frozen(judge)
+
+
+def test_a_frozen_network_can_be_tried_without_memory() -> None:
+    """As for a checkpoint of a stranger: shapes are compared before anything is built."""
+    real = discriminator()
+    with torch.device("meta"):
+        trial = discriminator()
+    assert all(tensor.is_meta for tensor in trial.buffers())
+    trial.load_state_dict(real.state_dict(), assign=True)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        trial.load_state_dict(discriminator(channel_max=8).state_dict(), assign=True)
+    with torch.device("meta"):
+        assert all(tensor.is_meta for tensor in Pretrained(pretrained("efficientnet")).buffers())
+
+
+def test_a_generator_with_classes_needs_labels() -> None:
+    with pytest.raises(ValueError, match="a network of 3 classes needs the images' labels"):
+        fastgan(32, classes=3)(torch.zeros(2, 16))
+    with pytest.raises(ValueError, match="a network of 3 classes needs the images' labels"):
+        discriminator(classes=3)(torch.zeros(2, 3, 32, 32))
 
 
 def test_the_frozen_network_stays_in_evaluation_mode() -> None:

@@ -21,11 +21,12 @@ from ganduel import build, checkpoint
 from ganduel.commands import cli
 from ganduel.config.compose import compose
 from ganduel.config.schema import plain
-from ganduel.importing import stylegan2_ada
+from ganduel.importing import r3gan, snapshots, stylegan2_ada
 from ganduel.system.errors import UserError
 
 SOURCE = "open('ran', 'w')"  # what the classes of a file carry as their source code
 CLASSES = ("model.classes=3", "model.discriminator.mapping=2")
+R3GAN = Path(__file__).parents[2] / "shared" / "reference" / "r3gan_res16.npz"
 
 
 def game(*overrides: str) -> Any:
@@ -79,12 +80,44 @@ def persistent(network: nn.Module) -> Persistent:
     return top
 
 
+class Plain(nn.Module):
+    """A module of R3GAN's code: pickled by the name of its class."""
+
+    __module__, __qualname__ = "R3GAN.Networks", "Plain"
+
+    DataType = torch.float32
+
+
+def wrapped(state: dict[str, torch.Tensor]) -> Plain:
+    """A network of R3GAN from its published names: in the module that training uses, and in bfloat16 but for a part."""
+    top = Plain()
+    top.z_dim = 8  # type: ignore[assignment]
+    for name, value in state.items():
+        *path, last = ["Model", *name.split(".")]
+        module: nn.Module = top
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.ModuleList() if part in ("MainLayers", "Layers") else Plain())
+            module = module._modules[part]  # type: ignore[assignment]
+            module.DataType = torch.bfloat16  # type: ignore[assignment]
+        if last == "Kernel":
+            module.register_buffer(last, value.clone())
+        else:
+            module.register_parameter(last, nn.Parameter(value.clone(), requires_grad=False))
+    return top
+
+
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Writes networks, or whatever else, as they are published: `publish(G=..., D=..., G_ema=...)`."""
 
     def write(**networks: Any) -> Path:
-        for name, member in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
+        members = {
+            "torch_utils.persistence": _reconstruct_persistent_obj,
+            "dnnlib.util": EasyDict,
+            "R3GAN.Networks": Plain,
+        }
+        for name, member in members.items():
             module = types.ModuleType(name)
             setattr(module, member.__name__, member)
             monkeypatch.setitem(sys.modules, name.partition(".")[0], types.ModuleType(name.partition(".")[0]))
@@ -106,7 +139,7 @@ def test_all_weights_come_over(publish, overrides):
         for parameter in other.parameters():
             parameter += 1
     path = publish(G=persistent(other.generators["G"]), D=persistent(discriminator), G_ema=persistent(generator))
-    read = {name: stylegan2_ada.tensors(module) for name, module in stylegan2_ada.read(path).items()}
+    read = {name: snapshots.tensors(module) for name, module in snapshots.read(path).items()}
     for name, network in (("G", other.generators["G"]), ("D", discriminator), ("G_ema", generator)):
         ours = stylegan2_ada.ours(read[name])
         assert_equal(dict(sorted(ours.items())), dict(sorted(network.state_dict().items())))
@@ -120,6 +153,43 @@ def test_all_weights_come_over(publish, overrides):
     label = one.label(seed)
     assert torch.equal(discriminator(images, label), remade.discriminators["D"](images, label))
     assert not Path("ran").exists()
+
+
+@pytest.mark.skipif(not R3GAN.is_file(), reason=f"the reference numbers are not in {R3GAN}")
+@pytest.mark.parametrize("prefix", ["", "cond/"])
+def test_an_import_of_r3gan_gives_the_reference_numbers(publish, capsys, prefix):
+    with np.load(R3GAN) as file:
+        numbers = {k.removeprefix(prefix): torch.from_numpy(file[k]) for k in file.files if k.startswith(prefix)}
+    states = {
+        player: {k[2:]: value for k, value in numbers.items() if k.startswith(f"{player}/")} for player in ("G", "D")
+    }
+    other = {name: value if "Kernel" in name else value + 1 for name, value in states["G"].items()}
+    path = publish(G=wrapped(other), D=wrapped(states["D"]), G_ema=wrapped(states["G"]))
+    assert cli.command("import", [f"input={path}"]) == 0
+    assert re.search(r"gan-train model=r3gan init_from=\S*network\.pt data\.resolution=16 ", capsys.readouterr().out)
+    kept = checkpoint.load(path.with_suffix(".pt"))
+    game = build.game(kept["config"]["model"], {}, []).eval()
+    game.load_state_dict(kept["state"]["game"])
+    label = (numbers["in/label"],) if prefix else ()
+    assert torch.allclose(game.discriminators["D"](numbers["in/real"], *label), numbers["out/real_logits"], atol=1e-5)
+    assert torch.equal(game.generators["G"].basis, states["G"]["MainLayers.0.Layers.0.Basis"] + 1)
+    game.generators.load_state_dict(kept["state"]["ema"])
+    fake = game.generators["G"](numbers["in/z"], None, *label)
+    assert torch.allclose(fake, numbers["out/fake"], rtol=1e-5, atol=1e-5)
+
+
+def test_an_r3gan_that_is_none_of_ours():
+    filters = {"Model.MainLayers.1.Layers.0.Resampler.Kernel": torch.ones(4, 4)}
+    with pytest.raises(UserError, match=r"Kernel is another filter than \[1, 3, 3, 1\]"):
+        r3gan.ours(filters)
+    for name in ("Model.Something.weight", "Model.MainLayers.0.Layers.1.Gate.weight"):
+        with pytest.raises(UserError, match="is no parameter of R3GAN"):
+            r3gan.ours({name: torch.ones(1)})
+    maps = {
+        f"Model.MainLayers.{i}.Layers.1.LinearLayer3.Layer.weight": torch.ones(n, 1) for i, n in enumerate((8, 6, 2))
+    }
+    with pytest.raises(UserError, match=r"its stages have \[8, 6, 2\] feature maps"):
+        r3gan.settings(maps, {})
 
 
 @pytest.mark.slow
@@ -189,7 +259,7 @@ def storage_that_calls() -> bytes:
 def test_hostile_files_are_refused_and_nothing_runs(publish, hostile, message):
     path = publish(G=hostile)
     with pytest.raises(UserError, match=message) as refused:
-        stylegan2_ada.read(path)
+        snapshots.read(path)
     assert "\n" not in str(refused.value) and not Path("ran").exists()
 
 
@@ -228,7 +298,7 @@ def test_functions_of_the_reader_cannot_be_changed(tmp_path):
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x04ctorch.storage\n_load_from_bytes\n}X\x01\x00\x00\x00aK\x01sb.")
     with pytest.raises(UserError, match="changes a function"):
-        stylegan2_ada.read(path)
+        snapshots.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1]), pickle.dumps({"G": {}})])
@@ -236,9 +306,9 @@ def test_what_is_no_published_network_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "network.pkl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"network.pkl: is (damaged, or is )?not a pickle of StyleGAN2-ADA"):
-        stylegan2_ada.read(path)
+        snapshots.read(path)
     with pytest.raises(UserError, match="there is no such file"):
-        stylegan2_ada.read(tmp_path / "none.pkl")
+        snapshots.read(tmp_path / "none.pkl")
 
 
 def test_other_filters_and_architectures_are_refused():

@@ -131,6 +131,16 @@ def test_initialisation():
         assert both[key].std().item() == pytest.approx(std, rel=0.12), key
 
 
+def test_the_first_weights_of_a_block():
+    """Of so many weights that their standard deviations are within a hundredth of those of the paper."""
+    torch.manual_seed(0)
+    for blocks in (1, 16):
+        w1, _, w2, _, _ = Block(256, group=16, blocks=blocks).parameters()
+        gain = math.sqrt(2 / 1.04) / blocks**0.25
+        assert w1.std().item() == pytest.approx(gain / math.sqrt(256), rel=0.01)
+        assert w2.std().item() == pytest.approx(gain / math.sqrt(16 * 9), rel=0.01)
+
+
 def network(made: LatentGame, name: str) -> Any:
     return (made.generators if name == "G" else made.discriminators)[name]
 
@@ -190,6 +200,12 @@ def test_labels_reach_both_networks():
         assert (first - second).flatten(1 if first.ndim > 1 else 0).abs().max() > 0
         with pytest.raises(ValueError, match="needs the images' labels"):
             one(given)
+    judge = network(made, "D")
+    whole = judge(images, label)
+    with torch.no_grad():
+        judge.embedding.weight[0] = 0
+        judge.embedding.weight[1:] *= 3
+    assert torch.allclose(judge(images, label), torch.tensor([0.0, 3, 3, 0]) * whole, rtol=1e-4)  # an inner product
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import pair, sizes
+from conftest import pair, tiny_networks
 from expected_times import jobs, swept
+from omegaconf import OmegaConf
 
 from ganduel import build
 from ganduel.commands import cli
@@ -19,7 +20,7 @@ from ganduel.game import Game
 
 NAMES = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
 MODES = ("ring8_", "grid25_", "stacked_")
-OWN = [name for name in NAMES if name.endswith(("_projected", "_r3gan")) or name.startswith(MODES)]
+OWN = [name for name in NAMES if name.endswith(("_projected", "_r3gan")) or name.startswith(("faces32_", *MODES))]
 REPORTED = [name for name in NAMES if name != "demo" and name not in OWN]  # those of the five reports
 DATA = ("data=digits",)  # whatever a recipe's own data set is, it may not be here
 POINTS = {name for name in NAMES if name.startswith(MODES[:2])}
@@ -37,21 +38,7 @@ SWEEPS = {
 
 def small(name: str) -> list[str]:
     """Overrides that make a recipe's networks tiny, layer by layer."""
-    model = compose("train", [f"experiment={name}", *DATA]).model
-    overrides = ["model.channels=4"] if "channels" in model else []
-    overrides += ["model.channel_base=64", "model.channel_max=8"] if "channel_base" in model else []
-    overrides += ["model.group=4"] if "group" in model else []
-    if name.endswith("_projected"):
-        overrides = ["model.generator.channels=4", "model.discriminator.channel_max=8", "model.discriminator.input=64"]
-    for player in ("generator", "discriminator"):
-        for key in ("channels", "widths"):
-            if isinstance(listed := model[player].get(key), list):
-                overrides.append(f"model.{player}.{key}={[4] * len(listed)}".replace(" ", ""))
-        if name in PAIRS and "blocks" in model[player]:
-            overrides.append(f"model.{player}.blocks=1")
-        if model[player].get("attention"):
-            overrides.append(f"model.{player}.attention=8")
-    return overrides
+    return tiny_networks([f"experiment={name}", *DATA])
 
 
 BY_COMMAND = ("demo", "horse2zebra_paper")  # quickly enough; slow are the others
@@ -152,50 +139,68 @@ def test_what_report_r4_changes(name):
     assert (recipe["loss"]["discriminator"], recipe["loss"]["generator"], recipe["model"]["pool_size"]) == (5, 1, 0)
     assert (recipe["optimizer"]["G"]["lr"], recipe["optimizer"]["D"]["lr"]) == (1e-4, 2e-4)
     assert recipe["scheduler"]["_target_"] == "ganduel.schedules.constant"
+    # G moves first in both; in the report, D meets fakes that G makes after its step.
+    assert [(part["turns"]["first"], part["turns"]["share"]) for part in (recipe, paper)] == [("G", False), ("G", True)]
     assert [part["norm_first"] for part in (recipe["model"]["discriminator_A"], paper["model"]["discriminator_A"])] == [
         True,
         False,
     ]
     assert recipe["data"]["augment"].keys() == ({"affine"} if name.endswith("augmented") else set())
+    if name.endswith("augmented"):
+        affine = {"rotation": 30, "translation": [0.1, 0.3], "scale": [0.8, 1.2], "edges": "black"}
+        assert recipe["data"]["augment"]["affine"].items() >= affine.items()
     for key in ("cycle", "identity"):
         assert recipe["model"][key] == paper["model"][key] == {"cycle": 10, "identity": 5}[key]
 
 
-# What the reports say of the networks: (C, H, W) after every layer of the generator, and of the discriminator.
-LAYERS = {
-    "bedroom_dcgan": (
-        [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)],
-        [(128, 34, 34), (256, 17, 17), (512, 9, 9), (1,)],
-    ),
-    "bedroom_wgan_gp_1": (
-        [(8192,), (128, 16, 16), (256, 32, 32), (3, 64, 64)],
-        [(128, 34, 34), (256, 17, 17), (64, 9, 9), (1,)],
-    ),
-    "bedroom_wgan_gp_2": (
-        [(8192,), (256, 16, 16), (64, 32, 32), (3, 64, 64)],
-        [(128, 34, 34), (256, 17, 17), (1,)],
-    ),
-    "celeba64_dcgan": (
-        [(32768,), (256, 16, 16), (128, 32, 32), (64, 64, 64), (3, 64, 64)],
-        [(64, 64, 64), (64, 32, 32), (128, 32, 32), (128, 16, 16), (256, 16, 16), (256, 8, 8), (512, 8, 8), (1,)],
-    ),
-    "mnist_dcgan_tutorial": (
-        [(12544,), (128, 7, 7), (64, 14, 14), (1, 28, 28)],
-        [(64, 14, 14), (128, 7, 7), (1,)],
-    ),
+# Constants of the reports, where they are not those of the model: recipe -> key -> value.
+KERAS = {"lr": 2e-4, "betas": [0.5, 0.9]}  # the example that R1's WGAN-GPs follow
+CONSTANTS = {
+    "bedroom_dcgan": {"duration": "5 epochs", "data.resize": "stretch", "optimizer.G.lr": 2e-4},
+    "bedroom_wgan_gp_1": {
+        "duration": "15 epochs",
+        "data.resize": "stretch",
+        "turns.n_critic": 3,
+        "turns.repeat": True,
+        **{f"optimizer.{player}.{key}": value for player in "GD" for key, value in KERAS.items()},
+    },
+    "bedroom_wgan_gp_2": {"duration": "10 epochs", "turns.n_critic": 3, "turns.repeat": True, "model.latent": 1024},
+    "celeba64_dcgan": {
+        "loss.smooth_real": 0.1,
+        "optimizer.G.lr": 5e-4,
+        "optimizer.D.lr": 1e-4,
+        "optimizer.G.betas": [0.9, 0.999],
+        "optimizer.D.betas": [0.9, 0.999],
+    },
+    "places_dcgan": {"data.limit": 15_100, "optimizer.G.lr": 2e-4, "batch_size": 128},
+    "places_dcgan_stylegan_loss": {"data.limit": 15_100, "regularizer.path_length.player": "G"},
+    "places_wgan_gp": {"data.limit": 15_100, "duration": "97500 steps", "turns.n_critic": 5, "turns.repeat": False},
+    "places_resnet_wgan_gp": {"data.limit": 15_100, "duration": "28000 steps"},
+    "places_stylegan2_ada": {"data.limit": 15_100, "duration": "5000 kimg"},
+    "mnist_dcgan": {"model.discriminator.output": "linear"},
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_networks_are_those_of_the_reports(name):
-    shape = ("data.resolution=28",) if "mnist" in name else ("data.resolution=64", "data.channels=3")
-    composed = compose("train", [f"experiment={name}", *DATA, *shape])
-    with torch.device("meta"):  # shapes without numbers
-        game = build.game(composed.model, composed.augment, [])
-        generator, discriminator = game.generators["G"], game.discriminators["D"]
-        images = torch.empty(2, composed.data.channels, *[composed.data.resolution] * 2)
-        assert sizes(generator, torch.empty(2, generator.latent)) == LAYERS[name][0]
-        assert sizes(discriminator, images) == LAYERS[name][1]
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_of_the_reports(name):
+    composed = OmegaConf.create(plain(compose("train", [f"experiment={name}", *DATA])))
+    assert {key: OmegaConf.select(composed, key) for key in CONSTANTS[name]} == CONSTANTS[name]
+
+
+def test_the_step_schedule_stops_where_the_report_says():
+    schedules = [variant["scheduler"] for variant in variants("afhq_dcgan_schedulers")]
+    assert [schedule.get("floor") for schedule in schedules] == [5e-5, 0.0, None]
+    assert [schedule.get("factor") for schedule in schedules] == [0.7, 0.7, None]
+
+
+AVERAGED = {"places_stylegan2", "places_stylegan2_ada"}  # as their program does
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_reports_sample_the_weights_themselves(name):
+    assert (plain(compose("train", [f"experiment={name}", *DATA]))["ema"]["half_life"] is None) == (
+        name not in AVERAGED
+    )
 
 
 def test_parameters_of_the_six_discriminators():

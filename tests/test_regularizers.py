@@ -178,6 +178,17 @@ def test_consistency_of_mirrored_images():
     assert half == pytest.approx((of_real + both) / 2)
 
 
+def test_shifts_go_both_ways_up_to_their_share_of_the_size():
+    """Pixels that hold their own place tell how far they have come: up to a quarter of 16 columns and of 32 rows."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(16.0), indexing="ij")
+    seeds = randomness.seeds("shifts", first=0, count=600)
+    moved = regularizers.mirrored_or_shifted(
+        torch.stack([x, y]).expand(600, -1, -1, -1), seeds, mirror=False, shift=0.25
+    )
+    for of, most, centre in ((0, 4, 8), (1, 8, 16)):
+        assert set((moved[:, of, 16, 8] - centre).tolist()) == {float(s) for s in range(-most, most + 1)}
+
+
 def test_consistency_of_shifted_images():
     """D looks at the middle of a ramp, so the logit of an image that moves by s pixels changes by s: up to 2 here."""
     ramp = torch.arange(16.0).expand(64, 1, 16, 16)

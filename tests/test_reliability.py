@@ -240,12 +240,22 @@ def test_sighup_ends_a_run_except_under_nohup(ignored):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGUSR1, 0)])
-def test_signals_while_it_imports(tiny, number, code):
-    """Ctrl-C ends it without a traceback; a request to save, before there is anything to save, does nothing."""
+@pytest.mark.parametrize(
+    ("library", "number", "code"),
+    [
+        ("_yaml", signal.SIGINT, -signal.SIGINT),
+        ("libtorch", signal.SIGINT, -signal.SIGINT),
+        ("libtorch", signal.SIGUSR1, 0),
+    ],
+)
+def test_signals_while_it_imports(tiny, library, number, code):
+    """Ctrl-C ends it without a traceback; a request to save, before there is anything to save, does nothing.
+
+    Hydra is what imports YAML's library.
+    """
     command = [sys.executable, "-m", "ganduel.train", *tiny]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+    while library not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(number)

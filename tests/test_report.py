@@ -45,7 +45,7 @@ def pair(tmp_path, monkeypatch) -> list[dict]:
         Path("sweep/10"), "optimizer.D.lr=0.1 name=b", {"optimizer": {"D": {"lr": 0.1}}}, stats, [*measured, by_hand]
     )
     write_run(Path("sweep/9"), "optimizer.D.lr=0.2 name=a", {"optimizer": {"D": {"lr": 0.2}}})
-    return report.main(Report(["sweep"], None, False, 0, False), [])["runs"]
+    return report.main(Report(["sweep"], None, None, False, 0, False), [])["runs"]
 
 
 def test_the_columns_of_the_report(pair):

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, TINY
+from conftest import MODELS, TINY, assert_equal
 from PIL import Image, ImageSequence
 
 import ganduel
-from ganduel import checkpoint
+from ganduel import build, checkpoint
 from ganduel.commands import cli
+from ganduel.config.schema import plain
 from ganduel.data.loading import to_bytes
 from ganduel.sampling import films, latents
+from ganduel.sampling.restore import restored
 from ganduel.sampling.sampler import parse_seeds
 from ganduel.system.errors import UserError
 
@@ -165,7 +167,7 @@ def test_seeds(value, seeds):
 @pytest.mark.parametrize("arguments", [["seeds=9-3"], ["seeds=x"], ["seeds=[]"], ["seeds=-4"], ["seeds=[a]"]])
 def test_what_are_no_seeds(run, capsys, arguments):
     assert cli.command("sample", ["ckpt=runs/tiny", *arguments]) == 1
-    assert "range like 0-63 or a list like [1,5,9]" in capsys.readouterr().err
+    assert "range like 0-63, a list like 1,5,9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -412,3 +414,17 @@ def test_noise_and_classes_are_chosen(styled, capsys):
     ):
         assert cli.command("sample", [f"ckpt={path}", *arguments]) == 1
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_game_can_be_tried_without_memory(compose, name: str) -> None:
+    """`restored` compares shapes on the device "meta" before it builds a game, with and without discriminators."""
+    config = compose(model=name)
+    game = build.game(config.model, config.augment, [])
+    state = {"game": game.state_dict(), "ema": game.generators.state_dict()}
+    plainly = plain(config)
+    for judged in (False, True):
+        again = restored(plainly, state, ema=False, judged=judged, allow=[])
+        assert_equal(again.generators.state_dict(), game.generators.state_dict())
+        assert judged == bool([*again.discriminators.parameters()])
+    assert_equal(again.state_dict(), game.state_dict())

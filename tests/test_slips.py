@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from ganduel.commands import cli
-from ganduel.config.keys import LIST_GROUPS, bracketed, config_dir
+from ganduel.config.compose import compose
+from ganduel.config.keys import LIST_GROUPS, bracketed, config_dir, options
 from ganduel.config.schema import SCHEMAS, rules_of
-from ganduel.config.slips import SLIPS, answer
+from ganduel.config.slips import MEANT, SLIPS, answer, meant_here, switch
 from ganduel.system.errors import UserError
 
 # (command, what is typed, the command that is printed in answer)
@@ -36,6 +37,28 @@ SLIPPED = [
     ("train", ["--resume", "model=wgan"], "gan-train model=wgan"),
     ("data", ["root=/", "size=64"], "gan-data data=folder data.root=/ data.resolution=64"),
     ("sample", ["ckpt=runs/demo", "n=16", "seed=3"], "gan-sample ckpt=runs/demo count=16 seeds=3"),
+    ("train", ["dcgan", "help"], "gan-train model=dcgan --help"),
+    ("train", ["models"], "gan-train --help"),
+    ("train", ["--list"], "gan-train --help"),
+    ("train", ["model=dcgan,", "data=mnist"], "gan-train model=dcgan data=mnist"),
+    ("train", ["model=StyleGAN2"], "gan-train model=stylegan2_ada 'augment=[]'"),
+    ("train", ["loss=bce"], "gan-train loss=nonsaturating"),
+    ("train", ["loss=wgan-gp"], "gan-train loss=wasserstein regularizer=gradient_penalty"),
+    ("train", ["device=gpu", "precision=16"], "gan-train device=cuda precision=fp16"),
+    ("train", ["cuda=true"], "gan-train device=cuda"),
+    ("train", ["cuda=false"], "gan-train device=cpu"),
+    ("train", ["experiment=demo", "overwrite"], "gan-train experiment=demo overwrite=true"),
+    ("train", ["--overwrite", "experiment=demo"], "gan-train overwrite=true experiment=demo"),
+    ("train", ["--config", "mine.yaml"], "gan-train --config-dir=conf experiment=mine"),
+    ("train", ["data=~/of_nobody"], "gan-train data=folder 'data.root=~/of_nobody'"),
+    ("train", ["data=cifar10"], "gan-train data=folder data.root=data/cifar10"),
+    ("train", ["data.root=photos", "data.resolution=64"], "gan-train data=folder data.root=photos data.resolution=64"),
+    ("train", ["resolution=64"], "gan-train data.resolution=64"),
+    ("sample", ["ckpt=runs/demo", "mode=gif"], "gan-sample ckpt=runs/demo mode=interpolate mode.video=gif"),
+    ("fid", ["ckpt=runs/demo", "metric=kid"], "gan-fid ckpt=runs/demo metric.which=kid"),
+    ("report", ["runs/demo", "--watch"], "gan-report runs/demo watch=true"),
+    ("report", ["--watch", "runs/demo"], "gan-report watch=true runs/demo"),
+    ("report", ["runs/demo", "watch"], "gan-report runs/demo watch=true"),
 ]
 
 
@@ -60,9 +83,41 @@ def test_a_folder_for_data(tmp_path, monkeypatch):
     assert answer("data", ["data=photos"], []).endswith("Type: gan-data data=folder_pair data.root=photos")
 
 
+def test_two_folders_for_gan_fid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("real", "fake"):
+        Path(name).mkdir()
+    assert answer("fid", ["real", "fake", "size=64"], []).endswith("Type: gan-fid folders=real,fake size=64")
+
+
+def test_the_name_of_a_run_without_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/demo/checkpoints").mkdir(parents=True)
+    for arguments in (["demo"], ["ckpt=demo"]):
+        assert answer("sample", arguments, []).endswith("Type: gan-sample ckpt=runs/demo")
+    Path("demo").mkdir()
+    assert answer("sample", ["ckpt=demo"], []) is None
+
+
+def test_a_switch_is_a_key_that_takes_true_or_false():
+    assert switch("train", "overwrite") and switch("report", "watch")
+    assert not switch("train", "seed") and not switch("train", "precision") and not switch("fid", "watch")
+
+
+@pytest.mark.parametrize("key", MEANT)
+def test_names_of_others_stand_for_what_is_there(key):
+    """Each is a command that composes; none hides an option of that name."""
+    (command,) = [one for one in ("sample", "export", "train") if meant_here(one, key)][-1:]
+    for value, words in MEANT[key].items():
+        assert value == value.lower().replace("-", "").replace("_", "") and value not in options(key)
+        given = ["ckpt=x"] if command in ("sample", "export") else []
+        assert compose(command, cli.read(command, [*given, *words.split()]).overrides)
+
+
 def test_a_run_folder_for_gan_train(tmp_path):
     (tmp_path / "overrides.txt").write_text("experiment=demo\nduration=5 kimg\n")
-    assert answer("train", [str(tmp_path)], []).endswith("Type: gan-train experiment=demo 'duration=5 kimg'")
+    for typed in (str(tmp_path), f"resume={tmp_path}"):
+        assert answer("train", [typed], []).endswith("Type: gan-train experiment=demo 'duration=5 kimg'")
 
 
 def test_the_table_names_no_key_that_exists():

@@ -568,27 +568,27 @@ PLACES_FORMS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("form", PLACES_FORMS)
 def test_places(tmp_path: Path, form: str) -> None:
-    originals = sources.places(str(PLACES_FORMS[form](tmp_path)), "corridor").scan()
+    originals = sources.places(str(PLACES_FORMS[form](tmp_path)), "corridor", "standard").scan()
     assert contents(originals) == list(CORRIDORS.values())
-    assert (originals.splits, originals.expected) == ({"train": 3}, {})
+    assert (originals.splits, originals.expected) == ({"train": 3}, {"train": 3068})
 
 
 @pytest.mark.parametrize("typed", ["apartment_building/outdoor", "apartment_building-outdoor"])
 @pytest.mark.parametrize("written", ["x/a/apartment_building/outdoor/", "train/apartment_building-outdoor/"])
 def test_places_of_two_levels(tmp_path: Path, typed: str, written: str) -> None:
     as_folder(tmp_path, under(written, CORRIDORS) | under(written.replace("outdoor", "indoor"), CORRIDORS))
-    assert len(sources.places(str(tmp_path), typed).scan().names) == 3
+    assert len(sources.places(str(tmp_path), typed, "standard").scan().names) == 3
 
 
 def test_half_a_class_is_none(tmp_path: Path) -> None:
     as_folder(tmp_path, under("x/a/apartment_building/outdoor/", CORRIDORS))
-    message = refusal(lambda: sources.places(str(tmp_path), "outdoor"))
-    assert message.endswith("There is: apartment_building/outdoor")
+    message = refusal(lambda: sources.places(str(tmp_path), "outdoor", "standard"))
+    assert message.endswith("There is: apartment_building/outdoor.")
 
 
 def test_places_train_and_val(tmp_path: Path) -> None:
     as_folder(tmp_path, under("val/corridor/", {"1.jpg": b"held out"}) | under("train/corridor/", CORRIDORS))
-    originals = sources.places(str(tmp_path), "corridor").scan()
+    originals = sources.places(str(tmp_path), "corridor", "standard").scan()
     assert originals.splits == {"train": 3, "val": 1} and contents(originals)[-1] == b"held out"
 
 
@@ -597,24 +597,52 @@ def test_places_counts_by_the_official_list(tmp_path: Path) -> None:
     text = "\n".join(lines).encode()
     as_tar(tmp_path / "any.tar", STANDARD)
     as_folder(tmp_path / "listed", {"places365_train_standard.txt": text, **STANDARD})
-    assert sources.places(str(tmp_path / "listed"), "corridor").scan().expected == {"train": 7}
+    assert sources.places(str(tmp_path / "listed"), "corridor", "standard").scan().expected == {"train": 7}
     as_tar(tmp_path / "filelist_places365-standard.tar", {"places365_train_standard.txt": text, "other.txt": b""})
-    assert sources.places(str(tmp_path / "any.tar"), "corridor").scan().expected == {"train": 7}
+    assert sources.places(str(tmp_path / "any.tar"), "corridor", "standard").scan().expected == {"train": 7}
+
+
+def test_places_without_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An incomplete category is told all the same, as report R0 would have needed."""
+    root = str(as_folder(tmp_path, FLAT))
+    found = {split: sources.places(root, "corridor", split) for split in ("standard", "challenge", "places205")}
+    assert {split: source.scan().expected for split, source in found.items()} == {
+        "standard": {"train": 3068},
+        "challenge": {"train": 18_178},
+        "places205": {"train": 5000},
+    }
+    said = capsys.readouterr().err
+    assert "3 training images of corridor; places365_train_standard.txt is not near" in said
+    assert "split=standard has 3,068 to 5,000" in said and "split=places205 has 5,000 to 15,000" in said
+    assert len({source.stamp for source in found.values()}) == 3
+    many = {f"corridor/{i}.jpg": b"" for i in range(5001)}
+    assert sources.places(str(as_zip(tmp_path / "many.zip", many)), "corridor", "standard").scan().expected == {}
+    assert "so these are of another split: set data.source.split" in capsys.readouterr().err
+
+
+def test_places_counts_of_other_splits(tmp_path: Path) -> None:
+    as_folder(
+        tmp_path,
+        {"train_places205.csv": b"c/corridor/gsun_1.jpg,40\nc/corridor/gsun_2.jpg,40\na/abbey/1.jpg,0", **STANDARD},
+    )
+    assert sources.places(str(tmp_path), "corridor", "places205").scan().expected == {"train": 2}
+    message = refusal(lambda: sources.places(str(tmp_path / "none"), "corridor", "challenge"))
+    assert "get train_256_places365challenge.tar from" in message
 
 
 @pytest.mark.parametrize("form", ["the tar", "unpacked", "flat"])
 def test_places_that_are_not_there(tmp_path: Path, form: str) -> None:
     root = str(PLACES_FORMS[form](tmp_path))
-    message = refusal(lambda: sources.places(root, "coridor"))
+    message = refusal(lambda: sources.places(root, "coridor", "standard"))
     assert message.startswith("data.category=coridor is not in ") and "Did you mean: corridor" in message
-    assert "There is: " in refusal(lambda: sources.places(root, "q")) and "airfield" in refusal(
-        lambda: sources.places(root, "q")
+    assert "There is: " in refusal(lambda: sources.places(root, "q", "standard")) and "airfield" in refusal(
+        lambda: sources.places(root, "q", "standard")
     )
 
 
 def test_categories_have_stamps_of_their_own(tmp_path: Path) -> None:
     as_tar(tmp_path / "train_256_places365standard.tar", STANDARD)
-    stamps = {sources.places(str(tmp_path), category).stamp for category in ("corridor", "airfield")}
+    stamps = {sources.places(str(tmp_path), category, "standard").stamp for category in ("corridor", "airfield")}
     assert len(stamps) == 2
 
 
@@ -701,7 +729,7 @@ def test_any_tree_in_order(tmp_path: Path, kind: str) -> None:
     originals = sources.folder(str(make(tmp_path / f"x.{kind}", files)), None, "auto").scan()
     assert originals.names == ["a/9.webp", "b/1.bmp", "b/c/2.PNG"]
     assert contents(originals) == [ANY[name] for name in originals.names]
-    assert (originals.splits, originals.expected) == ({"train": 3}, {})
+    assert (originals.splits, originals.expected) == ({"train": 3}, {"train": 3068})
     assert originals.labels is not None and originals.labels.tolist() == [0, 1, 1]
     assert originals.label_names == ["a", "b"]
 
@@ -824,7 +852,8 @@ def test_what_is_downloaded_is_read_and_found_again(
 
     monkeypatch.setattr(download, "fetch", fetch)
     category = {sources.places: "corridor", sources.afhq: "dog"}.get(build_source)
-    images = [contents(build_source(str(tmp_path / "new"), category).scan()) for _ in range(2)]
+    more = ("standard",) if build_source is sources.places else ()
+    images = [contents(build_source(str(tmp_path / "new"), category, *more).scan()) for _ in range(2)]
     assert images[0] == images[1] and len(images[0]) > 2
     assert fetched == [file.name for file in remote.files]
 

@@ -1,5 +1,7 @@
 """What makes phases faster leaves them what they are; and no step waits for the device."""
 
+import subprocess
+import sys
 from itertools import chain
 
 import pytest
@@ -302,3 +304,12 @@ def test_no_step_waits_for_cuda(compose, model):
         one.iterate()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["data", "sample", "fid", "export", "import_weights", "report"])
+def test_commands_that_train_nothing_start_without_the_compiler(command):
+    """PyTorch's compiler takes almost as long to import as PyTorch, and torchvision imports it."""
+    code = f"import sys, ganduel.commands.{command}; print(*{{'torchvision', 'torch._dynamo'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

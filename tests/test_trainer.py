@@ -518,6 +518,7 @@ def test_validation_uses_undisturbed_labels(trainer):
         (("regularizer=[r1]",), "regularizer=r1 with batch normalisation in D"),
         (("regularizer=[weight_clip,dragan]",), "regularizer=dragan with batch normalisation in D"),
         (("regularizer=[weight_clip]",), None),
+        (("regularizer=[lecam,bcr]",), None),
         (("regularizer=[r1]", "model.discriminator.norm=layer"), None),
         ((), None),
     ],

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from ganduel.data import archives
 from ganduel.data.archives import Folder, Lmdb, Tar, Zip, open_tree
+from ganduel.data.formats import opened
 from ganduel.system.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -298,6 +300,61 @@ def test_a_name_of_many_megabytes_is_not_read(tmp_path: Path, kind: str) -> None
         open_tree(path).find(is_jpg)
     assert tracemalloc.get_traced_memory()[1] < 5 << 20
     tracemalloc.stop()
+
+
+def test_a_zip_whose_directory_skips_members(tmp_path: Path) -> None:
+    """A flipped bit in the length of a comment of the first one hides all others. Python's reader goes on silently."""
+    path = as_zip(tmp_path / "x.zip", {f"{i}.jpg": b"x" for i in range(3)})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 33] ^= 0x10
+    path.write_bytes(content)
+    assert len(zipfile.ZipFile(path).infolist()) == 1
+    with pytest.raises(UserError, match=r"x\.zip is damaged .*its end tells of 3 members, and its directory has 1"):
+        open_tree(path).find(bool)
+
+
+def test_no_bit_of_a_zip_changes_what_is_read(tmp_path: Path) -> None:
+    """Every single one: it is told, or all members are there and are what they were."""
+    files = {f"{i}.jpg": bytes([i]) for i in range(2)}
+    whole = as_zip(tmp_path / "x.zip", files).read_bytes()
+    silent = 0
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "x.zip").write_bytes(content)
+        left_out: list[str] = []
+        try:
+            tree = open_tree(tmp_path / "x.zip")
+            names = tree.find(lambda name, others=left_out: name.endswith(".jpg") or others.append(name))
+            found = {name: tree.read(name) for name in names}
+        except (UserError, zipfile.BadZipFile, NotImplementedError, OSError, zlib.error, EOFError, struct.error):
+            continue
+        assert found == files or left_out, bit
+        silent += 1
+    assert silent < 8 * len(whole) * 0.7  # dates, versions, system and the like
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with pipes")
+def test_links_to_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    """The one would fill the memory, and the other would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "set").mkdir()
+    for name, target in (("a.png", Path("/dev/zero")), ("b.png", tmp_path / "pipe")):
+        (tmp_path / "set" / name).symlink_to(target)
+        with pytest.raises(ValueError, match="no regular file"):
+            Folder(tmp_path / "set").read(name)
+        with pytest.raises(OSError, match="no regular file"), opened(tmp_path / "set" / name):
+            pass
+
+
+def test_a_link_that_leads_to_itself_is_one_bad_file(tmp_path: Path) -> None:
+    """Like any broken link: it is found, reading it fails, and the others are read."""
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "x.png").write_bytes(b"x")
+    folder = Folder(tmp_path)
+    assert folder.find(bool) == ["loop.png", "x.png"] and folder.stamp(bool) and folder.read("x.png") == b"x"
+    with pytest.raises(OSError, match="symbolic links"):
+        folder.read("loop.png")
 
 
 def test_an_encrypted_zip(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ganduel.clock import Clock, Duration
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate, Turns
 
-UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same", "top": 1.0}
+UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same", "repeat": False, "top": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,24 @@ def test_turns():
     assert [(t.player, t.nth, t.reals) for t in order] == [("G", 0, 0), ("G", 1, 0), ("D", 0, 0)]
 
 
+def test_d_can_meet_the_same_reals_in_all_of_its_turns(trainer):
+    settings = UNGATED | {"repeat": True}
+    for reals, of_g in (("same", 0), ("next", 1)):
+        turns = Turns(n_critic=3, n_generator=1, first="D", **settings | {"reals": reals})
+        assert turns.batches == 1 and turns.count("D") == 3
+        assert [(t.player, t.nth, t.reals) for t in turns.order] == [
+            ("D", 0, 0),
+            ("D", 1, 0),
+            ("D", 2, 0),
+            ("G", 0, of_g),
+        ]
+    one = trainer("turns.n_critic=3", "turns.repeat=true")
+    first, second = (one.draw(turn) for turn in one.turns.order[:2])
+    assert torch.equal(first["real"], second["real"]) and not torch.equal(first["seed"], second["seed"])
+    one.iterate()
+    assert one.images_seen == one.batch_size  # so an epoch has an iteration for every batch
+
+
 def test_g_can_meet_the_reals_of_the_next_iteration(trainer):
     settings = UNGATED | {"reals": "next"}
     order = Turns(n_critic=2, n_generator=1, first="D", **settings).order
@@ -144,7 +162,9 @@ def test_gates_are_made_only_where_asked_for():
     assert Turns(1, 1, "D", **UNGATED | {"accuracy_ceiling": 0.5}).gate == Gate(None, 0.5)
     for ceiling in (-0.5, 0, 1, 1.5):
         with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
-            Turns(1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same", top=1.0)
+            Turns(
+                1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same", repeat=False, top=1.0
+            )
 
 
 @pytest.mark.parametrize(("n_critic", "n_generator"), [(0, 1), (1, 0), (0, 0)])
@@ -174,7 +194,7 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
-            Turns(*turns, "G", None, None, share=True, reals="same", top=1.0)
+            Turns(*turns, "G", None, None, share=True, reals="same", repeat=False, top=1.0)
 
 
 @pytest.mark.parametrize(
@@ -210,3 +230,12 @@ def test_g_learns_from_these_alone():
 def test_a_share_of_fakes_that_is_none(top):
     with pytest.raises(ValueError, match="must be a share of the fakes, above 0 and at most 1"):
         Turns(1, 1, "D", **UNGATED | {"top": top})
+
+
+def test_a_d_that_ends_in_a_sigmoid_is_undecided_at_one_half(trainer):
+    """Its outputs are all above 0, the boundary of the logits that the loss expects."""
+    one = trainer("model.discriminator.output=sigmoid")
+    judged = one.judgement(torch.tensor([0.4, 0.9, 0.8]), torch.tensor([0.1, 0.6]))
+    assert judged["accuracy/real"].item() == pytest.approx(2 / 3) and judged["accuracy/fake"].item() == 0.5
+    assert trainer().loss.boundary == 0.0
+    assert trainer("model.discriminator.output=sigmoid", "loss=wasserstein").loss.boundary is None

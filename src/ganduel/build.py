@@ -8,6 +8,7 @@ path can mislead: `torch.optim.optimizer.torch.os.system` is `os.system`. The us
 
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,10 +175,11 @@ def _fits(value: Any, hint: Any) -> bool:
     return origin is not None or not isinstance(value, str | int | float | bool | None)
 
 
-def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
+def game(model: Config, augment: Config, allow: Sequence[str], judged: bool = True) -> Game:
     """Build the game that `model.game` names. It takes the parts and settings of `model` that its parameters name.
 
-    Raises UserError if `model.game` is no game, or if a key is missing or wrong.
+    A game that is not `judged` has generators alone: `Absent` stands in the places of its discriminators. Raises
+    UserError if `model.game` is no game, or if a key is missing or wrong.
     """
     kind = locate(model["game"], "model.game", allow)
     if not isinstance(kind, type) or not issubclass(kind, Game):
@@ -187,17 +189,27 @@ def game(model: Config, augment: Config, allow: Sequence[str]) -> Game:
     missing = [name for name in wanted if name not in model]
     if missing:
         raise UserError(f"model.{missing[0]} is missing: {model['game']} needs {', '.join(wanted)}")
-    built = {name: _value(model[name], f"model.{name}", allow) for name in wanted}
+    absent = [name for name in wanted if name.startswith("discriminator") and not judged]
+    built = {name: Absent() if name in absent else _value(model[name], f"model.{name}", allow) for name in wanted}
     hints = _hints(kind)
     for name, value in built.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"model.{name}={value} is not allowed; it takes {describe_type(hints[name])}")
-    transforms = parts(augment, "augment", allow)
+    transforms = parts(augment if judged else {}, "augment", allow)
     chain = Chain(*transforms.values(), names=[*transforms])
     try:
         return kind(**built, augment=chain)
     except ValueError as error:
         raise UserError(f"model: {error}") from error
+
+
+class Absent(nn.Module):
+    """Stands in the place of a discriminator that nobody asks: the logits (N,) of all images are NaN."""
+
+    group_size = 1
+
+    def forward(self, images: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        return images.new_full(images.shape[:1], math.nan)
 
 
 def _value(node: Any, key: str, allow: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ RUN = ("config", "data", "step", "images_seen", "state")  # keys of every checkp
 KINDS = {"config": dict, "data": dict, "step": int, "images_seen": int, "state": dict}
 EXPORTED = ".safetensors"  # suffix of exported weights
 ABOUT = "ganduel"  # metadata key of exported weights; holds the checkpoint's plain values as JSON
+SHARED = 4  # how often a file may use the same value, for layers that share weights
+MOST_VALUES = 10**7  # tensors, numbers, texts and lists in a file
 NETWORKS = ("game", "ema")  # parts of the trainer's state that a networks-only checkpoint keeps
 
 State = dict[str, Any]
@@ -47,7 +50,33 @@ def read(path: Path, what: str = "a checkpoint of ganduel") -> Any:
     Raises UserError for any other file; the message says `what` the file should be.
     """
     with parsing(path, what):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    raise ValueError("it unpacks to more than its size, which PyTorch's files never do")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_size(content, path.stat().st_size)
+        return content
+
+
+def _check_size(content: Any, size: int) -> None:
+    """Raise ValueError if what a file of `size` bytes describes is out of proportion to it.
+
+    Some bytes may describe a tensor of any shape that repeats one value, or lists that hold each other. Whoever copies
+    the one fills the memory, and whoever walks through the others never ends.
+    """
+    tensors, values, rest = 0, 0, [content]
+    while rest:
+        value = rest.pop()
+        values += 1
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list | tuple):
+            rest += value
+        elif isinstance(value, Tensor):
+            tensors += value.numel() * value.element_size()
+        if tensors > SHARED * size or values > min(size, MOST_VALUES):
+            raise ValueError("what it describes is larger than the file")
 
 
 def load(path: Path, needs: Collection[str] = RUN) -> State:

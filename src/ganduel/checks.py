@@ -10,7 +10,7 @@ from ganduel import batches
 from ganduel.data.loading import ImageSet, Pair, PointSet
 from ganduel.game import Game, Generator, PointGame
 from ganduel.losses import AdversarialLoss
-from ganduel.regularizers import PathLength, Regularizer
+from ganduel.regularizers import PathLength, Regularizer, takes_gradients
 from ganduel.schedules import Schedule
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
@@ -79,7 +79,8 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
 def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
     """Raise UserError if a penalty needs second derivatives of batch normalisation over several GPUs."""
     for player, networks in (("discriminator", game.discriminators), ("generator", game.generators)):
-        through = [n for n, r in penalties.items() if isinstance(r.fn, PathLength) or player == "discriminator"]
+        gradients = {name: r.fn for name, r in penalties.items() if takes_gradients(r.fn)}
+        through = [n for n, fn in gradients.items() if isinstance(fn, PathLength) or player == "discriminator"]
         if through and has_batch_norm(networks):
             raise UserError(
                 f"regularizer={','.join(through)} over several GPUs cannot differentiate twice through batch "
@@ -130,9 +131,9 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
     if loss.logits and any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values()):
         doubts.append(
             "model.discriminator.output=sigmoid with a loss that applies a sigmoid itself: the second sigmoid weakens "
-            "D's gradients, and D's accuracy is meaningless, because its boundary is 0; use it only for comparisons"
+            "D's gradients; use it only for comparisons"
         )
-    own = [name for name, r in penalties.items() if r.player == "D"]
+    own = [name for name, r in penalties.items() if r.player == "D" and takes_gradients(r.fn)]
     if own and has_batch_norm(game.discriminators):
         doubts.append(
             f"regularizer={','.join(own)} with batch normalisation in D: batch normalisation mixes the images of a "

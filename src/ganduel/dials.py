@@ -109,10 +109,10 @@ def _dials(
                 yield f"optimizer.{player}.{key}", _setting(optimizer, key)
     for name, penalty in penalties.items():
         yield f"regularizer.{name}.weight", _weight(penalty, device)
-    for group, chains in (("augment", [*game.chains.values()]), ("data.augment", [of_data])):
+    for place, chains in (("augment", [*game.chains.values()]), ("data.augment", [of_data])):
         for i, name in enumerate(chains[0].names if chains else ()):
             for key, most in getattr(chains[0].transforms[i], "dials", {}).items():
-                yield f"{group}.{name}.{key}", _strength([getattr(chain.transforms[i], key) for chain in chains], most)
+                yield f"{place}.{name}.{key}", _strength([getattr(chain.transforms[i], key) for chain in chains], most)
     yield "turns.top", lambda: Dial(turns.top, lambda top: setattr(turns, "top", top), most=1.0, on_host=True)
     yield "ema.half_life", lambda: Dial(ema.half_life / 1000, lambda kimg: setattr(ema, "half_life", 1000 * kimg))
 

@@ -1,6 +1,6 @@
 """gan-fid, as torchrun starts it: `torchrun -m ganduel.fid ...`."""
 
-from ganduel.commands import cli
+from ganduel.commands import start
 
 if __name__ == "__main__":
-    cli.fid()
+    start.fid()

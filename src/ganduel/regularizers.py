@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -24,7 +25,8 @@ class Regularizer:
 
     With `every == 1` the penalty is part of the player's main loss. Otherwise it gets its own optimizer step in every
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
-    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1 and for a negative weight.
+    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1 and for a negative weight, `target`
+    or `spread`.
 
     `fn` may also return statistics by name. The logs call them "regularizer/NAME/STATISTIC". An adaptive penalty is a
     module with a method `adapt(means)`, and checkpoints keep its buffers. After each of its optimizer steps, `adapt`
@@ -41,6 +43,10 @@ class Regularizer:
             raise ValueError(f"every={self.every} must be at least 1")
         if not self.weight >= 0:
             raise ValueError(f"weight={self.weight} must be 0 or more")
+        if isinstance(self.fn, partial) and self.fn.func in (gradient_penalty, dragan):
+            for name in {"target", "spread"} & self.fn.keywords.keys():
+                if not self.fn.keywords[name] >= 0:
+                    raise ValueError(f"fn.{name}={self.fn.keywords[name]} must be 0 or more")
 
 
 @dataclass
@@ -49,6 +55,11 @@ class Projection:
 
     fn: Callable[[list[Tensor]], None]
     player: Literal["D", "G"]
+
+
+def takes_gradients(fn: Callable) -> bool:
+    """Whether a penalty is of gradients, so that it is differentiated twice: all are but `consistency` and `LeCam`."""
+    return getattr(fn, "func", fn) is not consistency and not isinstance(fn, LeCam)
 
 
 def r1(duel: Duel) -> Tensor:

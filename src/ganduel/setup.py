@@ -16,7 +16,7 @@ from ganduel.evaluation.digit_classifier import check_features
 from ganduel.evaluation.evaluate import needs_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
-from ganduel.models.frozen import synchronise_batch_norm
+from ganduel.models.frozen import check_same_frozen, synchronise_batch_norm
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.speed import graphs
@@ -34,7 +34,7 @@ NETWORKS = "generators.", "discriminators."
 class Method(NamedTuple):
     """The parts that say how to train the networks."""
 
-    half_life: Duration
+    half_life: Duration | None  # of the averaged generators; None: the generators themselves
     loss: AdversarialLoss
     regularizers: dict[str, Regularizer | Projection]
     turns: Turns
@@ -55,6 +55,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     configure(tf32=config.tf32, cudnn_benchmark=config.cudnn_benchmark)
     method = build_method(config)
     game = build_game(config, method, device)
+    method = method._replace(loss=judged(method.loss, game))
     micro = checks.micro_batch(config.batch_size, config.micro_batch, game, method.penalties)
     move_networks(game, device)
     set_first_weights(game, config.init_from if fresh else None)
@@ -69,7 +70,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
 
 def build_method(config: Train) -> Method:
     """Build the parts that say how to train."""
-    half_life = Duration.parse(config.ema.half_life, "ema.half_life")
+    half_life = None if config.ema.half_life is None else Duration.parse(config.ema.half_life, "ema.half_life")
     loss = build.part(config.loss, "loss", config.allow)
     regularizers = build.parts(config.regularizer, "regularizer", config.allow)
     turns = build.part(config.turns, "turns", config.allow)
@@ -98,9 +99,13 @@ def move_networks(game: Game, device: torch.device) -> None:
 
 
 def set_first_weights(game: Game, init_from: str | None) -> None:
-    """Give all processes the same first weights: random ones from the seed, or those of `init_from`."""
+    """Give all processes the same first weights: random ones from the seed, or those of `init_from`.
+
+    Raises UserError if their pretrained networks differ, because these are not sent.
+    """
     if init_from is not None:
         load_networks(game, init_from)
+    check_same_frozen(game)
     distributed.broadcast(game)
 
 
@@ -132,6 +137,12 @@ def open_checked(config: Train, game: Game, device: torch.device) -> ImageSet | 
     return images
 
 
+def judged(loss: AdversarialLoss, game: Game) -> AdversarialLoss:
+    """The loss with the boundary of D's outputs. It is 0.5 if D ends in a sigmoid, whatever the loss expects."""
+    ends = any(getattr(d, "output", None) == "sigmoid" for d in game.discriminators.values())
+    return loss._replace(boundary=0.5) if ends and loss.boundary is not None else loss
+
+
 def build_trainer(
     config: Train,
     method: Method,
@@ -143,7 +154,7 @@ def build_trainer(
     device: torch.device,
 ) -> Trainer:
     """Build the trainer, with its clock and its averaged generators."""
-    clock = Clock(config.batch_size * method.turns.n_critic, method.turns.n_generator, images.count)
+    clock = Clock(config.batch_size * method.turns.batches, method.turns.n_generator, images.count)
     return Trainer(
         game,
         method.loss,
@@ -151,7 +162,7 @@ def build_trainer(
         method.turns,
         clock,
         images,
-        EMA(game.generators, clock.images(method.half_life), config.ema.ramp),
+        EMA(game.generators, clock.images(method.half_life) if method.half_life else 0.0, config.ema.ramp),
         optimizers,
         method.schedules,
         seed=config.seed,

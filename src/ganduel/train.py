@@ -1,6 +1,6 @@
 """gan-train, as torchrun starts it: `torchrun -m ganduel.train ...`."""
 
-from ganduel.commands import cli
+from ganduel.commands import start
 
 if __name__ == "__main__":
-    cli.train()
+    start.train()

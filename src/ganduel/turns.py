@@ -34,8 +34,9 @@ class Gate(NamedTuple):
 class Turns:
     """The turns of an iteration: `n_critic` of D and `n_generator` of G. The player `first` moves first.
 
-    Every turn of D gets a new batch of real images. G's turns get the batch that D saw last or, if G moves first, the
-    batch that D sees next. If `reals` is "next", they get the first batch of the next iteration, so that a relativistic
+    Every turn of D gets a new batch of real images; with `repeat`, all of its turns in an iteration get the same one.
+    `batches` counts them. G's turns get the batch that D saw last or, if G moves first, the batch that D sees next. If
+    `reals` is "next", they get the first batch of the next iteration, so that a relativistic
     loss compares fakes with other real images in G's turn than in D's. With a `loss_floor` or an `accuracy_ceiling`, D
     changes only if its `Gate` is open. With `share`, the second player's first turn reuses the fakes of the turn before
     (see `sharing`).
@@ -55,6 +56,7 @@ class Turns:
         accuracy_ceiling: float | None,
         share: bool,
         reals: Literal["same", "next"],
+        repeat: bool,
         top: float,
     ):
         if n_critic < 1 or n_generator < 1:
@@ -72,8 +74,9 @@ class Turns:
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
         self.n_critic, self.n_generator, self.share, self.top = n_critic, n_generator, share, top
-        of_d = [Turn("D", i, i) for i in range(n_critic)]
-        of_reals = n_critic if reals == "next" else n_critic - 1 if first == "D" else 0
+        self.batches = 1 if repeat else n_critic
+        of_d = [Turn("D", i, min(i, self.batches - 1)) for i in range(n_critic)]
+        of_reals = self.batches if reals == "next" else self.batches - 1 if first == "D" else 0
         of_g = [Turn("G", i, of_reals) for i in range(n_generator)]
         self.order = of_d + of_g if first == "D" else of_g + of_d
 

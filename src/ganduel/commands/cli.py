@@ -1,4 +1,4 @@
-"""The entry points of all commands. PyTorch is imported only after the arguments are parsed.
+"""What all commands do with their arguments. PyTorch is imported only after these are parsed.
 
 Exit codes: 0 for success, 1 for an error that the user can fix (one line on stderr), 2 for a command line that cannot
 be parsed, and 128 plus the signal's number if a signal stopped the command.
@@ -16,13 +16,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
 
 from ganduel import __version__
+from ganduel.commands.start import data, export, fid, import_weights, report, sample, train  # noqa: F401 (old scripts)
 from ganduel.config.compose import check_sweep, compose, parts_of_its_own
 from ganduel.config.help import help_text
 from ganduel.config.keys import for_hydra, listed, own_options, parse
@@ -95,29 +95,6 @@ def read(name: str, arguments: Sequence[str]) -> Line:
     here = "overrides", "run", "config_dir", "help"
     others = any(value for flag, value in vars(found).items() if flag not in here)
     return Line(flags, [*added, *overrides], added, typed, found.multirun, found.help, others)
-
-
-def _start(name: str) -> NoReturn:
-    """Run a command on the arguments of this process, and end it."""
-    early_signals(name)
-    sys.exit(command(name, sys.argv[1:]))
-
-
-# The entry points of the commands.
-train, sample, fid, data, export, import_weights, report = (partial(_start, name) for name in COMMANDS)
-
-
-def early_signals(name: str) -> None:
-    """Prepare for signals in the seconds in which PyTorch is imported, and there is nothing to save.
-
-    Ctrl-C then ends the process at once, without a traceback from the middle of an import; `run` brings its exception
-    back. The signals that ask a run to save and to go on do nothing.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for number in (getattr(signal, other, None) for other in ("SIGUSR1", "SIGUSR2") if name == "train"):
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.SIG_IGN)
 
 
 def command(name: str, arguments: list[str]) -> int:
@@ -229,7 +206,7 @@ def _finite(value: Any) -> Any:
 
 def _imported(out: str, settings: list[str]) -> str:
     """Where the checkpoint lies, and the command that starts from it."""
-    command = shlex.join([program("gan-train"), "model=stylegan2_ada", f"init_from={out}", *settings])
+    command = shlex.join([program("gan-train"), settings[0], f"init_from={out}", *settings[1:]])
     return f"{out}\nto start from it: {command}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ganduel import randomness
 from ganduel.commands.sample import beside
 from ganduel.config.schema import Fid, FidMetric
 from ganduel.data.loading import ImageSet, Pair
@@ -15,6 +16,7 @@ from ganduel.evaluation.evaluate import describe, evaluate, needs_features, vers
 from ganduel.evaluation.extractors import Features, find_features, resolved, seen_by_discriminator
 from ganduel.evaluation.folders import Folder
 from ganduel.evaluation.measure import measure
+from ganduel.game import Comparison
 from ganduel.sampling.sampler import Sampler
 from ganduel.sampling.trained import trained_on
 from ganduel.system import distributed
@@ -28,6 +30,8 @@ def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
     """Returns the values with their provenance. Raises UserError unless exactly one of `ckpt` and `folders` is set."""
     if (config.ckpt is None) == (config.folders is None):
         raise UserError("give either ckpt=RUN_OR_FILE or folders=real,fake")
+    if config.folders is not None and config.metric.reals == "equal":
+        raise UserError("metric.reals=equal draws from a run's real images: give ckpt=RUN_OR_FILE, or metric.reals=all")
     counts(config.metric.samples)
     device = choose(config.device)
     distributed.start(device)
@@ -51,13 +55,13 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
     for size in sizes:
         repeats = [
             evaluate(
-                comparisons,
+                comparisons if settings.reals == "all" else drawn(comparisons, size, config.seed + repeat),
                 features,
                 which=settings.which,
                 samples=size,
                 seed=config.seed + repeat,
                 batch=config.batch,
-                cache=cache,
+                cache=cache if settings.reals == "all" else None,
                 ema=config.ema,
             )
             for repeat in range(config.repeats)
@@ -80,6 +84,24 @@ def extractor(settings: FidMetric, trained: dict[str, Any], images: ImageSet | P
     if kind == seen and distributed.is_main():
         say(f"warning: metric.features={kind}: D saw images through this network, so the distances are too small")
     return distributed.in_turn(lambda: find_features(kind, weights, images, cache))
+
+
+def drawn(comparisons: list[Comparison], count: int, seed: int) -> list[Comparison]:
+    """The comparisons with `count` of their real images, without repetition: other ones for each seed.
+
+    Raises UserError if a comparison has too few.
+    """
+    found = []
+    for one in comparisons:
+        if len(one.real) < count:
+            raise UserError(
+                f"metric.samples={count} with metric.reals=equal: there are {len(one.real):,} real images; set a "
+                "smaller metric.samples, or metric.reals=all"
+            )
+        generator = torch.Generator().manual_seed(randomness.key(seed, "reals", one.name))
+        chosen = torch.randperm(len(one.real), generator=generator)[:count]
+        found.append(one._replace(real=one.real[chosen.to(one.real.device)]))
+    return found
 
 
 def counts(value: Any) -> list[int]:

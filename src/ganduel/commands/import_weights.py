@@ -1,4 +1,4 @@
-"""gan-import: a published network of StyleGAN2-ADA as a checkpoint of ganduel."""
+"""gan-import: a published network of StyleGAN2-ADA or R3GAN as a checkpoint of ganduel."""
 
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -13,7 +13,7 @@ from ganduel.config.schema import Data, Import, plain, typed
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation.evaluate import versions
-from ganduel.importing import stylegan2_ada
+from ganduel.importing import r3gan, snapshots, stylegan2_ada
 from ganduel.runs.recorder import ABOUT
 from ganduel.system.errors import UserError, describe_type
 from ganduel.system.files import parsing
@@ -26,12 +26,13 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
     if out.suffix != ".pt":
         raise UserError(f"out={out}: a checkpoint needs a name that ends in .pt")
     chosen = checked(config.data) if config.data else None
-    networks = stylegan2_ada.read(source)
-    with parsing(source, stylegan2_ada.PICKLE):
-        states = {name: stylegan2_ada.tensors(module) for name, module in networks.items()}
-        sizes = stylegan2_ada.settings(states["G"], states["D"])
+    networks = snapshots.read(source)
+    with parsing(source, snapshots.PICKLE):
+        states = {name: snapshots.tensors(module) for name, module in networks.items()}
+        model = r3gan if r3gan.known(states["G"]) else stylegan2_ada
+        sizes = model.settings(states["G"], states["D"])
     settings = [f"{key}={value}" for key, value in sizes.items()]
-    run = plain(compose("train", ["model=stylegan2_ada", "augment=[]", *settings]))
+    run = plain(compose("train", [f"model={model.MODEL}", "augment=[]", *settings]))
     del run["allow"]
     about: dict[str, Any] = dict.fromkeys(ABOUT)
     if chosen:
@@ -47,10 +48,10 @@ def main(config: Import, overrides: list[str]) -> dict[str, Any]:
         "step": 0,
         "images_seen": 0,
     }
-    with parsing(source, stylegan2_ada.PICKLE):
-        content["state"] = weights(run["model"], states)
+    with parsing(source, snapshots.PICKLE):
+        content["state"] = weights(run["model"], {name: model.ours(state) for name, state in states.items()})
     checkpoint.save(out, content)
-    return {"out": str(out), "settings": settings}
+    return {"out": str(out), "settings": [f"model={model.MODEL}", *settings]}
 
 
 def checked(data: dict[str, Any]) -> dict[str, Any]:
@@ -68,14 +69,14 @@ def checked(data: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"data.{key}={value} is not allowed; it takes {describe_type(hint)}") from error
 
 
-def weights(model: dict[str, Any], states: dict[str, stylegan2_ada.State]) -> dict[str, Any]:
-    """The networks' part of a checkpoint, from the published tensors."""
+def weights(model: dict[str, Any], states: dict[str, snapshots.State]) -> dict[str, Any]:
+    """The networks' part of a checkpoint, from the state dicts of G, D and G_ema."""
     game = build.game(model, {}, [])
     generator = game.generators["G"]
-    generator.load_state_dict(stylegan2_ada.ours(states["G_ema"]))
+    generator.load_state_dict(states["G_ema"])
     averaged = {name: value.clone() for name, value in game.generators.state_dict().items()}
-    generator.load_state_dict(stylegan2_ada.ours(states["G"]))
-    game.discriminators["D"].load_state_dict(stylegan2_ada.ours(states["D"]))
+    generator.load_state_dict(states["G"])
+    game.discriminators["D"].load_state_dict(states["D"])
     return {"game": game.state_dict(), "ema": averaged}
 
 

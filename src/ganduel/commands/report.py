@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ganduel.config.schema import Report
+from ganduel.report.figures import draw
 from ganduel.report.page import page
 from ganduel.report.runs import (
     Row,
@@ -25,7 +26,8 @@ from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page. Returns its path, one row for each run, one for the runs of all seeds, and these as tables.
+    """Write the page and, into the folder `figures`, figures. Returns their paths, one row for each run, one for the
+    runs of all seeds, and these rows as Markdown tables.
 
     With `watch`, it first serves the page until Ctrl-C. Raises UserError.
     """
@@ -39,10 +41,19 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     make_folder(out.parent, "out")
     write_text(out, page(runs, rows))
     say(f"report {out}")
+    drawn = draw(runs, Path(config.figures)) if config.figures else []
+    if drawn:
+        say(f"figures {', '.join(str(path) for path in drawn if path.suffix == '.svg')}, and as .png")
     text, groups = markdown(rows), over_seeds(runs, rows)
     if groups:
         text += f"\n\nThe last metrics, mean ± standard error over seeds:\n\n{markdown(groups)}"
-    return {"text": text, "out": str(out), "runs": rows, "over_seeds": groups}
+    return {
+        "text": text,
+        "out": str(out),
+        "runs": rows,
+        "over_seeds": groups,
+        "figures": [str(path) for path in drawn],
+    }
 
 
 def read_runs(folders: list[Path]) -> tuple[list[RunLog], list[Row]]:

@@ -23,7 +23,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         known = error.options or options(group)
         close = suggest(option, known)
-        listed = "" if close.startswith("There is") else f" There is: {', '.join(known)}"
+        listed = f" There is: {', '.join(known)}." if close.startswith("Did") else ""
         return f"unknown {group} '{option}'. {close}{listed}"
     parsed = parse(overrides)
     typed = [o for o in parsed if not o.is_hydra_override()]

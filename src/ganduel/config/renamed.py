@@ -21,6 +21,11 @@ KEYS = {
 }
 # old import path -> new one
 PATHS = {"ganduel.game.NoiseGame": "ganduel.game.LatentGame", "ganduel.pace.Pace": "ganduel.turns.Turns"}
+# keys that generators did not have -> the import path of the generator, and what it did without the key
+ADDED = (
+    ("output_norm", "ganduel.models.dcgan.Generator", False),
+    ("norm_last", "ganduel.models.mlp.Generator", False),
+)
 
 
 LINEAR = {"_target_": "ganduel.schedules.linear", "hold": 0.0, "start": None, "end": 0.0, "warmup": None}
@@ -46,13 +51,21 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if "source" in data:
         data.setdefault("labels", "auto")
         data.setdefault("stack", {"count": None, "seed": 0, "of": "train"})
+        if data["source"].get("_target_") == "ganduel.data.sources.places":
+            data["source"].setdefault("split", "standard")
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
     scheduler = made.get("scheduler") or {}
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
-        made["turns"] = {"reals": "same", "top": 1.0, **made["turns"]}
+        made["turns"] = {"reals": "same", "repeat": False, "top": 1.0, **made["turns"]}
+    for key, target, value in ADDED:
+        if (part := model.get("generator") or {}).get("_target_") == target:
+            part.setdefault(key, value)
+    for part in (data.get("augment") or {}).values():
+        if part.get("_target_") == "ganduel.augment.affine.Affine":
+            part.setdefault("edges", "mirror")
     if "scheduler" in made:
         made.setdefault("schedule", {})
     for path in (("augment",), ("data", "augment")):

@@ -115,7 +115,7 @@ class Health:
 
 @dataclass
 class Ema:
-    half_life: str
+    half_life: str | None
     ramp: float | None = field(metadata=limited(0))
 
 
@@ -137,7 +137,7 @@ class Data:
     channels: int = field(metadata=one_of(1, 3) | also(2))
     crop: int | None = field(metadata=limited(4))
     load_size: int | None = field(metadata=limited(4))
-    resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad"))
+    resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad", "stretch"))
     limit: int | None = field(metadata=limited(1))
     stack: Stack
     labels: str = field(metadata=one_of("auto", "folders", "json", "none"))
@@ -242,6 +242,7 @@ class Sample:
 class FidMetric:
     which: list[str] = field(metadata=one_of(*METRICS) | SOME)
     samples: Any = field(metadata=limited(2) | LISTED)  # a number, or a list of them
+    reals: str = field(metadata=one_of("all", "equal"))
     features: str | None = field(metadata=one_of(None, "auto", *FEATURES))
     weights: str | None = field(metadata=PATH)
 
@@ -295,6 +296,7 @@ class Report:
 
     runs: list[str] = field(metadata=PATH_LIST)
     out: str | None = field(metadata=PATH)
+    figures: str | None = field(metadata=PATH)
     watch: bool
     port: int = field(metadata=limited(0, 65535))
     json: bool

@@ -11,12 +11,11 @@ import lzma
 import os
 import posixpath
 import shutil
-import struct
+import stat
 import tarfile
 import tempfile
 import weakref
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +34,7 @@ SUSPECT, RATIO = 100 << 20, 1000  # no image above SUSPECT bytes compresses by m
 RATIO_OF_ALL = 100  # nor do all images together, above a few hundred megabytes, by more than this
 HEADER = 1 << 20  # bytes: no member of a tar has a longer name, or more about itself
 BLOCK = 1 << 20  # bytes read at a time
+ELSEWHERE = 2**16 - 1  # members, according to the end of a zip: a larger record has the number
 LINKS = 40  # longest chain of links that is followed, as on a disk
 
 
@@ -98,17 +98,19 @@ class Folder:
                 name = prefix + entry.name
                 if _hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if _known(entry.is_dir):
                     if PACKED in name.split("/") and _holds_packed(entry.path):
                         continue
                     pending.append((entry.path, name + "/", above | {identity}))
-                elif (entry.is_file() or entry.is_symlink()) and keep(name):  # keep broken links: reading reports them
+                elif (_known(entry.is_file) or entry.is_symlink()) and keep(
+                    name
+                ):  # keep broken links: reading reports them
                     yield name, entry
 
     def stamp(self, keep: Keep) -> str:
         digest = hashlib.sha256()
         for name, entry in self.walk(keep):
-            status = entry.stat(follow_symlinks=entry.is_file())
+            status = entry.stat(follow_symlinks=_known(entry.is_file))
             digest.update(os.fsencode(f"{name} {status.st_size} {status.st_mtime_ns}\n"))
         return digest.hexdigest()
 
@@ -117,9 +119,20 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         path = self.path / name
-        if (size := path.stat().st_size) > LARGEST:
-            raise ValueError(f"{size:,} bytes are too many for an image")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a link to a device or a pipe, which may never end
+            raise ValueError("no regular file")
+        if status.st_size > LARGEST:
+            raise ValueError(f"{status.st_size:,} bytes are too many for an image")
         return path.read_bytes()
+
+
+def _known(question: Callable[[], bool]) -> bool:
+    """The answer of the system; no, if it has none, as for a link that leads to itself."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 class Zip:
@@ -132,7 +145,11 @@ class Zip:
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
         with _damage(self.path):
-            return zipfile.ZipFile(self.path)
+            archive = zipfile.ZipFile(self.path)
+            told, found = _count_at_end(self.path), len(archive.infolist())
+            if told not in (found % 2**16, ELSEWHERE):  # else files would disappear, for `zipfile` does not compare
+                raise zipfile.BadZipFile(f"its end tells of {told} members, and its directory has {found}")
+            return archive
 
     def stamp(self, keep: Keep) -> str:
         return file_stamp(self.path)
@@ -165,7 +182,7 @@ class Zip:
     def read(self, name: str) -> bytes:
         member = self._members[name]
         with self._archive.open(member) as file:  # inflates at most the declared size; ZipFile.read would inflate all
-            return file.read(member.file_size)
+            return file.read(member.file_size + 1)  # at the end, even of nothing, the checksum is compared
 
     def unpack(self, keep: Keep, target: Path) -> None:
         """Copy the only wanted member to a file, completely or not at all. For formats that need a real file.
@@ -205,6 +222,14 @@ class Zip:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _count_at_end(path: Path) -> int:
+    """The number of members that the last record of a zip archive tells, modulo 65,536."""
+    with open(path, "rb") as file:
+        file.seek(-min(path.stat().st_size, 22 + 2**16), os.SEEK_END)  # behind the record is a comment at most
+        end = file.read()
+    return int.from_bytes(end[end.rindex(b"PK\5\6") :][10:12], "little")
 
 
 class Tar:
@@ -431,26 +456,14 @@ def _damaged(path: Path, reason: object) -> UserError:
     return UserError(f"data.root: {path} is damaged or cut off ({reason}): delete it and download it again")
 
 
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,  # from zipfile: unknown version or compression
-    OverflowError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
-
-
 @contextmanager
 def _damage(path: Path, key: str = "data.root") -> Iterator[None]:
-    """Turn the exceptions of archive readers into a UserError of one line, which names the setting `key`."""
+    """Turn whatever archive readers raise into a UserError of one line, which names the setting `key`."""
     try:
         yield
-    except DAMAGE as error:
+    except UserError:
+        raise
+    except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{key}: cannot read {path} ({error.strerror})") from error
         raise _damaged(path, error) from error

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps, features
+from PIL import Image, features
 
 # Pillow's name of a format -> the suffixes of its files. Formats that are no pictures of pixels, that Pillow recognises
 # without reading, or that it hands to other programs (EPS, WMF) are left out.
@@ -44,6 +44,22 @@ CHECKED = {"AVIF": "avif", "WEBP": "webp", "JPEG2000": "jpg_2000"}  # formats th
 INSTALL = {  # formats that are not always installed -> what to do
     "HEIF": "install pillow-heif: pip install 'ganduel[heic]'",
     "AVIF": "install a newer Pillow: pip install 'pillow>=11.3'",
+}
+ORIENTATION = 0x0112  # tag of EXIF data, 1 to 8
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = {
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
 }
 NO_IMAGE = "no image"  # why a file is left out that has no suffix of `FORMATS`
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -130,6 +146,8 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
     """
     if isinstance(file, bytes):
         _check_png(file)
+    elif file.exists() and not file.is_file():  # a device or a pipe, which may never end
+        raise OSError("no regular file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's own check of the size, too: the check below is stricter
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=readable()) as image:
@@ -139,19 +157,34 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
             yield image
 
 
-def turned(image: Image.Image) -> bool:
-    """Whether the EXIF data asks for another orientation. Damaged EXIF data asks for nothing."""
+def turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright, according to its EXIF data; None for nothing. Damaged EXIF data asks for nothing."""
     try:
-        return bool(image.getexif().get(0x0112, 1) != 1)
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except MemoryError:
         raise
     except Exception:  # the parser of EXIF data raises many kinds of exceptions
-        return False
+        return None
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image in the orientation that its EXIF data asks for. Without any, the image itself and no copy."""
-    return ImageOps.exif_transpose(image) if turned(image) else image
+    """The image in the orientation that its EXIF data asks for. Without any, the image itself and no copy.
+
+    Pillow's own function also writes the EXIF data anew, and fails where the rest of the data is damaged.
+    """
+    how = turn(image)
+    return image if how is None else image.transpose(how)
+
+
+def animated(image: Image.Image) -> bool:
+    """Whether a file has several frames. Only the first is used, so damage in the others does not count."""
+    try:
+        return getattr(image, "n_frames", 1) > 1
+    except MemoryError:
+        raise
+    except Exception:  # decoders raise many kinds of exceptions for broken frames
+        image.seek(0)
+        return True
 
 
 def _check_png(file: bytes) -> None:

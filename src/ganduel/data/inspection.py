@@ -80,6 +80,7 @@ def report(about: dict[str, Any]) -> str:
     shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
     crop = f"the centre {recipe['crop']}" if recipe["crop"] else "the largest centre square"
     crop += f" of {recipe['width']} pixels" if recipe["crop"] and recipe["width"] else ""
+    crop = "none" if recipe["resize"] == "stretch" else crop
     stored = ("compressed" if about["compressed"] else "pixels") + (" in shards" if about["shards"] else "")
     lines = [
         f"{about['name']}: {about['images']:,} images of {shape}"

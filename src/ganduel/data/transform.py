@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ganduel.data.formats import opened, turned, upright, without_metadata
+from ganduel.data.formats import animated, opened, turn, upright, without_metadata
 
 T = TypeVar("T")
 STORED = ["WEBP", "JPEG"]  # formats of compressed packed images
@@ -27,17 +27,21 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
     "pad": Image.Resampling.LANCZOS,  # for larger images; smaller ones get a black frame
+    "stretch": Image.Resampling.LANCZOS,  # of the whole image, whatever its shape
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an original becomes a packed image: crop a centre square, then resize it to `resolution` pixels a side."""
+    """How an original becomes a packed image: crop a centre square, then resize it to `resolution` pixels a side.
+
+    "stretch" resizes the whole image instead, so that one that is not square changes its proportions.
+    """
 
     resolution: int
     channels: Literal[1, 3]
     crop: int | None  # pixels a side of the centre square; None: the largest square
-    resize: Literal["box", "bicubic", "lanczos", "pad"]
+    resize: Literal["box", "bicubic", "lanczos", "pad", "stretch"]
     width: int | None = None  # `crop` is for images of this width and scales with others; None: it never scales
 
     @property
@@ -60,6 +64,10 @@ class Recipe:
         """Crop and resize an image. Raises ValueError if it is too small or of floats, OSError if it is broken."""
         image = upright(image)
         side = self.side(image)
+        if self.resize == "stretch":
+            image = in_mode(image, self.mode)
+            size = (self.resolution, self.resolution)
+            return image if image.size == size else image.resize(size, FILTERS[self.resize])
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (side, side):
             image = image.crop((left, top, left + side, top + side))
@@ -73,7 +81,7 @@ class Recipe:
     def changes(self, image: Image.Image) -> bool:
         """Whether `apply` changes an image, apart from turning grey into RGB. Raises ValueError like `side`."""
         fits = image.size == (self.side(image),) * 2 == (self.resolution,) * 2
-        return turned(image) or not fits or image.mode not in ("L", self.mode)
+        return turn(image) is not None or not fits or image.mode not in ("L", self.mode)
 
 
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -175,7 +183,7 @@ def _prepare(recipe: Recipe, compress: bool, original: bytes | np.ndarray) -> Pr
 def _facts(recipe: Recipe, image: Image.Image) -> tuple[str, str, bool, Image.Image]:
     """An original's size, its mode, whether it is a JPEG that may be stored as it is, and the packed image."""
     size, mode = f"{image.width}x{image.height}", image.mode
-    mode += " animated" * (getattr(image, "n_frames", 1) > 1)
+    mode += " animated" * animated(image)
     if image.mode.startswith("I") and (bits := int(np.asarray(image).max(initial=0)).bit_length()) <= DARK_BITS:
         mode += f" of {bits} bits"
     packed = recipe.apply(image)

@@ -34,7 +34,7 @@ def evaluate(
     samples: int,
     seed: int,
     batch: int,
-    cache: Path,
+    cache: Path | None,
     ema: bool,
     proceed: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:

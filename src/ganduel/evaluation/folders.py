@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganduel.data.archives import Folder as Tree
-from ganduel.data.formats import Chooser, described, image_suffixes, is_image, turned, upright, why_not
+from ganduel.data.formats import SIDEWAYS, Chooser, described, image_suffixes, is_image, turn, upright, why_not
 from ganduel.data.transform import Recipe, from_file, in_mode, to_array, unusable
 from ganduel.evaluation.measure import Images
 from ganduel.system.errors import UserError
@@ -55,7 +55,7 @@ class Folder:
         """Width and height of an upright image, from its header. Raises UserError if it is damaged."""
 
         def upright_size(image: Image.Image) -> tuple[int, int]:
-            return (image.height, image.width) if turned(image) and image.getexif()[0x0112] > 4 else image.size
+            return (image.height, image.width) if turn(image) in SIDEWAYS else image.size
 
         try:
             return from_file(self.path / name, upright_size)

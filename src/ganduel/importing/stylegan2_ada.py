@@ -1,90 +1,20 @@
-"""Read StyleGAN2-ADA networks as they were published.
+"""Networks of StyleGAN2-ADA in the names that they were published with."""
 
-A published file is a pickle that contains the source code of its classes. The usual way to load it runs this code. This
-module runs nothing of a file, and reads only its tensors and plain values.
-"""
-
-import io
 import re
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ganduel.importing.snapshots import State, plain_filter
 from ganduel.system.errors import UserError
-from ganduel.system.files import parsing
-from ganduel.system.pickles import Inert, Restricted, Unasked
 
-NETWORKS = ("G", "D", "G_ema")
-PICKLE = "a pickle of StyleGAN2-ADA"
-State = dict[str, Tensor]
-FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0])
+MODEL = "stylegan2_ada"
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The networks of a file, G, D and G_ema, as plain attributes by name; modules are nested dictionaries.
-
-    Raises UserError for a file that asks for more than published ones do. Nothing of it has run then.
-    """
-    try:
-        with parsing(path, PICKLE), open(path, "rb") as file:
-            content = Restricted(file, "published network", _stand_ins()).load()
-    except Unasked as error:
-        raise UserError(f"{path}: {error}") from None
-    if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
-        raise UserError(f"{path}: is not {PICKLE}, which holds the networks {', '.join(NETWORKS)}")
-    return {name: content[name] for name in NETWORKS}
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, dict) and {"_parameters", "_buffers", "_modules"} <= value.keys()
-
-
-def _stand_ins() -> dict[str, Any]:
-    """Stand-ins for all that a published network names. They can do no more than hold data."""
-
-    class Dictionary(dict):
-        """For classes that are dictionaries."""
-
-    return {
-        "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: meta["state"],
-        "dnnlib.util.EasyDict": Dictionary,
-        "collections.OrderedDict": Dictionary,
-        "builtins.set": lambda items=(): list(items),
-        "torch._utils._rebuild_parameter": lambda data, *_: data,
-        "torch._utils._rebuild_tensor_v2": _tensor,
-        "torch.storage._load_from_bytes": _storage,
-        "torch.Size": lambda items: list(items),
-        "torch.device": lambda *_: None,
-        "numpy.dtype": lambda *_: Inert(),
-        **{f"numpy.{core}.multiarray.scalar": lambda *_: None for core in ("core", "_core")},
-        **{f"torch.{name}": None for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
-    }
-
-
-def _storage(content: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the old format
-        storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return storage.untyped(), storage.dtype
-
-
-def _tensor(storage: tuple[torch.UntypedStorage, torch.dtype], offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    content, dtype = storage
-    return torch.empty(0, dtype=dtype).set_(content, offset, tuple(size), tuple(stride)).clone()
-
-
-def tensors(module: Mapping[str, Any], prefix: str = "") -> State:
-    """All parameters and buffers of a module that was read, by their published names."""
-    own = {**module["_parameters"], **module["_buffers"]}
-    found = {prefix + name: value for name, value in own.items() if isinstance(value, Tensor)}
-    for name, child in module["_modules"].items():
-        if _is_module(child):
-            found |= tensors(child, f"{prefix}{name}.")
-    return found
+def known(generator: Mapping[str, Tensor]) -> bool:
+    """Whether a generator is of this model, by its published names."""
+    return "mapping.fc0.weight" in generator
 
 
 def our_name(name: str) -> str:
@@ -101,7 +31,7 @@ def ours(published: Mapping[str, Tensor]) -> State:
     for name, value in published.items():
         if not name.endswith("resample_filter"):
             state[our_name(name)] = value.float()
-        elif value.ndim != 2 or not torch.allclose(value / value.sum(), torch.outer(FILTER, FILTER) / 64, atol=1e-6):
+        elif not plain_filter(value):
             raise UserError(f"{name} is another filter than [1, 3, 3, 1], which cannot be imported")
     return state
 

@@ -203,9 +203,9 @@ def normalisation(kind: Norm, channels: int, *, running: bool) -> nn.Module:
 class ResNetGenerator(nn.Module):
     """Translates images (N, image_channels, H, W) to images of the same shape in (-1, 1). H and W are multiples of 4.
 
-    Two layers halve the size. Then come `neck` plain 3x3 convolutions (0 in the paper, 1 in report R4) and `blocks`
-    residual blocks. Two layers double the size again. `padding` applies to all convolutions that keep the size. Raises
-    ValueError for negative numbers.
+    Two layers halve the size. Then come `neck` bare 3x3 convolutions (0 in the paper, 1 in report R4), without a
+    normalisation or an activation, and `blocks` residual blocks. Two layers double the size again. `padding` applies to
+    all convolutions that keep the size. Raises ValueError for negative numbers.
     """
 
     multiple = 4
@@ -240,7 +240,7 @@ class ResNetGenerator(nn.Module):
             *stage(WideConvolution(image_channels, channels, 7, padding), channels),
             *stage(halving(channels, 2 * channels), 2 * channels),
             *stage(halving(2 * channels, inner), inner),
-            *(layer for _ in range(neck) for layer in stage(Convolution(inner, inner, 3, padding), inner)),
+            *(Convolution(inner, inner, 3, padding) for _ in range(neck)),
             *(
                 Residual(
                     *stage(Convolution(inner, inner, 3, padding), inner),

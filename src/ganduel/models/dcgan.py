@@ -121,7 +121,7 @@ class Generator(game.Generator):
     The first layer makes the smallest feature maps. Each stage doubles their size (stride 2) or keeps it (stride 1), up
     to the image. If the resolution is not a multiple of the product of all strides, the stages make the next larger
     multiple, and the image is cut from its middle. A list of `channels` gives the widths in this order; a number is the
-    width next to the image. Raises ValueError.
+    width next to the image. With `output_norm`, the image is normalised before tanh. Raises ValueError.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Generator(game.Generator):
         mapping: int,
         mapping_rate: float,
         spectral_norm: bool,
+        output_norm: bool,
     ):
         super().__init__()
         if latent < 1 or mapping < 0:
@@ -180,7 +181,9 @@ class Generator(game.Generator):
             shortcut = _shortcut(nn.Upsample(scale_factor=stride), before, after) if residual else None
             self.stages.append(Stage(layer, rest, shortcut))
         last = upconvolution(upsampling, widths[-1], image_channels, kernel, strides[-1], bias)
-        self.output = nn.Sequential(*last, nn.Tanh())
+        self.output = nn.Sequential(
+            *last, *([norm2d(plain, image_channels, running=True)] if output_norm else []), nn.Tanh()
+        )
         for part in (self.input, self.stages, self.output):
             initialise_normal(part, 0.02)
             if spectral_norm:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganduel import game, randomness
 from ganduel.models.convolution import Conv2d, convolve_enlarged
-from ganduel.models.layers import initialise_normal, normalise_spectrally, normalise_vectors
+from ganduel.models.layers import initialise_normal, needed, normalise_spectrally, normalise_vectors
 
 SHARES = {
     4: 16,
@@ -162,7 +162,9 @@ class Generator(game.Generator):
 
     def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The latent; with classes, the latent and the embedding of the label, (N, 2 latent)."""
-        return latent if label is None else torch.cat([latent, normalise_vectors(self.embedding(label))], dim=1)
+        if not self.classes:
+            return latent
+        return torch.cat([latent, normalise_vectors(self.embedding(needed(label, self.classes)))], dim=1)
 
     def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
         x = self.input(normalise_vectors(w)[:, :, None, None])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganduel.system import distributed
 from ganduel.system.errors import UserError
 
 
@@ -37,6 +38,8 @@ class Pretrained(nn.Module):
         digest = hashlib.sha256()
         for name, tensor in network.named_buffers():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            if tensor.is_meta:  # a trial without memory; see sampling/restore.py
+                continue
             digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         self.register_buffer("digest", torch.tensor(list(digest.digest()), dtype=torch.uint8))
         self.register_load_state_dict_pre_hook(_same_weights)
@@ -53,12 +56,24 @@ class Pretrained(nn.Module):
 def _same_weights(module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
     assert isinstance(module, Pretrained)
     stored = state.get(f"{prefix}digest")
-    if stored is not None and not torch.equal(stored.cpu(), module.digest.cpu()):
+    if stored is not None and not module.digest.is_meta and not torch.equal(stored.cpu(), module.digest.cpu()):
         own, other = (bytes(digest.tolist()).hex()[:12] for digest in (module.digest, stored))
         raise UserError(
             f"model.discriminator.network: its weights (SHA-256 {own}...) are not those of the training ({other}...): "
             "set the network of the training, or install the version of its package that was used then"
         )
+
+
+def check_same_frozen(game: nn.Module) -> None:
+    """Raise UserError in all processes if their pretrained networks have different weights."""
+    for module in game.modules():
+        if isinstance(module, Pretrained):
+            start = int.from_bytes(bytes(module.digest[:7].tolist()))
+            if distributed.agree(start) != -distributed.agree(-start):
+                raise UserError(
+                    "model.discriminator.network: its weights differ between the processes: install the same version "
+                    "of their package on all machines"
+                )
 
 
 def synchronise_batch_norm(game: nn.Module) -> None:

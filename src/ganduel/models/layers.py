@@ -112,6 +112,13 @@ def normalise_spectrally(network: nn.Module) -> None:
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight.detach(), rows))
 
 
+def needed(label: Tensor | None, classes: int) -> Tensor:
+    """The labels (N,) that a network with classes cannot do without. Raises ValueError if there are none."""
+    if label is None:
+        raise ValueError(f"a network of {classes} classes needs the images' labels")
+    return label
+
+
 def initialise_normal(module: nn.Module, std: float) -> None:
     """DCGAN's initialisation: weights N(0, std), gains N(1, std), biases 0. `std` is the standard deviation."""
     for layer in module.modules():

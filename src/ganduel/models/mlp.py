@@ -8,18 +8,18 @@ from ganduel.models.layers import Norm, Output, norm1d, output_layer
 
 class Generator(game.Generator):
     """Latents (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1). `widths` are the sizes of
-    the hidden layers."""
+    the hidden layers. With `norm_last`, a hidden layer normalises what its activation gives, otherwise what it gets."""
 
-    def __init__(self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm):
+    def __init__(
+        self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm, norm_last: bool
+    ):
         super().__init__()
         self.latent = latent
         layers: list[nn.Module] = []
         for before, after in zip([latent, *widths], widths, strict=False):
-            layers += [
-                nn.Linear(before, after),
-                norm1d(norm, after, running=True),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            activation, normalisation = nn.LeakyReLU(0.2, inplace=True), norm1d(norm, after, running=True)
+            pair = (activation, normalisation) if norm_last else (normalisation, activation)
+            layers += [nn.Linear(before, after), *pair]
         layers += [
             nn.Linear([latent, *widths][-1], image_channels * resolution**2),
             nn.Tanh(),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ganduel.models.frozen import Pretrained, freeze
-from ganduel.models.layers import initialise_normal, norm2d, normalise_spectrally
+from ganduel.models.layers import initialise_normal, needed, norm2d, normalise_spectrally
 
 STRIDES = 4, 8, 16, 32  # of the levels, in pixels of the network's input
 MIXED = 64, 128, 256, 512  # channels of the levels after cross-channel mixing
@@ -28,9 +28,10 @@ class Network(Protocol):
         reach the images."""
 
 
-def channels_of(network: Network) -> list[int]:
+def channels_of(network: Pretrained) -> list[int]:
     """The numbers of channels of the four levels. Raises ValueError if the levels are not as `Network` says."""
-    levels = network.levels(torch.zeros(1, 3, 64, 64, requires_grad=True))
+    device = next((tensor.device for tensor in network.buffers()), None)
+    levels = network.levels(torch.zeros(1, 3, 64, 64, device=device, requires_grad=True))
     found, wanted = [tuple(level.shape[2:]) for level in levels], [(64 // s, 64 // s) for s in STRIDES]
     if found != wanted:
         raise ValueError(f"network: the levels of an image of 64x64 pixels must have sizes {wanted}, and have {found}")
@@ -99,7 +100,8 @@ class Judge(nn.Module):
         y = self.layers(x)
         if self.embedding is None:
             return y[:, 0]
-        return (y * self.embedding(label)[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
+        embedded = self.embedding(needed(label, self.embedding.num_embeddings))
+        return (y * embedded[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
 
 
 class Discriminator(nn.Module):

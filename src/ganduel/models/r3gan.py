@@ -12,6 +12,7 @@ from torch.nn.functional import leaky_relu
 
 from ganduel import game
 from ganduel.models.convolution import SLOPE, Conv2d, Resample
+from ganduel.models.layers import needed
 from ganduel.models.stylegan2_layers import own_precision, widths
 
 EXPANSION = 2  # channels inside a block over those between blocks
@@ -129,9 +130,7 @@ class Generator(game.Generator):
     def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         if not self.classes:
             return latent
-        if label is None:
-            raise ValueError(f"a network of {self.classes} classes needs the images' labels")
-        return torch.cat([latent, self.embedding(label)], dim=1)
+        return torch.cat([latent, self.embedding(needed(label, self.classes))], dim=1)
 
     def synthesis(self, w: Tensor, seed: Tensor | None = None) -> Tensor:
         with own_precision(w.device) as half:
@@ -192,6 +191,4 @@ class Discriminator(nn.Module):
             y = self.dense((x * self.basis).sum(dim=(2, 3)))
             if not self.classes:
                 return y[:, 0]
-            if label is None:
-                raise ValueError(f"a network of {self.classes} classes needs the images' labels")
-            return (y * self.embedding(label)).sum(dim=1)
+            return (y * self.embedding(needed(label, self.classes))).sum(dim=1)

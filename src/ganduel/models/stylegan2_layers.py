@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganduel.models.convolution import activate
-from ganduel.models.layers import normalise_vectors
+from ganduel.models.layers import needed, normalise_vectors
 
 ROOT = math.sqrt(2)  # leaky ReLU halves the mean square; this factor restores it
 
@@ -80,9 +80,7 @@ class Mapping(nn.Module):
     def forward(self, latent: Tensor | None, label: Tensor | None) -> Tensor:
         parts = [] if latent is None else [normalise_vectors(latent)]
         if self.classes:
-            if label is None:
-                raise ValueError(f"a network of {self.classes} classes needs the images' labels")
-            parts.append(normalise_vectors(self.embed(one_hot(label, self.classes).float())))
+            parts.append(normalise_vectors(self.embed(one_hot(needed(label, self.classes), self.classes).float())))
         x = torch.cat(parts, dim=1)
         for i in range(self.layers):
             x = activate(self.get_submodule(f"fc{i}")(x), clamp=None)

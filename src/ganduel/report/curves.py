@@ -67,8 +67,12 @@ def thinned(points: list[Point], most: int) -> list[Point]:
 def chart(name: str, shown: list[Curve]) -> Chart:
     """The chart of a quantity. Its axis is logarithmic if all values are positive and far apart."""
     values = [value for curve in shown for _, value in curve.points]
-    logarithmic = not name.startswith(LINEAR) and min(values) > 0 and max(values) / min(values) > 10**DECADES
-    return Chart(name, title(name), logarithmic, shown)
+    return Chart(name, title(name), not name.startswith(LINEAR) and spread_out(values), shown)
+
+
+def spread_out(values: Sequence[float]) -> bool:
+    """Whether values are so far apart that a logarithmic axis shows them better: all positive, over many decades."""
+    return min(values) > 0 and max(values) / min(values) > 10**DECADES
 
 
 # Beginning of a quantity's name -> how people read it. The rest of the name follows.

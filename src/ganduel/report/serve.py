@@ -37,18 +37,25 @@ class Answers(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def do_GET(self) -> None:
+        try:
+            self.answer(*self.found())
+        except ConnectionError:  # the browser has gone, or has asked anew
+            self.close_connection = True
+
+    def found(self) -> tuple[int, str, bytes]:
+        """Status, type and content of the answer."""
         # A foreign site may give its own name this machine's address. Its requests then carry that name.
         name, _, port = self.headers.get("Host", "").rpartition(":")
         if name not in (LOOPBACK, "localhost") or port != str(self.server.server_port):  # type: ignore[attr-defined]
-            return self.answer(403, "text/plain", b"this report is for browsers on its own machine")
+            return 403, "text/plain", b"this report is for browsers on its own machine"
         try:
             if self.path == "/":
-                return self.answer(200, "text/html", self.page.newest())
+                return 200, "text/html", self.page.newest()
             if self.path == "/version":
-                return self.answer(200, "text/plain", self.page.version().encode())
+                return 200, "text/plain", self.page.version().encode()
         except (UserError, OSError, ValueError) as error:  # a folder that is being moved, a line that is being written
-            return self.answer(503, "text/plain", str(error).encode(errors="backslashreplace"))
-        return self.answer(404, "text/plain", b"there is only /")
+            return 503, "text/plain", str(error).encode(errors="backslashreplace")
+        return 404, "text/plain", b"there is only /"
 
     def answer(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)

@@ -66,6 +66,11 @@ TAGS: dict[str, str] = {
     "health/r_v*": "Overfitting of D (Karras et al. 2020b): 0 if D scores held-out images like training images, 1 if "
     "like generated ones. Left out while D can hardly tell real from generated.",
     "learning_rate/*": "Learning rate of a player's optimizer at this moment.",
+    "optimizer/*": "A setting of an optimizer that a schedule moves.",
+    "augment/*": "A strength of an augmentation that a schedule moves.",
+    "data/augment/*": "A strength of the augmentation of real images that a schedule moves.",
+    "ema/half_life": "Half-life of the averaged generators in kimg, which a schedule moves.",
+    "turns/top": "Share of its fakes that G learns from, those that D scores highest, which a schedule moves.",
     "speed/images_per_second": "Real images that training takes in a second, without pictures, validation and metrics.",
     "speed/measuring": "Share of the time since the start that metrics have taken, from 0 to 1.",
     "memory/gigabytes": "Peak memory of the device in GB; on a CPU, of the process.",

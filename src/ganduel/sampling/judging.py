@@ -78,7 +78,7 @@ def figure(found: list[Face], loss: AdversarialLoss, game: Game) -> Tensor:
         of_real, of_fake, span, mark = face.of_real, face.of_fake, None, loss.boundary
         title = "D's output"
         if getattr(game.discriminators[f"D{face.name}"], "output", "linear") == "sigmoid":
-            span, mark = (0.0, 1.0), None
+            span, mark = (0.0, 1.0), 0.5
         elif loss.logits and not loss.relativistic:
             of_real, of_fake, span, mark = of_real.sigmoid(), of_fake.sigmoid(), (0.0, 1.0), 0.5
             title = "D's output, the probability of being real"
@@ -104,8 +104,8 @@ def in_training(trainer: Trainer, batch: Batch) -> list[Face]:
         return faces(trainer.game, batch, trainer.micro_batch, trainer.ema.generators)
 
 
-def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
-    """The faces of as many training images as there are seeds.
+def met(sampler: Sampler, game: Game, seeds: list[int], batch: int, data: dict[str, Any]) -> list[Face]:
+    """The faces of as many training images as there are seeds. `game` is that of the sampler, with or without D.
 
     The fakes are the images of the seeds or, if the model translates images, translations of the training images.
     """
@@ -117,14 +117,15 @@ def met(sampler: Sampler, seeds: list[int], batch: int, data: dict[str, Any]) ->
         if sampler.game.classes and (label := sampler.labels(seed)) is not None:
             whole["fake_label"] = label
     # If D compares images in groups, every part holds whole groups.
-    group = batches.together(sampler.game)
+    group = batches.together(game)
     size = min(batch, len(seeds))
-    return faces(sampler.game, whole, size - size % group if size > group else size)
+    return faces(game, whole, size - size % group if size > group else size)
 
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """Write a PNG with real images on the left and fakes on the right, and return its path."""
-    return save_picture(arrange([_pair(face, sampler.game) for face in met(sampler, seeds, batch, data)]), out)
+    found = met(sampler, sampler.game, seeds, batch, data)
+    return save_picture(arrange([_pair(face, sampler.game) for face in found]), out)
 
 
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
@@ -132,7 +133,6 @@ def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: 
 
     Raises UserError if the file has no discriminator.
     """
-    if "game" not in sampler.content["state"]:
-        raise UserError(f"{sampler.path}: has only generators, but mode=histograms needs D; give a checkpoint")
+    game = sampler.judged_game
     loss = build.part(sampler.config["loss"], "loss", sampler.allow)
-    return save_picture(figure(met(sampler, seeds, batch, data), loss, sampler.game), out)
+    return save_picture(figure(met(sampler, game, seeds, batch, data), loss, game), out)

@@ -3,18 +3,20 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganduel import build, checkpoint
+from ganduel import checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.config.renamed import current
 from ganduel.config.schema import MOST_SEEDS
 from ganduel.data.loading import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
+from ganduel.sampling.restore import restored
 from ganduel.system.device import available, in_batches, out_of_memory
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing
@@ -24,7 +26,7 @@ from ganduel.system.terminal import say
 KINDS = ("model", "name", str), ("data", "resolution", int), ("data", "channels", int)
 TILES = 2048, 1024, 512, 256  # sides in pixels of the tiles of a large image, in the order to try them
 OVERLAP = 64  # pixels that two neighbouring tiles share; there, one fades into the other
-AT_ONCE = 4  # maps that are in memory at once, in an estimate of what a generator needs
+AT_ONCE = 5  # maps that are in memory at once, in an estimate; 4.2 were measured for ResNets, 2 for U-Nets
 
 
 class Sampler:
@@ -64,19 +66,26 @@ class Sampler:
             for group, key, kind in KINDS:
                 if type(self.config[group][key]) is not kind:
                     raise TypeError(f"{group}.{key} is no {kind.__name__}")
-            self.game: Game = build.game(self.config["model"], self.config["augment"], allow)
-            if not exported:
-                self.game.load_state_dict(self.content["state"]["game"])
-            if exported or ema:
-                self.game.generators.load_state_dict(self.content["state"]["ema"])
+        self.ema, self.allow, self.truncation, self.cutoff, self.label = ema, allow, truncation, cutoff, label
+        self.game = self._restored()  # with generators alone
         _check_finite(self.path, self.game.generators)
-        self.game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
-        self.allow, self.truncation, self.cutoff, self.label = allow, truncation, cutoff, label
         if label is not None and not label < (classes := self.from_noise.classes):
             known = f"0 to {classes - 1}" if classes else "no classes: leave label=null"
             raise UserError(f"label={label} is not allowed; this model knows {known}")
         if noise is not None:
             self.generator.set_noise(noise)
+
+    @cached_property
+    def judged_game(self) -> Game:
+        """The game with its discriminators, too. Raises UserError if the file has none."""
+        if "game" not in self.content["state"]:
+            raise UserError(f"{self.path}: has only generators, and mode=histograms needs D: give a checkpoint")
+        return self._restored(judged=True)
+
+    def _restored(self, judged: bool = False) -> Game:
+        with parsing(self.path, "a checkpoint whose networks fit its configuration"):
+            game = restored(self.config, self.content["state"], self.ema, judged, self.allow)
+        return game.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def from_noise(self) -> LatentGame:
@@ -312,19 +321,23 @@ def fades(pieces: Sequence[tuple[int, int]], like: Tensor) -> list[Tensor]:
 
 
 def parse_seeds(value: Any, key: str = "seeds") -> list[int]:
-    """Turn "0-63", 7, "7" or [1, 5, 9] into a list of seeds.
+    """Turn "0-63", 7, "7", [1, 5, 9] or ["0-3", 9] into a list of seeds.
 
     Raises UserError for anything else, and for more than `MOST_SEEDS`.
     """
-    ends = re.fullmatch("([0-9]{1,19})(?:-([0-9]{1,19}))?", value) if isinstance(value, str) else None
-    if ends:
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        count, tried = last - first + 1, [first, last]
-    else:
-        listed = value if isinstance(value, list) else [value]
-        count, tried = len(listed), listed
-    if count < 1 or not all(type(seed) is int and 0 <= seed < 2**63 for seed in tried):
-        raise UserError(f"{key}={value} is not allowed; it takes a range like 0-63 or a list like [1,5,9]")
-    if count > MOST_SEEDS:
+    found: list[range] = []
+    for one in value if isinstance(value, list) else [value]:
+        ends = re.fullmatch("([0-9]{1,19})(?:-([0-9]{1,19}))?", one) if isinstance(one, str) else None
+        first = int(ends[1]) if ends else one
+        last = int(ends[2] or ends[1]) if ends else one
+        if type(first) is not int or not 0 <= first <= last < 2**63:
+            found = []
+            break
+        found.append(range(first, last + 1))
+    if not found:
+        raise UserError(
+            f"{key}={value} is not allowed; it takes a range like 0-63, a list like 1,5,9, or both like 0-3,9"
+        )
+    if (count := sum(seeds.stop - seeds.start for seeds in found)) > MOST_SEEDS:
         raise UserError(f"{key}={value} are {count:,} seeds; it takes {MOST_SEEDS:,} at most, so take them in turns")
-    return list(range(first, last + 1)) if ends else tried
+    return [seed for seeds in found for seed in seeds]

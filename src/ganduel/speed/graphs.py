@@ -166,6 +166,8 @@ def _aside_stream() -> torch.cuda.Stream:
 def _capture(do: Callable[[], Outcome]) -> tuple[Callable[[], None], Outcome]:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=_aside_stream()):
+    # A thread of NCCL asks for the state of earlier averages, which must not end the capture of this thread.
+    mode = "thread_local" if distributed.joined() else "global"
+    with torch.cuda.graph(graph, stream=_aside_stream(), capture_error_mode=mode):
         outcome = do()
     return graph.replay, outcome

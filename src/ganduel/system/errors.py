@@ -53,9 +53,12 @@ def describe_type(hint: Any) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """ "Did you mean: ...?" with up to three similar names; if there are none, a list of all known names."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    """ "Did you mean: ...?" with up to three names that are similar, whatever their capitals, or that contain this one;
+    if there are none, a list of all known names."""
+    known = sorted(known)
+    spelt = {one.lower(): one for one in reversed(known)}
+    close = [spelt[one] for one in difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.6)]
+    close = close or [one for one in known if name and name.lower() in one.lower()][:3]
     if close:
         return f"Did you mean: {', '.join(close)}?"
-    return f"There is: {', '.join(sorted(known))}" if len(known) <= 30 else "--help lists all of them"
+    return f"There is: {', '.join(known)}." if len(known) <= 30 else "--help lists all of them."

@@ -1,19 +1,22 @@
-"""Places365: places, places_amusement_park, places_corridor."""
+"""Places365 and Places205: places, places_amusement_park, places_corridor."""
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from ganduel.data.archives import Folder, open_tree
 from ganduel.data.download import File, Remote
 from ganduel.data.formats import is_image
 from ganduel.data.sources._shared import Originals, Source, chooser, home, near, open_root, originals, stamp
 from ganduel.system.errors import UserError, suggest
+from ganduel.system.terminal import say
 
+PAGE = "http://places2.csail.mit.edu/download.html"
 REMOTE = Remote(
     "Places365",
-    "http://places2.csail.mit.edu/download.html",
+    PAGE,
     [
         File(
             "train_256_places365standard.tar",
@@ -22,20 +25,45 @@ REMOTE = Remote(
         )
     ],
 )
-ARCHIVES = ("train*places365*.tar*", "places365*easyformat*.tar*", "*[pP]laces*.zip", "archive.zip")
+REMOTES = {  # those without addresses are fetched by hand
+    "standard": REMOTE,
+    "challenge": Remote("Places365-Challenge", PAGE, [File("train_256_places365challenge.tar", [], None)]),
+    "places205": Remote(
+        "Places205", "http://places.csail.mit.edu/downloadData.html", [File("imagesPlaces205_resize.tar.gz", [], None)]
+    ),
+}
+ARCHIVES = ("train*places365*.tar*", "places365*easyformat*.tar*", "*laces205*.tar*", "*[pP]laces*.zip", "archive.zip")
 
 
-def places(root: str, category: str | None) -> Source:
-    """One category of Places365 (Zhou et al. 2017): at most 5,000 training images in the standard set.
+class Split(NamedTuple):
+    """One of the published sets of training images."""
+
+    files: str  # the official list of its training images
+    least: int  # fewest training images of a category
+    most: int
+    known: dict[str, int]  # training images of some categories, where the list is not near
+
+
+SPLITS = {
+    "standard": Split("places365_train_standard.txt", 3068, 5000, {}),
+    # report R0 gives the counts of its two categories
+    "challenge": Split("places365_train_challenge.txt", 3068, 45_000, {"corridor": 18_178, "amusement_park": 42_286}),
+    "places205": Split("train_places205.csv", 5000, 15_000, {}),
+}
+
+
+def places(root: str, category: str | None, split: Literal["standard", "challenge", "places205"]) -> Source:
+    """One category of a `split` of Places365 (Zhou et al. 2017), or of Places205 (Zhou et al. 2014).
 
     The category's folder may lie in the folder of its first letter, as published, or anywhere else. A category of two
     levels, such as `apartment_building/outdoor`, may also be written with a hyphen. The expected number of images is
-    known if the official list, `places365_train_standard.txt`, is near.
+    known if the split's official list is near. Without it, a message says how many a category has, and fewer than the
+    smallest category are reported as missing.
     """
     if category is None:
         raise UserError("data.category is missing: give one of Places365, as data.category=kitchen")
     wanted = category.replace("-", "/")
-    tree = open_root(root, ARCHIVES, is_image, REMOTE)
+    tree = open_root(root, ARCHIVES, is_image, REMOTES[split])
     around = tree.path.resolve().parts[-2:] if isinstance(tree, Folder) else (tree.path.name.partition(".")[0],)
     seen: set[str] = set()
 
@@ -54,11 +82,11 @@ def places(root: str, category: str | None) -> Source:
         parts: dict[str, list[str]] = {"train": [], "val": []}
         for name in names:
             parts["val" if "val" in name.split("/")[:-1] else "train"].append(name)
-        expected = _expected(home(tree), wanted)
         used = {part: found for part, found in parts.items() if found}
+        expected = _expected(home(tree), wanted, split, len(parts["train"]))
         return originals(tree, used, expected, left_out=chosen.left_out)
 
-    return Source(stamp(wanted, tree.stamp(keep)), scan)
+    return Source(stamp(wanted, split, tree.stamp(keep)), scan)
 
 
 def _classes(folders: Sequence[str]) -> set[str]:
@@ -69,14 +97,24 @@ def _classes(folders: Sequence[str]) -> set[str]:
     return {"/".join(folders[-depth:]).replace("-", "/") for depth in (1, 2)}
 
 
-def _expected(top: Path, category: str) -> dict[str, int]:
-    """The number of training images of a category in the official list; {} without the list."""
-    name = "places365_train_standard.txt"
+def _expected(top: Path, category: str, split: str, found: int) -> dict[str, int]:
+    """The number of training images of a category in the official list or, without it, what is known of the number.
+
+    {} if the images that were `found` may be all of them.
+    """
+    name, least, most, known = SPLITS[split]
     if lists := near(top, name):
         text = lists[0].read_bytes()
-    elif archives := near(top, "filelist_places365-standard.tar"):
+    elif archives := near(top, f"filelist_places365-{split}.tar", f"*split*{split}*.tar*"):
         archive = open_tree(archives[0])
         text = archive.read(archive.find(lambda member: member.endswith(name))[0])
+    elif category in known:
+        return {"train": known[category]}
     else:
-        return {}
-    return {"train": len(re.findall(rf"^/\w/{re.escape(category)}/[^/]+$".encode(), text, re.MULTILINE))}
+        other = ", so these are of another split: set data.source.split" if found > most else ""
+        say(
+            f"places: {found:,} training images of {category}; {name} is not near, so their number is not checked. A "
+            f"category of split={split} has {least:,} to {most:,}{other}"
+        )
+        return {"train": least} if found < least else {}
+    return {"train": len(re.findall(rf"^/?\w/{re.escape(category)}/[^/]+$".encode(), text, re.MULTILINE))}
