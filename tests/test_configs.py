@@ -67,8 +67,8 @@ def test_models(model, channels):
         images = game.sample(game.generators, torch.arange(2))
     else:
         images = game.translator(game.generators, "A2B")(torch.zeros(2, channels, 32, 32))
-    assert images.shape == (2, channels, 32, 32)
-    assert composed.name == f"{model}-digits"
+    assert images.shape == ((2, 2, 1, 1) if model == "points" else (2, channels, 32, 32))
+    assert composed.name == ("points-ring" if model == "points" else f"{model}-digits")
 
 
 @pytest.mark.parametrize("loss", options("loss"))
@@ -135,7 +135,10 @@ def test_turns(name):
 def test_data(name):
     composed = compose("data", [f"data={name}", "data.root=somewhere"])
     build.check(composed.data.source, "data.source", [], ["labels"])
-    assert composed.data.packed == ("data/digits/packed" if name == "digits" else "somewhere/packed")
+    without_files = {"digits": "digits", "stacked_digits": "digits", "ring": "ring", "grid": "grid"}
+    assert composed.data.packed == (
+        f"data/{without_files[name]}/packed" if name in without_files else "somewhere/packed"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,7 +11,16 @@ from ganduel.commands import train
 from ganduel.runs import health
 from ganduel.runs.health import Health
 
-LIMITS = {"spread": 0.1, "overfitting": 0.9, "accuracy": 0.999, "explosion": 1000, "vanishing": 1e-8, "ada": 0.98}
+LIMITS = {
+    "spread": 0.1,
+    "overfitting": 0.9,
+    "accuracy": 0.999,
+    "explosion": 1000,
+    "vanishing": 1e-8,
+    "ada": 0.98,
+    "modes": 0.5,
+}
+LIMITS["lost_modes"] = 0.8
 FINE = {"accuracy/real": 0.8, "accuracy/fake": 0.7, "logits/real": 1.0, "logits/fake": -1.0}
 
 

@@ -160,7 +160,7 @@ def test_what_the_output_means_is_the_loss_to_say(trainer, monkeypatch, argument
     monkeypatch.setattr(judging, "plot", lambda *given: asked.append(given) or figures.plot(*given))
     values = torch.tensor([0.25, 0.5])
     face = judging.Face("", torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8), values, values)
-    judging.figure([face], made.loss, made.game.discriminators)
+    judging.figure([face], made.loss, made.game)
     ((title, found, *rest),) = asked
     assert torch.equal(found["real"], seen(values)) and rest == [span, mark]
     assert ("probability" in title) == (seen is torch.sigmoid)

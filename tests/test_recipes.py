@@ -19,9 +19,11 @@ from ganduel.config.schema import plain
 from ganduel.game import Game
 
 NAMES = sorted(p.stem for p in (config_dir() / "experiment").glob("*.yaml"))
-OWN = [name for name in NAMES if name.endswith(("_projected", "_r3gan")) or name.startswith("faces32_")]
+MODES = ("ring8_", "grid25_", "stacked_")
+OWN = [name for name in NAMES if name.endswith(("_projected", "_r3gan")) or name.startswith(("faces32_", *MODES))]
 REPORTED = [name for name in NAMES if name != "demo" and name not in OWN]  # those of the five reports
 DATA = ("data=digits",)  # whatever a recipe's own data set is, it may not be here
+POINTS = {name for name in NAMES if name.startswith(MODES[:2])}
 PAIRS = {name for name in NAMES if name.startswith("horse2zebra")}
 SWEEPS = {
     "afhq_dcgan_lr": ("optimizer.D.lr", 4),
@@ -49,6 +51,8 @@ def test_recipes_train_two_iterations(name, packed, tmp_path, monkeypatch):
     tiny = ["batch_size=4", "duration=2 steps", "data.resolution=16", "metric.which=[]", packed, *DATA]
     if name in PAIRS:
         tiny = ["duration=2 steps", "data.resolution=32", f"data.root={pair(tmp_path / 'pair')}", "metric.which=[]"]
+    if name in POINTS:
+        tiny = ["batch_size=8", "duration=2 steps", "metric.which=[]", "data.source.count=100", "data.packed=packed"]
     assert cli.command("train", [f"experiment={name}", *tiny, *small(name)]) == 0
     (run,) = Path("runs").iterdir()
     assert run.name.removesuffix("-digits") == name

@@ -4,6 +4,8 @@ import gzip
 import importlib
 import io
 import json
+import os
+import pickle
 import re
 import struct
 from collections.abc import Callable
@@ -237,6 +239,158 @@ def test_digits() -> None:
     pixels = originals.read(5)
     assert isinstance(pixels, np.ndarray) and pixels.shape == (8, 8) and pixels.dtype == np.uint8
     assert max(originals.read(i).max() for i in range(20)) == 255  # type: ignore[union-attr]
+
+
+# Fashion-MNIST
+
+
+@pytest.mark.parametrize("layout", ["FashionMNIST/raw/", "raw/", ""])
+def test_fashion_mnist_is_found_beside_mnist(tmp_path: Path, layout: str) -> None:
+    root = as_folder(tmp_path, dict.fromkeys(mnist_files("MNIST/raw/", ".gz"), b"not read"))
+    as_folder(root, dict.fromkeys(mnist_files("kmnist/"), b"not read"))
+    source = sources.fashion_mnist(str(as_folder(root, mnist_files(layout, ".gz"))), None)
+    check_mnist(source)
+    assert source.scan().label_names[9] == "ankle boot"
+
+
+def test_fashion_mnist_without_network(tmp_path: Path) -> None:
+    message = refusal(lambda: sources.fashion_mnist(str(tmp_path), None))
+    raw = tmp_path / "FashionMNIST" / "raw"
+    assert message.startswith(f"data.root: Fashion-MNIST is not in {raw} and cannot be downloaded (no route to host)")
+
+
+# CIFAR-10
+
+
+class Array:
+    """Pickled as Python 2 and NumPy 1 pickled an array of bytes, with a name of NumPy's that has moved since then."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        return Reconstruct("numpy.core.multiarray", "_reconstruct"), (np.ndarray, (0,), b"b"), self._state()
+
+    def _state(self) -> Any:
+        return 1, self.array.shape, np.dtype("u1"), False, self.array.tobytes()
+
+
+class Reconstruct:
+    """Pickled as a global name."""
+
+    def __init__(self, module: str, name: str):
+        self.module, self.name = module, name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def __call__(self) -> None: ...
+
+
+class Pickler(pickle._Pickler):  # type: ignore[name-defined]  # the one in Python, so that a name can be written at will
+    def save_global(self, value: Any, name: str | None = None) -> None:
+        if not isinstance(value, Reconstruct):
+            return super().save_global(value, name)
+        self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
+        return None
+
+
+def batch(first: int, count: int, **changes: Any) -> bytes:
+    """A file of CIFAR-10 with `count` images, whose labels and pixels begin at `first`."""
+    pixels = (np.arange(count * 3072).reshape(count, 3072) + first).astype(np.uint8)
+    content = {b"data": Array(pixels), b"labels": [(first + i) % 10 for i in range(count)], b"batch_label": b"x"}
+    file = io.BytesIO()
+    Pickler(file, 2).dump({**content, **{key.encode(): value for key, value in changes.items()}})
+    return file.getvalue()
+
+
+def cifar_files(prefix: str = "") -> Files:
+    named = {name: batch(i, 3) for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"])}
+    return under(prefix, {**named, "batches.meta": b"not read", "readme.html": b"not read"})
+
+
+def check_cifar(source: Source) -> None:
+    originals = source.scan()
+    assert originals.splits == {"train": 15, "test": 3} and originals.expected == {"train": 50_000, "test": 10_000}
+    assert originals.labels is not None
+    assert originals.labels.tolist() == [(i + j) % 10 for i in range(6) for j in range(3)]
+    pixels = originals.read(4)  # the second of the second file
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (32, 32, 3)
+    red, green, blue = (
+        (np.arange(3072) + 3072 + 1).astype(np.uint8).reshape(3, 32, 32)[channel] for channel in range(3)
+    )
+    assert np.array_equal(pixels, np.stack([red, green, blue], axis=-1))  # stored red first, row by row
+    assert originals.label_names[3] == "cat" and originals.note == ""
+
+
+def test_cifar10_as_it_is_published_and_as_torchvision_unpacks_it(tmp_path: Path) -> None:
+    files = cifar_files("cifar-10-batches-py/")
+    archive = as_tar(tmp_path / "cifar-10-python.tar.gz", files, "w:gz")
+    check_cifar(sources.cifar10(str(archive), None, "auto"))
+    check_cifar(sources.cifar10(str(tmp_path), None, "auto"))
+    check_cifar(sources.cifar10(str(as_folder(tmp_path / "unpacked", files)), None, "auto"))
+    check_cifar(sources.cifar10(str(as_folder(tmp_path / "alone", cifar_files())), None, "none"))
+
+
+def test_cifar10_as_numpy_pickles_today(tmp_path: Path) -> None:
+    files = cifar_files()
+    content = {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1, 2]}
+    for protocol in (2, 4):
+        files["test_batch"] = pickle.dumps(content, protocol)
+        assert sources.cifar10(str(as_folder(tmp_path, files)), None, "auto").scan().splits["test"] == 3
+
+
+class Calls:
+    """Pickled as a call."""
+
+    def __init__(self, *call: Any):
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (batch(0, 3)[:-50], "is damaged, or is not a batch of CIFAR-10 ("),
+        (batch(0, 3, labels=[0, 1]), "it has no bytes of pixels with a label for each image"),
+        (batch(0, 3, labels=[0, 1, 10]), "a label is none of the ten classes"),
+        (batch(0, 3, data=[1, 2, 3]), "it has no bytes of pixels"),
+        (
+            pickle.dumps(Calls(os.mkdir, "ran"), 2),
+            "asks for posix.mkdir, which no batch of CIFAR-10 does; it was not run",
+        ),
+    ],
+    ids=["cut", "labels", "class", "pixels", "hostile"],
+)
+def test_bad_batches_of_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, says: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = as_folder(tmp_path / "root", {**cifar_files(), "data_batch_2": content})
+    assert says in refusal(lambda: sources.cifar10(str(root), None, "auto"))
+    assert not Path("ran").exists()
+
+
+def test_cifar10_without_a_batch_or_a_network(tmp_path: Path) -> None:
+    files = cifar_files()
+    del files["data_batch_4"]
+    message = refusal(lambda: sources.cifar10(str(as_folder(tmp_path / "some", files)), None, "auto"))
+    assert message.endswith("lacks data_batch_4 of CIFAR-10; download it again")
+    message = refusal(lambda: sources.cifar10(str(tmp_path / "none"), None, "auto"))
+    assert message.startswith(f"data.root: CIFAR-10 is not in {tmp_path / 'none'} and cannot be downloaded (no route")
+
+
+def test_jpeg_copies_of_cifar10_are_told(tmp_path: Path) -> None:
+    """They are read with their classes, and the doctor says that they are not the official pixels."""
+    names = ("airplane/0000.jpg", "airplane/0001.jpg", "cat/0000.jpg")
+    archive = as_zip(tmp_path / "cifar10_train_jpeg.zip", pictures(*names))
+    for root in (archive, tmp_path, as_folder(tmp_path / "folders", pictures(*names))):
+        originals = sources.cifar10(str(root), None, "auto").scan()
+        assert originals.labels is not None and originals.labels.tolist() == [0, 0, 1]
+        assert originals.expected == {"train": 50_000}
+        assert originals.note.startswith("3 images are JPEG copies, not the official pixels of CIFAR-10")
+    files = {name.replace("jpg", "png"): picture(i, "png") for i, name in enumerate(names)}
+    assert sources.cifar10(str(as_folder(tmp_path / "png", files)), None, "auto").scan().note == ""
 
 
 # CelebA

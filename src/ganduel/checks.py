@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ganduel import batches
-from ganduel.data.loading import ImageSet, Pair
-from ganduel.game import Game, Generator
+from ganduel.data.loading import ImageSet, Pair, PointSet
+from ganduel.game import Game, Generator, PointGame
 from ganduel.losses import AdversarialLoss
 from ganduel.regularizers import PathLength, Regularizer, takes_gradients
 from ganduel.schedules import Schedule
@@ -86,6 +86,15 @@ def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
                 f"regularizer={','.join(through)} over several GPUs cannot differentiate twice through batch "
                 f"normalisation: set model.{player}.norm=layer"
             )
+
+
+def check_points(game: Game, images: ImageSet | Pair) -> None:
+    """Raise UserError if a model for images gets points, or a model for points gets images."""
+    if isinstance(images, PointSet) != isinstance(game, PointGame):
+        what, needs = (
+            ("points", "model=points") if isinstance(images, PointSet) else ("images", "data=ring or data=grid")
+        )
+        raise UserError(f"data={images.about['name']} are {what}, which this model does not take: set {needs}")
 
 
 def check_size(batch_size: int, images: ImageSet | Pair) -> None:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel import randomness
+from ganduel import plane, randomness
 from ganduel.augment import Chain
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.loading import ImageSet, Pair, normalise
 from ganduel.system.errors import UserError
 
 SHOWN = 64  # images of the pictures made during training
@@ -223,6 +223,13 @@ class Game(nn.Module, ABC):
 
     # The uses of generators. They are usually the averaged ones.
 
+    def pictures(self, samples: Tensor, kind: str = "fake") -> Tensor:
+        """What people see of samples (N, C, H, W) of a `kind`, fake or real: pictures (M, 1 or 3, H, W) in [-1, 1].
+
+        Images are shown as they are.
+        """
+        return samples
+
     def translator(self, generators: nn.ModuleDict, direction: str) -> nn.Module:
         """The generator of a direction, "A2B" or "B2A". Raises UserError if the game does not translate images."""
         raise UserError("mode=translate: this model makes images from seeds and translates none: set mode=grid")
@@ -330,6 +337,44 @@ class LatentGame(Game):
             return None
         among = torch.arange(self.classes, device=seed.device) if among is None else among
         return among[(randomness.uniform(seed, (), "label") * len(among)).long()]
+
+
+class PointGame(LatentGame):
+    """A `LatentGame` of points in the plane. A point is an image (2, 1, 1) of one pixel, whose channels are x and y.
+
+    People see points as one plot of the square from -span to span. The plots of a run also show real points and, as
+    the ground, the output of D.
+    """
+
+    def __init__(self, generator: Generator, discriminator: nn.Module, augment: Chain, span: float, pack: int = 1):
+        super().__init__(generator, discriminator, augment, pack)
+        self.span = span
+
+    def pictures(self, samples: Tensor, kind: str = "fake") -> Tensor:
+        return to_float(plane.scatter({kind: samples}, self.span))
+
+    def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, None]:
+        """One plot: the first training points, the points of gan-sample's first seeds, and D's output."""
+        assert isinstance(images, ImageSet)
+        seeds = torch.arange(plane.PLOTTED, device=images.device)
+        fake = torch.cat([self.sample(generators, part) for part in seeds.split(batch)])
+        real = images.gather(images.train[: plane.PLOTTED])
+        return to_float(plane.scatter({"real": real, "fake": fake}, self.span, self.field)), None
+
+    @torch.no_grad()
+    def field(self, points: Tensor) -> Tensor:
+        """D's output (N,) for points (N, 2, 1, 1), without augmentation. A pack holds the same point several times."""
+        network, device = self.discriminators["D"], next(self.discriminators.parameters()).device
+        training = network.training
+        try:
+            return network.eval()(points.to(device).repeat(1, self.pack, 1, 1)).float()
+        finally:
+            network.train(training)
+
+
+def to_float(picture: Tensor) -> Tensor:
+    """A plot (3, H, W), uint8, as a batch (1, 3, H, W) in [-1, 1]."""
+    return normalise(picture[None])
 
 
 NoiseGame = LatentGame  # old checkpoints name their game ganduel.game.NoiseGame

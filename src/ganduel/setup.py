@@ -13,6 +13,7 @@ from ganduel.data.loading import ImageSet, Pair, open_images, suited
 from ganduel.data.prepare import prepare
 from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
+from ganduel.evaluation.evaluate import needs_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
 from ganduel.models.frozen import check_same_frozen, synchronise_batch_norm
@@ -128,9 +129,10 @@ def build_optimizers(
 def open_checked(config: Train, game: Game, device: torch.device) -> ImageSet | Pair:
     """Open the images. Raises UserError if they do not suit the game, the batch size or the metrics."""
     images = image_set(config, device, game.domains)
+    checks.check_points(game, images)
     checks.check_labels(game, images)
     checks.check_size(config.batch_size, images)
-    if config.metric.which:
+    if needs_features(config.metric.which):
         check_features(config.metric.features, config.metric.weights, images)
     return images
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ganduel import build
 from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
-from ganduel.data.loading import open_images
+from ganduel.data.loading import ImageSet, Pair, PointSet, open_images
 from ganduel.data.prepare import abandoned, prepare
 from ganduel.data.store import Store, described, labels_path, open_store
 from ganduel.data.streaming import place
@@ -42,14 +42,21 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
         return main(config, overrides)
     store = open_store(path, about, place(path, data))
     say(inspection.report(about))
+    images = open_images(path, data, seed=0, device=torch.device("cpu"))
     preview = path.with_suffix(".png")
-    chosen = torch.linspace(0, len(store) - 1, min(PREVIEW, len(store))).long()
-    save_png(tile(thumbnails(store, chosen)), preview)
+    save_png(tile(previewed(images, store)), preview)
     if config.look_alikes:
         show_look_alikes(store, config.look_alikes, image_names(config, about), path.with_suffix(".alike.png"))
-    images = open_images(path, data, seed=0, device=torch.device("cpu"))
     say(f"  {images.count:,} to train on, {images.held_out:,} held out; preview {preview}")
     return {"path": str(path), "preview": str(preview), **about}
+
+
+def previewed(images: ImageSet | Pair, store: Store) -> Tensor:
+    """Images of the whole packed set for its preview, uint8 (N, C, H, W); a plot for points, stacks for stacks."""
+    if isinstance(images, PointSet):
+        return images.preview(PREVIEW)
+    shown = images.store if isinstance(images, ImageSet) else store
+    return thumbnails(shown, torch.linspace(0, len(shown) - 1, min(PREVIEW, len(shown))).long())
 
 
 def thumbnail(images: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 
 from ganduel import randomness
 from ganduel.commands.sample import beside
-from ganduel.config.schema import Fid
-from ganduel.evaluation.evaluate import describe, evaluate, versions
-from ganduel.evaluation.extractors import find_features, resolved, seen_by_discriminator
+from ganduel.config.schema import Fid, FidMetric
+from ganduel.data.loading import ImageSet, Pair
+from ganduel.evaluation.evaluate import describe, evaluate, needs_features, versions
+from ganduel.evaluation.extractors import Features, find_features, resolved, seen_by_discriminator
 from ganduel.evaluation.folders import Folder
 from ganduel.evaluation.measure import measure
 from ganduel.game import Comparison
@@ -47,12 +48,7 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
     sampler = Sampler(config.ckpt, ema=config.ema, device=str(device), allow=config.allow)
     trained, settings = sampler.config, config.metric
     images, cache = distributed.in_turn(lambda: trained_on(sampler, config.data, config.workers, config.allow))
-    weights = settings.weights or trained["metric"]["weights"]
-    seen = seen_by_discriminator(trained["model"])
-    kind = resolved(settings.features or trained["metric"]["features"], weights, seen)
-    if kind == seen and distributed.is_main():
-        say(f"warning: metric.features={kind}: D saw images through this network, so the distances are too small")
-    features = distributed.in_turn(lambda: find_features(kind, weights, images, cache))
+    features = extractor(settings, trained, images, cache) if needs_features(settings.which) else None
     comparisons = sampler.game.comparisons(sampler.game.generators, images)
     sizes = counts(settings.samples)
     found = []
@@ -78,6 +74,16 @@ def of_checkpoint(config: Fid, device: torch.device) -> dict[str, Any]:
         with writing(log), open(log, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
     return {"text": table(found), "rows": found} if len(found) > 1 else found[0]
+
+
+def extractor(settings: FidMetric, trained: dict[str, Any], images: ImageSet | Pair, cache: Path) -> Features:
+    """The feature extractor that was asked for, else that of the run whose configuration is `trained`."""
+    weights = settings.weights or trained["metric"]["weights"]
+    seen = seen_by_discriminator(trained["model"])
+    kind = resolved(settings.features or trained["metric"]["features"], weights, seen)
+    if kind == seen and distributed.is_main():
+        say(f"warning: metric.features={kind}: D saw images through this network, so the distances are too small")
+    return distributed.in_turn(lambda: find_features(kind, weights, images, cache))
 
 
 def drawn(comparisons: list[Comparison], count: int, seed: int) -> list[Comparison]:
@@ -149,6 +155,8 @@ def of_folders(config: Fid, device: torch.device) -> dict[str, Any]:
         raise UserError(
             "metric.which: ppl measures paths in the latent space w, which folders of images do not have; leave it out"
         )
+    if "modes" in settings.which:
+        raise UserError("metric.which: modes needs a checkpoint, because folders do not say what the modes are")
     kind = resolved(settings.features or "auto", settings.weights)
     features = distributed.in_turn(lambda: find_features(kind, settings.weights, None, Path()))
     values = measure(

@@ -62,8 +62,11 @@ def checked(data: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"unknown option 'data.{error.full_key}'; gan-data --help lists the keys of data") from error
     except ValidationError as error:
         key = str(error.full_key)
-        hint = get_type_hints(Data)[key]
-        raise UserError(f"data.{key}={data[key]} is not allowed; it takes {describe_type(hint)}") from error
+        hint: Any = Data
+        value: Any = data
+        for name in key.split("."):
+            hint, value = get_type_hints(hint)[name], value[name]
+        raise UserError(f"data.{key}={value} is not allowed; it takes {describe_type(hint)}") from error
 
 
 def weights(model: dict[str, Any], states: dict[str, snapshots.State]) -> dict[str, Any]:

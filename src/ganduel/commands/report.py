@@ -7,7 +7,18 @@ from typing import Any
 from ganduel.config.schema import Report
 from ganduel.report.figures import draw
 from ganduel.report.page import page
-from ganduel.report.runs import Row, RunLog, compared, differing_settings, find, markdown, read, results, version
+from ganduel.report.runs import (
+    Row,
+    RunLog,
+    compared,
+    differing_settings,
+    find,
+    markdown,
+    over_seeds,
+    read,
+    results,
+    version,
+)
 from ganduel.report.serve import serve
 from ganduel.system.errors import UserError
 from ganduel.system.files import make_folder, write_text
@@ -15,8 +26,8 @@ from ganduel.system.terminal import say
 
 
 def main(config: Report, overrides: list[str]) -> dict[str, Any]:
-    """Write the page and, into the folder `figures`, figures. Returns their paths, one row for each run, and the rows
-    as a Markdown table.
+    """Write the page and, into the folder `figures`, figures. Returns their paths, one row for each run, one for the
+    runs of all seeds, and these rows as Markdown tables.
 
     With `watch`, it first serves the page until Ctrl-C. Raises UserError.
     """
@@ -33,7 +44,16 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     drawn = draw(runs, Path(config.figures)) if config.figures else []
     if drawn:
         say(f"figures {', '.join(str(path) for path in drawn if path.suffix == '.svg')}, and as .png")
-    return {"text": markdown(rows), "out": str(out), "runs": rows, "figures": [str(path) for path in drawn]}
+    text, groups = markdown(rows), over_seeds(runs, rows)
+    if groups:
+        text += f"\n\nThe last metrics, mean ± standard error over seeds:\n\n{markdown(groups)}"
+    return {
+        "text": text,
+        "out": str(out),
+        "runs": rows,
+        "over_seeds": groups,
+        "figures": [str(path) for path in drawn],
+    }
 
 
 def read_runs(folders: list[Path]) -> tuple[list[RunLog], list[Row]]:

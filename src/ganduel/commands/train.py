@@ -18,6 +18,7 @@ from ganduel.checks import has_batch_norm
 from ganduel.clock import Duration
 from ganduel.config.keys import leaves
 from ganduel.config.schema import Train, deciding, features_label, plain
+from ganduel.evaluation.evaluate import needs_features
 from ganduel.evaluation.extractors import resolved, seen_by_discriminator
 from ganduel.runs import summary
 from ganduel.runs.folder import RunFolder
@@ -60,7 +61,7 @@ def with_features(config: Train, run: RunFolder) -> Train:
     extractor.
     """
     metric, seen = config.metric, seen_by_discriminator(config.model)
-    if not metric.which:
+    if not needs_features(metric.which):
         return config
     features = metric.features
     if features == "auto":
@@ -202,7 +203,7 @@ class Training:
         compared = trainer.game.comparisons(trainer.ema.generators, images)
         counts = " and ".join(f"{min(self.recorder.samples, c.most or self.recorder.samples):,}" for c in compared)
         measured = f"{', '.join(metric.which)} on {counts} images{fewer}" if metric.which else "none"
-        if metric.which:
+        if needs_features(metric.which):
             measured += f", features {features_label(metric.features)}"
         divided = trainer.micro_batch < trainer.batch_size // distributed.world()
         apart = ", each with BatchNorm statistics of its own" if has_batch_norm(trainer.game) else ""

@@ -37,12 +37,20 @@ def set_name(name: str, root: str | None) -> str:
     return re.sub(r"[^\w.+-]+", "_", stem).lstrip("_.+-") or name
 
 
-# The data set's name in that of a run; the channels of a pack of images; CycleGAN's load size for any resolution
-# (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the resolution and the batch
-# size.
+def span(source: Mapping[str, Any]) -> float:
+    """Half a side of the square that plots of points show, for the `source` of a ring or a grid; 1 for other sets."""
+    if "radius" in source:
+        return 1.25 * source["radius"]
+    return source["spacing"] * source["side"] / 2 if "spacing" in source else 1.0
+
+
+# The data set's name in that of a run; the channels of a pack of images; the span of plots of points; CycleGAN's load
+# size for any resolution (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the
+# resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
     "packed": lambda channels, pack: channels * pack if isinstance(pack, int) else channels,
+    "points.span": span,
     "cyclegan.load_size": lambda resolution: resolution + round(resolution * 0.117),
     "stylegan2.batch": lambda resolution: max(1, min(4096 // resolution, 32)),
     "stylegan2.base": lambda resolution: 32768 if resolution >= 512 else 16384,
@@ -155,6 +163,8 @@ def finish(config: DictConfig) -> Any:
 
 def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
     """Raise UserError if a value breaks the rules of its key."""
+    if not isinstance(value, list) and value in rules.get("also", ()):
+        return
     if "path" in rules and "" in (value if isinstance(value, list) else [value]):
         raise UserError(f"{key}= is empty; give it a path, or leave it out")
     if "some" in rules and value == []:

@@ -50,6 +50,7 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data["load_size"] = data["resolution"] + extra if extra else None
     if "source" in data:
         data.setdefault("labels", "auto")
+        data.setdefault("stack", {"count": None, "seed": 0, "of": "train"})
         if data["source"].get("_target_") == "ganduel.data.sources.places":
             data["source"].setdefault("split", "standard")
     if "replay" in (model := made.get("model") or {}):

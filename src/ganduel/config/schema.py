@@ -22,7 +22,10 @@ METRICS = {
     "dc": ("coverage", -1),
     "ppl": ("ppl", 1),
     "successive": ("successive_fid", -1),
+    "modes": ("reverse_kl", 1),
 }
+# metrics that need no feature extractor -> all their values
+PLAIN = {"ppl": ("ppl",), "modes": ("modes", "high_quality", "reverse_kl")}
 MOST_SEEDS = 10_000_000  # images that one command makes
 DEVICES = "auto", "cuda", "mps", "cpu"
 EFFICIENTNET_SIDE = 160  # width and height in pixels of EfficientNet's input when it measures images
@@ -63,6 +66,12 @@ def one_of(*choices: Any) -> Rules:
     return {"choices": choices}
 
 
+def also(*values: Any) -> Rules:
+    """These values are allowed besides the others of the key, but errors do not offer them: only some data sets have
+    them, and their YAML files say so."""
+    return {"also": values}
+
+
 SOME: Rules = {"some": True}  # the list is not empty
 
 
@@ -100,6 +109,8 @@ class Health:
     overfitting: float | None = field(metadata=limited(0))
     accuracy: float | None = field(metadata=limited(0, 1))
     ada: float | None = field(metadata=limited(0, 1))
+    modes: float | None = field(metadata=limited(0, 1))
+    lost_modes: float | None = field(metadata=limited(0, 1))
 
 
 @dataclass
@@ -109,18 +120,26 @@ class Ema:
 
 
 @dataclass
+class Stack:
+    count: int | None = field(metadata=limited(1))
+    seed: int
+    of: str = field(metadata=one_of("train", "all"))
+
+
+@dataclass
 class Data:
     name: str = field(metadata=TEXT)
     source: dict[str, Any] = field(metadata=within(root=ASIDE))
     category: str | None = field(metadata=TEXT)
     root: str | None = field(metadata=PATH | ASIDE)
     packed: str = field(metadata=PATH | ASIDE)
-    resolution: int = field(metadata=limited(4, 1024))
-    channels: int = field(metadata=one_of(1, 3))
+    resolution: int = field(metadata=limited(4, 1024) | also(1))  # 1 and 2 channels: points in the plane
+    channels: int = field(metadata=one_of(1, 3) | also(2))
     crop: int | None = field(metadata=limited(4))
     load_size: int | None = field(metadata=limited(4))
     resize: str = field(metadata=one_of("box", "bicubic", "lanczos", "pad", "stretch"))
     limit: int | None = field(metadata=limited(1))
+    stack: Stack
     labels: str = field(metadata=one_of("auto", "folders", "json", "none"))
     mirror: bool
     augment: dict[str, Any]
@@ -340,9 +359,9 @@ def features_label(features: str) -> str:
 def value_name(name: str, features: str) -> str:
     """The full name of a metric's value, such as "fid_efficientnet_160" for "fid".
 
-    "ppl" keeps its name: path lengths always use the same network.
+    The values of metrics without an extractor (`PLAIN`) keep their names.
     """
-    return name if name == "ppl" else name + FEATURES[features]
+    return name if any(name in names for names in PLAIN.values()) else name + FEATURES[features]
 
 
 def deciding(metric: Metric) -> str:

@@ -74,6 +74,8 @@ ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16)[:, None].view(np.uint8), 
 
 def report(about: dict[str, Any]) -> str:
     """What a packed set's JSON says, as text for people."""
+    if "plane" in about:
+        return _of_points(about)
     recipe = about["recipe"]
     shape = f"{recipe['resolution']}x{recipe['resolution']}x{recipe['channels']}"
     crop = f"the centre {recipe['crop']}" if recipe["crop"] else "the largest centre square"
@@ -92,6 +94,8 @@ def report(about: dict[str, Any]) -> str:
         + ("" if (near := about["near_duplicates"]) is None else f", {near:,} near duplicates"),
     ]
     lines += [f"    {printable(one)} and {printable(other)}" for one, other in about["near_pairs"][:3]]
+    if note := about.get("note"):
+        lines.append(f"  warning: {printable(note)}")
     if origin := about.get("labels_from"):
         lines.append(f"  labels: {printable(origin)} (data.labels={recipe.get('labels', 'auto')})")
     if left_out := about.get("left_out", {}):
@@ -113,6 +117,16 @@ def report(about: dict[str, Any]) -> str:
         if len(rejected) > SHOWN:
             lines.append(f"    and {len(rejected) - SHOWN:,} more: all are in the JSON")
     return "\n".join(lines)
+
+
+def _of_points(about: dict[str, Any]) -> str:
+    """The same for a set of points."""
+    plane = about["plane"]
+    return (
+        f"{about['name']}: {about['images']:,} points of {len(plane['centres'])} Gaussians with standard deviation "
+        f"{plane['std']:g}\n  found {', '.join(_found(name, n, {}) for name, n in about['found'].items())}\n"
+        f"  mean {about['mean']}, std {about['std']} of x and y\n  labels: {about['labels_from']}"
+    )
 
 
 def _found(name: str, count: int, expected: dict[str, int]) -> str:

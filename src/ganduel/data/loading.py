@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganduel import randomness
+from ganduel import plane, randomness
 from ganduel.augment import Chain
 from ganduel.config.schema import Data
+from ganduel.data import stacks
 from ganduel.data.order import Sharded, Shuffled
 from ganduel.data.store import PACKED_SET, Store, described, labels_path, open_store, resident
 from ganduel.data.streaming import AGAIN, place
@@ -37,6 +38,7 @@ class ImageSet:
         validation: Tensor,
         *,
         labels: Tensor | None = None,
+        single: "ImageSet | None" = None,
         resolution: int,
         seed: int | str = 0,
         mirror: bool = False,
@@ -47,9 +49,10 @@ class ImageSet:
 
         If the packed images are larger than `resolution`, training uses a random square of each, and previews and
         metrics use the middle square. `wholes` gives an image set whose previews and metrics use the whole images.
-        `augment` is applied to training batches only.
+        `augment` is applied to training batches only. `single` are the grey images that stacks are made of.
         """
         self.store, self.about, self.train, self.validation, self.labels = store, about, train, validation, labels
+        self.single = single
         # Shuffled, so that any part of the validation images represents all of them. In shards they keep their stored
         # order, so that each shard is read only once.
         mixed = _shuffled("held out", len(validation))
@@ -75,6 +78,13 @@ class ImageSet:
     def held_out(self) -> int:
         """The number of validation images."""
         return len(self.validation)
+
+    @property
+    def modes(self) -> int:
+        """The number of modes that can be told apart: classes, or centres of points. 0 if there are no classes."""
+        if self.single is not None:
+            return self.single.modes**stacks.CHANNELS
+        return int(self.labels.max()) + 1 if self.labels is not None and self.labels.ndim == 1 else 0
 
     @property
     def tested(self) -> Tensor:
@@ -192,6 +202,20 @@ class ImageSet:
         return now
 
 
+class PointSet(ImageSet):
+    """Points in the plane, as images (N, 2, 1, 1) of one pixel, not bounded by [-1, 1]. Previews are plots."""
+
+    @property
+    def modes(self) -> int:
+        return len(self.about["plane"]["centres"])
+
+    def preview(self, count: int) -> Tensor:
+        """One plot (1, 3, H, W), uint8, of the first training points. `count` is that of images, so it is ignored."""
+        points = self.gather(self.train[: plane.PLOTTED])
+        span = 1.25 * float(torch.tensor(self.about["plane"]["centres"]).abs().max())
+        return plane.scatter({"real": points}, span)[None]
+
+
 class Pair:
     """Two unpaired image sets, A and B, each with its own order. An epoch covers the larger set once."""
 
@@ -249,6 +273,15 @@ def open_images(
     labels = _labels(labels_path(path), about)
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
     parts = {name: torch.arange(*ends[i : i + 2], dtype=torch.int32) for i, name in enumerate(about["splits"])}
+    kind = PointSet if "plane" in about else ImageSet
+    given: dict[str, Any] = {
+        "resolution": data.resolution,
+        "mirror": mirror,
+        "augment": augment or Chain(),
+        "device": device,
+    }
+    if data.stack.count is not None:
+        return _stacked(store, about, parts, labels, data, {**given, "seed": seed})
     sides = []
     for domain in ("A", "B") if "trainA" in parts else ("",):
         train, *rest = [part for name, part in parts.items() if name.endswith(domain)]
@@ -256,20 +289,49 @@ def open_images(
         if data.limit is not None:
             train = train[_shuffled("limit", len(train))[: data.limit]]
         sides.append(
-            ImageSet(
-                store,
-                about,
-                train,
-                validation,
-                labels=labels,
-                resolution=data.resolution,
-                seed=f"{seed}{domain}" if domain else seed,
-                mirror=mirror,
-                augment=augment or Chain(),
-                device=device,
-            )
+            kind(store, about, train, validation, labels=labels, seed=f"{seed}{domain}" if domain else seed, **given)
         )
     return Pair(*sides) if len(sides) == 2 else sides[0]
+
+
+def _stacked(
+    store: Store,
+    about: dict[str, Any],
+    parts: dict[str, Tensor],
+    labels: Tensor | None,
+    data: Data,
+    given: dict[str, Any],
+) -> ImageSet:
+    """The stacks that `data.stack` describes, of packed grey images whose official `parts` are indices (M,) each.
+
+    The held-out stacks are made of held-out images, one for each. Raises UserError.
+    """
+    if "trainA" in parts or store.shape[0] != 1 or about["shards"] is not None:
+        raise UserError(
+            f"data.stack.count={data.stack.count}: only sets of one domain in one file can be stacked, and data.name="
+            f"{about['name']} is none, or data.stream is set; set data.stack.count=null"
+        )
+    train, *rest = [torch.cat([*parts.values()])] if data.stack.of == "all" else parts.values()
+    train, held_out = _split(train, rest[0] if rest else train[:0], data.validation)
+    if data.limit is not None:
+        train = train[_shuffled("limit", len(train))[: data.limit]]
+    single = ImageSet(store, about, train, held_out, labels=labels, **given)
+    counts = {"train": data.stack.count, "held out": len(held_out)}
+    drawn = [
+        stacks.drawn(some, count, data.stack.seed, name)
+        for some, (name, count) in zip((train, held_out), counts.items(), strict=True)
+        if count
+    ]
+    made = torch.cat(drawn)
+    indices = torch.arange(len(made), dtype=torch.int32)
+    return ImageSet(
+        stacks.Stacks(store, made),
+        stacks.described(about, made, counts),
+        *indices.split([*counts.values()]),
+        labels=None if labels is None else stacks.labelled(labels, made),
+        single=single,
+        **given,
+    )
 
 
 def _labels(file: Path, about: dict[str, Any]) -> Tensor | None:
@@ -307,7 +369,12 @@ def _fits(store: Store, device: torch.device) -> bool:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Convert uint8 to float in [-1, 1], in the memory format channels_last, which is fast for convolutions."""
+    """Convert uint8 to float in [-1, 1], in the memory format channels_last, which is fast for convolutions.
+
+    Points are floats already, and stay as they are.
+    """
+    if images.dtype != torch.uint8:
+        return images
     return images.contiguous(memory_format=torch.channels_last).float().div_(127.5).sub_(1)
 
 

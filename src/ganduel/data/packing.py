@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ganduel.data import inspection
-from ganduel.data.sources import Originals, Source
+from ganduel.data.sources import Originals, Points, Source
 from ganduel.data.store import PACKED_SET, FileWriter, described, labels_path, sign, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
 from ganduel.data.transform import Prepared, Recipe, prepare
@@ -96,6 +96,9 @@ def pack(
     with locked(lock):
         if not complete(path, place):  # another process may have packed it in the meantime
             originals = source.scan()
+            if originals.points is not None:
+                pack_points(originals, originals.points, path, about)
+                return
             raw = len(originals.names) * recipe.channels * recipe.resolution**2
             compress = recipe.resolution > LARGE or raw > raw_limit_gb * 1e9
             shape = recipe.channels, recipe.resolution, recipe.resolution
@@ -104,6 +107,50 @@ def pack(
             packing.run(workers)
             packing.finish(max_rejected)
     lock.unlink(missing_ok=True)
+
+
+def pack_points(originals: Originals, points: Points, path: Path, about: dict[str, Any]) -> None:
+    """Store points as they are, float32 (N, 2, 1, 1), and write the JSON of their set at `path`.
+
+    So a point is an image of one pixel, whose two channels are x and y.
+    """
+    file = path.with_suffix(suffix(compressed=False))
+    positions = np.ascontiguousarray(points.positions, np.float32)[:, :, None, None]
+    np.save(file, positions)
+    count = len(positions)
+    if originals.labels is not None:
+        np.save(labels_path(path), originals.labels)
+        about["labelled"] = file_hash(labels_path(path))
+    digests = b"".join(hashlib.blake2b(point.tobytes(), digest_size=16).digest() for point in positions)
+    about |= {
+        "compressed": False,
+        "bytes": file.stat().st_size,
+        "shards": None,
+        "dtype": "float32",
+        "images": count,
+        "splits": originals.splits,
+        "found": originals.splits,
+        "expected": originals.expected,
+        "rejected": {},
+        "modes": {},
+        "sizes": {},
+        "labels": list(originals.label_names),
+        "labels_from": originals.labels_from,
+        "left_out": {},
+        "mean": positions.mean((0, 2, 3), dtype=float).round(4).tolist(),
+        "std": positions.std((0, 2, 3), dtype=float).round(4).tolist(),
+        **inspection.identity(np.frombuffer(digests, "<u8").reshape(count, 2)),
+        "near_duplicates": None,
+        "near_pairs": [],
+        "plane": {"centres": points.centres.tolist(), "std": points.std},
+    }
+    write_description(path, about)
+
+
+def write_description(path: Path, about: dict[str, Any]) -> None:
+    """Write the JSON of a packed set, with a checksum over its content."""
+    about = json.loads(json.dumps(about))  # as it is read again, for the checksum
+    write_text(path, json.dumps({**about, "checksum": sign(about)}, indent=1))
 
 
 def packed_path(folder: Path, name: str, recipe: dict[str, Any]) -> Path:
@@ -235,6 +282,7 @@ class Packing:
             "labels": list(originals.label_names),
             "labels_from": originals.labels_from,
             "left_out": originals.left_out,
+            "note": originals.note,
             **inspection.statistics(done.sums, done.kept * self.recipe.resolution**2),
             **inspection.identity(records["digest"]),
             **inspection.near_duplicates(
@@ -243,8 +291,7 @@ class Packing:
                 self.recipe.resolution,
             ),
         }
-        about = json.loads(json.dumps(self.about))  # as it is read again, for the checksum
-        write_text(self.path, json.dumps({**about, "checksum": sign(about)}, indent=1))
+        write_description(self.path, self.about)
         listed.unlink(missing_ok=True)
         self.journal.unlink(missing_ok=True)
         self.records.unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from ganduel.config.schema import Data
 from ganduel.data.archives import PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
 from ganduel.data.sources import Originals, Source
+from ganduel.data.stacks import CHANNELS
 from ganduel.data.store import described
 from ganduel.data.streaming import place
-from ganduel.data.transform import Recipe, cores
+from ganduel.data.transform import SMALLEST, Recipe, cores
 from ganduel.system.errors import UserError
 from ganduel.system.files import ARCHIVES
 from ganduel.system.terminal import say
@@ -36,13 +37,17 @@ def prepare(
         raise UserError(
             f"data.load_size={side} is smaller than data.resolution={data.resolution}; give at least that, or null"
         )
-    recipe = Recipe(side, data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
+    stacked = data.stack.count is not None
+    if stacked and data.channels == 1:
+        raise UserError(f"data.channels={data.channels} is not allowed with data.stack.count; it takes {CHANNELS}")
+    recipe = Recipe(side, 1 if stacked else data.channels, data.crop, data.resize)  # type: ignore[arg-type]  # the schema checks both
     alone = data.root is None or abandoned(data.root)
     if alone and (path := newest(folder, data, recipe)):
         if data.root is not None:
             say(f"data.root={data.root} holds no originals any more: using {path} as it is")
         return path
     found = source()
+    check_kind(data, found)
     if data.labels == "none":
         found = replace(found, scan=partial(unlabelled, found.scan))
     recipe = replace(recipe, width=found.width)
@@ -62,6 +67,21 @@ def prepare(
         tell(described(path))
     tidy(path)
     return path
+
+
+def check_kind(data: Data, found: Source) -> None:
+    """Raise UserError if points are asked for as images, or images as points."""
+    point = data.resolution == 1 and data.channels == 2
+    if found.plane and not (point and data.stack.count is None and data.stream is None and data.load_size is None):
+        raise UserError(
+            f"data={data.name} are points: leave data.resolution=1 and data.channels=2, and data.stack.count, "
+            "data.stream and data.load_size at null"
+        )
+    if not found.plane and (data.resolution < SMALLEST or data.channels == 2):
+        raise UserError(
+            f"data.resolution={data.resolution} data.channels={data.channels}: only points (data=ring, data=grid) have "
+            f"1 and 2; images have {SMALLEST} pixels or more, and 1 (grey) or 3 (RGB) channels"
+        )
 
 
 def packed_folder(data: Data) -> Path:

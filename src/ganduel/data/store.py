@@ -39,7 +39,10 @@ class Store(Protocol):
 
 
 class Raw:
-    """Pixels, uint8 (N, C, H, W): memory-mapped from a file, or in the memory of a device."""
+    """Pixels, uint8 (N, C, H, W): memory-mapped from a file, or in the memory of a device.
+
+    Points in the plane are float32 (N, 2, 1, 1).
+    """
 
     decodes = False
 
@@ -49,14 +52,14 @@ class Raw:
         self.shape = channels, height, width
 
     @classmethod
-    def open(cls, path: Path, shape: tuple[int, ...]) -> "Raw":
-        """Memory-map a .npy file of pixels, uint8 of this `shape` (N, C, H, W), read-only. Raises Damaged for others.
+    def open(cls, path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> "Raw":
+        """Memory-map a .npy file of pixels of this `shape` (N, C, H, W) and type, read-only. Raises Damaged for others.
 
         Copy-on-write would make systems reserve memory for the whole file.
         """
         with parsing(path, PIXELS, AGAIN):  # which drops PyTorch's warning that it has no read-only tensors
             pixels = np.load(path, mmap_mode="r")
-            if (pixels.shape, pixels.dtype) != (shape, np.uint8):
+            if (pixels.shape, pixels.dtype) != (shape, np.dtype(dtype)):
                 raise ValueError(f"it holds {pixels.dtype} {pixels.shape}")
             return cls(torch.from_numpy(pixels))
 
@@ -163,7 +166,11 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
         return Shards(place, about["shards"], shape, about["compressed"])
     file = path.with_suffix(suffix(about["compressed"]))
     count = about["images"]
-    return Compressed(file, count, shape) if about["compressed"] else Raw.open(file, (count, *shape))
+    return (
+        Compressed(file, count, shape)
+        if about["compressed"]
+        else Raw.open(file, (count, *shape), about.get("dtype", "uint8"))
+    )
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -193,7 +200,8 @@ def suffix(compressed: bool) -> str:
 
 def resident(store: Store, device: torch.device) -> Raw:
     """Copy all images of a store into the memory of a device."""
-    pixels = torch.empty((len(store), *store.shape), dtype=torch.uint8, device=device)
+    some = store.gather(torch.arange(1))
+    pixels = torch.empty((len(store), *store.shape), dtype=some.dtype, device=device)
     for part in torch.arange(len(store)).split(CHUNK):
         pixels[part[0] : part[-1] + 1] = store.gather(part)
     return Raw(pixels)

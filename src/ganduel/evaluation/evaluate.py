@@ -10,21 +10,25 @@ import torch
 from torch import Tensor
 
 from ganduel import __version__
-from ganduel.config.schema import FEATURES
+from ganduel.config.schema import FEATURES, PLAIN
 from ganduel.data.loading import to_bytes
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
+from ganduel.evaluation.modes import check_modes, measure_modes
 from ganduel.evaluation.paths import path_length
 from ganduel.game import WITH_MAPPING, Comparison
 from ganduel.system.errors import UserError
 
 # The metrics that `describe` shows, in this order. With several comparisons, the comparison's name is appended.
-SHOWN = "fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"
+SHOWN = (
+    *("fid", "kid", "isc", "precision", "recall", "density", "coverage", "ppl", "successive_fid"),
+    *PLAIN["modes"],
+)
 
 
 def evaluate(
     comparisons: list[Comparison],
-    features: Features,
+    features: Features | None,
     *,
     which: list[str],
     samples: int,
@@ -37,16 +41,19 @@ def evaluate(
     """The metrics of `samples` generated images, or of the most that a comparison allows, with their provenance.
 
     With several comparisons, each key ends with the name of its comparison, and the means have keys without a name.
-    `proceed` is called before every batch and may raise to stop a long evaluation. With several processes, only the
-    first returns the metrics; the others return rows without them. Raises UserError.
+    `features` may be None if no metric needs them. `proceed` is called before every batch and may raise to stop a long
+    evaluation. With several processes, only the first returns the metrics; the others return rows without them. Raises
+    UserError.
     """
     check_walks(comparisons, which)
+    check_modes(comparisons, which)
     row: dict[str, Any] = {}
+    notes = [features.note] if features else []
     for comparison in comparisons:
         fake, real, walk = asked(comparison, samples, seed, proceed)
         images, identity = comparison.images, comparison.images.identity(comparison.real)
         values: dict[str, float] = {}
-        if compared := [name for name in which if name != "ppl"]:
+        if (compared := [name for name in which if name not in PLAIN]) and features:
             values = features.named(
                 measure(
                     fake,
@@ -61,14 +68,23 @@ def evaluate(
             )
         if "ppl" in which:
             values["ppl"] = path_length(walk, fake.count, images.device, batch)
+        if "modes" in which:
+
+            def make(numbers: range, comparison: Comparison = comparison) -> Tensor:
+                proceed()
+                return comparison.make(numbers, seed)
+
+            covered, note = measure_modes(images, make, fake.count, cache, batch)
+            values |= covered
+            notes.append(note)
         data = f"{images.about['name']} {'x'.join(map(str, images.shape))} {identity}"
         found = {**values, "generated": fake.count, "real": real.count, "data": data}
         row |= {f"{key}{comparison.name}": value for key, value in found.items()}
     return {
         **{key: statistics.mean(row[f"{key}{c.name}"] for c in comparisons) for key in values},
         **row,
-        "features": features.identity,
-        "note": features.note,
+        "features": features.identity if features else "none",
+        "note": "; ".join(dict.fromkeys(note for note in notes if note)),
         "ema": ema,
         "seed": seed,
         "versions": versions(),
@@ -96,6 +112,11 @@ def asked(
 
     count = samples if comparison.most is None else min(samples, comparison.most)
     return Images(generate, count), Images(real, len(numbered)), walk
+
+
+def needs_features(which: list[str]) -> bool:
+    """Whether these metrics need a feature extractor. Alone "modes" does without (and "ppl", but it may have one)."""
+    return any(name != "modes" for name in which)
 
 
 def check_walks(comparisons: list[Comparison], which: list[str]) -> None:

@@ -86,6 +86,7 @@ TITLES = {
     "health/gradient/": "Gradient norm of ",
     "health/spread": "Spread of samples, against real images",
     "health/right": "Share that D gets right",
+    "health/modes": "Share of the modes that samples cover",
     "health/r_t": "Overfitting: sign of D on real images (r_t)",
     "health/r_v": "Overfitting: training against held-out (r_v)",
     "speed/images_per_second": "Images per second",
@@ -93,13 +94,22 @@ TITLES = {
     "speed/seconds": "Seconds for a measurement",
     "memory/gigabytes": "Memory, GB",
 }
-QUALITY = (*(name for name, _ in METRICS.values()), "precision", "density")  # all metrics' names, in order
+QUALITY = (
+    *(name for name, _ in METRICS.values()),
+    "precision",
+    "density",
+    "modes",
+    "high_quality",
+)  # all metrics' names, in order
 METRIC_TITLES = {
     "fid": "FID",
     "kid": "KID",
     "isc": "Inception score",
     "ppl": "Perceptual path length",
     "successive_fid": "FID to the samples before",
+    "modes": "Modes covered",
+    "high_quality": "Share of points near a centre",
+    "reverse_kl": "Reverse KL of modes, nats",
 }
 
 

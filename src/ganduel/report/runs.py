@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel.config.keys import leaves
-from ganduel.config.schema import FEATURES, METRICS, Train, marked
+from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 from ganduel.system.terminal import say
@@ -117,7 +117,8 @@ def _rows(path: Path) -> list[Row]:
 
 def _measures(key: str) -> bool:
     """Whether a column holds numbers: it has a slash in its name, or is called like a metric's value."""
-    return "/" in key or any(key.startswith(name) for name, _ in METRICS.values())
+    named = [*(name for name, _ in METRICS.values()), *PLAIN["modes"]]
+    return "/" in key or any(key.startswith(name) for name in named)
 
 
 def differing_settings(runs: list[RunLog]) -> list[Row]:
@@ -178,6 +179,38 @@ def results(run: RunLog, values: dict[str, int]) -> Row:
         "alarms": len(run.alarms) or None,
         "time": sum((b - a) / speed for a, b, speed in zip(seen, seen[1:], speeds, strict=False)),
     }
+
+
+def over_seeds(runs: Sequence[RunLog], rows: Sequence[Row]) -> list[Row]:
+    """The last value of every metric, as mean and standard error over runs that differ only in their seeds.
+
+    `rows` are the settings and results of each run. There is one row for each group of runs, with its settings; the
+    standard error of a single run is unknown. [] if no two runs differ only in their seeds.
+    """
+    keys = [key for key in list(rows[0])[1 : list(rows[0]).index(RESULTS)] if key not in ("seed", "name")]
+    groups: dict[tuple[Any, ...], list[RunLog]] = {}
+    for run, row in zip(runs, rows, strict=True):
+        if run.metrics:
+            groups.setdefault(tuple(row[key] for key in keys), []).append(run)
+    if max(map(len, groups.values()), default=0) < 2:
+        return []
+    names = dict.fromkeys(
+        name for run in runs for name, value in (run.metrics or [{}])[-1].items() if _measures(name) and "/" not in name
+    )
+    found = []
+    for own, some in groups.items():
+        row: Row = {**dict(zip(keys, own, strict=True)), "runs": len(some)}
+        for name in names:
+            values = [run.metrics[-1][name] for run in some if name in run.metrics[-1]]
+            row[name] = _mean_and_error(values) if values else None
+        found.append(row)
+    return found
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    """The mean of values and its standard error, as text."""
+    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4g}{error}"
 
 
 def held_out(run: RunLog, prefix: str) -> list[float]:

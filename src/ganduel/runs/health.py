@@ -40,6 +40,20 @@ ALARMS = {
         "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=r1, augment=diffaugment "
         "or model=wgan_gp",
     ),
+    "lost_modes": Alarm(
+        "kept",
+        operator.lt,
+        "G is losing modes: samples cover {value:.0%} of the modes that they once covered",
+        "go on from an earlier checkpoint with a lower optimizer.G.lr, or try regularizer=r1, or loss=relativistic "
+        "regularizer=r1,r2",
+    ),
+    "modes": Alarm(
+        "modes",
+        operator.lt,
+        "samples cover only {value:.1%} of the modes",
+        "loss=relativistic regularizer=r1,r2, model.pack=2, model=wgan_gp, or a lower optimizer.G.lr",
+        passing=True,
+    ),
     "overfitting": Alarm(
         "r_v",
         operator.gt,
@@ -91,10 +105,12 @@ class Health:
         `limits` has one limit for each kind of alarm; None switches the alarm off.
         """
         self.checks, self.lasting, self.limits = checks, lasting, limits
-        self.state: dict[str, Any] = {"streaks": {}, "raised": [], "gradients": {}}
+        self.state: dict[str, Any] = {"streaks": {}, "raised": [], "gradients": {}, "covered": 0.0}
 
     def check(self, trainer: Trainer, numbers: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
         """Check the networks and a log interval's statistics, `numbers`.
+
+        They may hold "modes", the share of the modes that samples covered in the newest measurement, from 0 to 1.
 
         Returns further statistics, "health/...", and the new alarms: (kind + owner) -> message. The host waits for the
         device only once.
@@ -106,11 +122,18 @@ class Health:
         }
         values = distributed.mean(torch.stack([*looks.values()])).tolist()
         signs: Signs = {"spread": {}, "gradient": {}, **judged(numbers, duels), **overfitting(numbers, duels)}
+        signs["modes"] = {"": numbers["modes"]} if "modes" in numbers else {}
         for (sign, whose), value in zip(looks, values, strict=True):
             if math.isfinite(value):  # the gradient may be unknown or, in fp16, infinite in a skipped step
                 signs[sign][whose] = value
         found = {f"health/{sign}{whose}": value for sign, part in signs.items() for whose, value in part.items()}
-        return found, self.alarms({**signs, "growth": self.growth(signs["gradient"])})
+        growth, kept = self.growth(signs["gradient"]), self.kept(signs["modes"])
+        return found, self.alarms({**signs, "growth": growth, "kept": kept})
+
+    def kept(self, modes: dict[str, float]) -> dict[str, float]:
+        """The share of modes that samples cover now, over the largest share in this run."""
+        self.state["covered"] = max([self.state["covered"], *modes.values()])
+        return {owner: share / self.state["covered"] for owner, share in modes.items() if self.state["covered"]}
 
     def growth(self, gradients: dict[str, float]) -> dict[str, float]:
         """Each player's gradient as a multiple of the median of its earlier gradients."""

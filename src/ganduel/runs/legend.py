@@ -59,6 +59,8 @@ TAGS: dict[str, str] = {
     "warns of explosion; next to 0, the network hardly learns.",
     "health/right*": "D's accuracy on real or on generated images, whichever is lower. Near 1, G learns little.",
     "health/ada*": "ADA's p, which an alarm watches: near 1, ADA can do no more.",
+    "health/modes*": "Share of the modes of the data that generated samples covered in the newest measurement. Two "
+    "alarms watch it.",
     "health/r_t*": "Mean sign of D's outputs for real training images, from -1 to 1 (Karras et al. 2020b). Near 1, D "
     "is sure of its images and may overfit.",
     "health/r_v*": "Overfitting of D (Karras et al. 2020b): 0 if D scores held-out images like training images, 1 if "
@@ -87,6 +89,11 @@ TAGS: dict[str, str] = {
     "metric/coverage*": "Share of the real images with a generated one nearby: how much of the variety G has, from 0 "
     "to 1.",
     "metric/ppl*": "Perceptual path length: how much images change for a small step of the latent; lower is smoother.",
+    "metric/modes*": "Modes of the data that at least one generated sample covers: centres of points, or classes of "
+    "digits.",
+    "metric/high_quality*": "Share of generated points within three standard deviations of the nearest centre.",
+    "metric/reverse_kl*": "Reverse KL divergence, in nats, of the modes of generated samples from the uniform "
+    "distribution: 0 if all modes are equally frequent. N real samples of K modes have about (K - 1) / 2N.",
     "metric/successive_fid*": "FID between generated images of this measurement and of the one before; near 0, G has "
     "stopped changing or has collapsed.",
     "metric/*": "A metric of generated images, by gan-fid's names.",

@@ -13,9 +13,10 @@ from ganduel import checkpoint
 from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
 from ganduel.data import order
-from ganduel.data.loading import to_bytes
-from ganduel.evaluation.evaluate import check_walks, describe, evaluate, versions
+from ganduel.data.loading import ImageSet, to_bytes
+from ganduel.evaluation.evaluate import check_walks, describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import find_features
+from ganduel.evaluation.modes import check_modes
 from ganduel.game import SHOWN
 from ganduel.pictures import save_png, tile
 from ganduel.runs.folder import RunFolder, differences
@@ -63,7 +64,9 @@ class Recorder:
         self.samples: int = config.metric.samples or (2000 if trainer.device.type == "cpu" else 50_000)
         self.whole_thousands: bool  # whether file names count images seen in whole thousands
         self.log: Logbook
-        check_walks(trainer.game.comparisons(trainer.ema.generators, trainer.images), config.metric.which)
+        comparisons = trainer.game.comparisons(trainer.ema.generators, trainer.images)
+        check_walks(comparisons, config.metric.which)
+        check_modes(comparisons, config.metric.which)
 
     def open(self, total: int, apart: int) -> None:
         """Start writing. The run has `total` iterations, and its numbered files are at least `apart` iterations apart.
@@ -113,7 +116,8 @@ class Recorder:
         speed = self.watch.rate(trainer.iteration) * trainer.images_per_iteration
         numbers = merged(numbers, trainer.readings())
         known = merged(numbers, self.validation)
-        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, known))()
+        judged = known | self.covered()
+        seen, alarms = self.watch.pausing(lambda: self.health.check(trainer, judged))()
         status = self.health.status(known | seen, trainer.game.duel_names)
         numbers |= seen | (self.validation if self.validated == trainer.iteration else {})
         for name, player in trainer.players.items():
@@ -128,6 +132,13 @@ class Recorder:
                 self.log.say(f"alarm ({name}) at step {self.step:,}: {text}")
         if alarms and self.config.on_alarm == "stop":
             self.end(f"alarm ({', '.join(alarms)}), and on_alarm=stop")
+
+    def covered(self) -> dict[str, float]:
+        """The share of the modes that samples covered in the newest measurement; {} if modes are not measured."""
+        images = self.trainer.images
+        if "modes" not in self.metric or not isinstance(images, ImageSet):
+            return {}
+        return {"modes": self.metric["modes"] / images.modes}
 
     def write_reals(self) -> None:
         """Write a grid of training images, to compare the samples with."""
@@ -152,7 +163,7 @@ class Recorder:
         seed = torch.arange(count, device=trainer.device)
         batch = {**trainer.images.batch(trainer.images_seen, count), "seed": seed}
         found = judging.in_training(trainer, batch)
-        picture, folder = judging.figure(found, trainer.loss, trainer.game.discriminators), "histograms"
+        picture, folder = judging.figure(found, trainer.loss, trainer.game), "histograms"
         (self.run.path / "samples" / folder).mkdir(exist_ok=True)
         save_png(picture, self.run.path / "samples" / folder / f"{self.kimg}.png")
         self.log.picture(f"samples/{folder}", picture, trainer.images_seen)
@@ -192,11 +203,17 @@ class Recorder:
         settings, folder = self.config.metric, Path(self.config.data.packed)
         distributed.broadcast(self.trainer.ema.generators)  # on CPUs, each process has its own BatchNorm statistics
         images = self.trainer.images
+        needed = needs_features(settings.which)
         try:
             with distributed.all_or_none():
+                features = (
+                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder))
+                    if needed
+                    else None
+                )
                 return evaluate(
                     self.trainer.game.comparisons(self.trainer.ema.generators, images),
-                    distributed.in_turn(lambda: find_features(settings.features, settings.weights, images, folder)),
+                    features,
                     which=settings.which,
                     samples=self.samples,
                     seed=0,

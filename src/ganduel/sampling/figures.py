@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ganduel.pictures import tile
+from ganduel.plane import COLOURS
 
 PANEL = 320  # approximate pixels a side of a panel
 MARGIN, LINE = 16, 22
 INK, SOFT, PAPER = (27, 31, 36), (110, 118, 126), (255, 255, 255)
-COLOURS = {"real": (0, 114, 178), "fake": (213, 94, 0)}
 BINS = 40
 
 

@@ -22,7 +22,7 @@ def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int
     if columns is not None and columns < 1:
         raise UserError(f"mode.columns={columns} is not allowed; it takes 1 or more, or null")
     columns = columns or math.ceil(math.sqrt(len(seeds)))
-    height, width = sampler.sample(seeds[:1]).shape[2:]
+    height, width = sampler.bytes(seeds[:1]).shape[2:]
     check_grid(math.ceil(len(seeds) / columns), columns, (scale * height, scale * width))
     enlarged = sampler.bytes(seeds, batch=batch).repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     return save_picture(tile(enlarged, columns), out)
@@ -30,6 +30,8 @@ def grid(sampler: Sampler, seeds: list[int], out: Path, batch: int, columns: int
 
 def images(sampler: Sampler, seeds: list[int], out: Path, batch: int) -> Path:
     """Write one PNG per image, <seed>.png with six digits, into the folder `out`, and return the folder."""
+    if len(sampler.bytes([0, 1])) < 2:
+        raise UserError("mode=images writes a file for each image, and points are shown in one plot: set mode=grid")
     if out.suffix:
         raise UserError(f"out={out}: mode=images writes a folder; give a name without {out.suffix}")
     make_folder(out, "out")

@@ -68,7 +68,7 @@ def _face(duel: Duel, batch: Batch, count: int) -> Face:
     return Face(duel.name, real, fake, of_real.flatten(), of_fake.flatten())
 
 
-def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDict) -> Tensor:
+def figure(found: list[Face], loss: AdversarialLoss, game: Game) -> Tensor:
     """A picture with one row per duel: real images, fakes, and the histograms of D's output for both.
 
     The histograms show probabilities if the loss interprets the logits so.
@@ -77,18 +77,20 @@ def figure(found: list[Face], loss: AdversarialLoss, discriminators: nn.ModuleDi
     for face in found:
         of_real, of_fake, span, mark = face.of_real, face.of_fake, None, loss.boundary
         title = "D's output"
-        if getattr(discriminators[f"D{face.name}"], "output", "linear") == "sigmoid":
+        if getattr(game.discriminators[f"D{face.name}"], "output", "linear") == "sigmoid":
             span, mark = (0.0, 1.0), 0.5
         elif loss.logits and not loss.relativistic:
             of_real, of_fake, span, mark = of_real.sigmoid(), of_fake.sigmoid(), (0.0, 1.0), 0.5
             title = "D's output, the probability of being real"
         judged = plot(f"{title}{_of(face)}", {"real": of_real, "fake": of_fake}, span, mark)
-        rows.append([*_pair(face), judged])
+        rows.append([*_pair(face, game), judged])
     return arrange(rows)
 
 
-def _pair(face: Face) -> list[Panel]:
-    real, fake = (to_bytes(images[:SHOWN]) for images in (face.real, face.fake))
+def _pair(face: Face, game: Game) -> list[Panel]:
+    real, fake = (
+        to_bytes(game.pictures(images[:SHOWN], kind)) for kind, images in (("real", face.real), ("fake", face.fake))
+    )
     return [grid(f"real{_of(face)}", real), grid(f"fake{_of(face)}", fake)]
 
 
@@ -122,7 +124,8 @@ def met(sampler: Sampler, game: Game, seeds: list[int], batch: int, data: dict[s
 
 def compare(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
     """Write a PNG with real images on the left and fakes on the right, and return its path."""
-    return save_picture(arrange([_pair(face) for face in met(sampler, sampler.game, seeds, batch, data)]), out)
+    found = met(sampler, sampler.game, seeds, batch, data)
+    return save_picture(arrange([_pair(face, sampler.game) for face in found]), out)
 
 
 def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: dict[str, Any]) -> Path:
@@ -132,4 +135,4 @@ def histograms(sampler: Sampler, seeds: list[int], out: Path, batch: int, data: 
     """
     game = sampler.judged_game
     loss = build.part(sampler.config["loss"], "loss", sampler.allow)
-    return save_picture(figure(met(sampler, game, seeds, batch, data), loss, game.discriminators), out)
+    return save_picture(figure(met(sampler, game, seeds, batch, data), loss, game), out)

@@ -63,8 +63,9 @@ def walk(
 ) -> Iterator[Tensor]:
     """The frames of an interpolation, uint8 (pairs, C, H, W): all starts, `steps` frames in between, all ends.
 
-    Noise and class are those of the start, except in the last frame, which shows the images of the ends. Up to `batch`
-    images are made at once. Raises UserError if `space` is w and the model has no mapping network.
+    Points are one plot in each frame. Noise and class are those of the start, except in the last frame, which shows the
+    images of the ends. Up to `batch` images are made at once. Raises UserError if `space` is w and the model has no
+    mapping network.
     """
     a, b = sampler.latents(starts), sampler.latents(ends)
     if space == "w":
@@ -81,7 +82,8 @@ def walk(
             seeds += starts if share < 1 else ends
         joined = torch.cat(points)
         w = joined if space == "w" else sampler.map_latents(joined, seeds)
-        yield from to_bytes(sampler.paint(w, seeds, batch)).split(len(starts))
+        for frame in sampler.paint(w, seeds, batch).split(len(starts)):
+            yield to_bytes(sampler.game.pictures(frame))
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:

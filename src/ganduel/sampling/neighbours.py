@@ -35,6 +35,8 @@ def neighbours(
     not found.
     """
     samples = sampler.bytes(seeds, batch=batch)
+    if len(samples) != len(seeds):
+        raise UserError("mode=neighbours compares images, and this model makes points: set mode=compare")
     images, _ = trained_on(sampler, typed(Where, data), allow=sampler.allow)
     assert isinstance(images, ImageSet)
     if not 1 <= count <= images.count:

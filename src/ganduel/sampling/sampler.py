@@ -174,8 +174,8 @@ class Sampler:
         return torch.cat(made)
 
     def bytes(self, seeds: int | Iterable[int], *, seed: int = 0, batch: int = 64) -> Tensor:
-        """The images of `sample` as uint8."""
-        return to_bytes(self.sample(seeds, seed=seed, batch=batch))
+        """The images of `sample` as people see them, uint8 (N, C, H, W). Points are one plot, (1, 3, H, W)."""
+        return to_bytes(self.game.pictures(self.sample(seeds, seed=seed, batch=batch)))
 
     def translate(self, images: Tensor, direction: str = "A2B", *, batch: int = 64) -> Tensor:
         """Translate images (N, C, H, W), uint8 or float in [-1, 1], to the other domain.

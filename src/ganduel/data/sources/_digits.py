@@ -1,4 +1,6 @@
-"""The digits of scikit-learn: digits. MNIST shares `in_memory`."""
+"""The digits of scikit-learn: digits. MNIST and CIFAR-10 share `in_memory`."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,9 +20,14 @@ def digits(root: str | None, category: None) -> Source:
     return Source(stamp("scikit-learn digits"), scan)
 
 
-def in_memory(parts: dict[str, np.ndarray], labels: np.ndarray, expected: dict[str, int]) -> Originals:
-    """Originals from images in memory: uint8 (N, H, W) for each part, and labels (N,) from 0 to 9 for all parts."""
+def in_memory(
+    parts: dict[str, np.ndarray], labels: np.ndarray, expected: dict[str, int], names_of: Sequence[str] = "0123456789"
+) -> Originals:
+    """Originals from images in memory: uint8 (N, H, W) or (N, H, W, 3) for each part, and labels (N,) for all parts.
+
+    `names_of` are the names of the labels 0, 1, ...
+    """
     names = [f"{part} {i}" for part, images in parts.items() for i in range(len(images))]
     pixels = np.concatenate(list(parts.values()))
     splits = {part: len(images) for part, images in parts.items()}
-    return Originals(names, lambda i: pixels[i], splits, expected, labels.astype(np.int64), list("0123456789"))
+    return Originals(names, lambda i: pixels[i], splits, expected, labels.astype(np.int64), list(names_of))

@@ -1,10 +1,11 @@
-"""MNIST: mnist."""
+"""MNIST: mnist, stacked_mnist. Fashion-MNIST has files of the same names and shares `idx_set`."""
 
 import gzip
 import io
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,16 +47,24 @@ def mnist(root: str, category: None) -> Source:
 
     Missing files are downloaded into `root`/MNIST/raw, where torchvision also keeps them.
     """
-    tree = look(Path(root), ("*mnist*.zip", "*MNIST*.zip", "archive.zip"), FILE.search) or Folder(Path(root))
-    files = _files(tree) if tree.path.exists() else {}
-    if missing := [f for f in REMOTE.files if _kind(f.name) not in files]:
+    return idx_set(root, REMOTE, FILE, "MNIST", "0123456789")
+
+
+def idx_set(root: str, remote: Remote, file: re.Pattern[str], folder: str, classes: Sequence[str]) -> Source:
+    """A set of four IDX files, whose names match `file`: 60,000 training and 10,000 test images of 28x28 pixels.
+
+    Missing files are downloaded into `root`/`folder`/raw. `classes` are the names of the labels.
+    """
+    tree = look(Path(root), ("*mnist*.zip", "*MNIST*.zip", "archive.zip"), file.search) or Folder(Path(root))
+    files = _files(tree, file) if tree.path.exists() else {}
+    if missing := [f for f in remote.files if _kind(f.name, file) not in files]:
         if not isinstance(tree, Folder):
             raise UserError(
-                f"data.root: {tree.path} lacks {missing[0].name}; give the folder of the four files of MNIST"
+                f"data.root: {tree.path} lacks {missing[0].name}; give the folder of the four files of {remote.title}"
                 f"{what_is_there(tree)}"
             )
-        fetched(replace(REMOTE, files=missing), tree.path / "MNIST" / "raw", tree.path)
-        files = _files(tree)
+        fetched(replace(remote, files=missing), tree.path / folder / "raw", tree.path)
+        files = _files(tree, file)
 
     def scan() -> Originals:
         images, labels = (
@@ -64,23 +73,23 @@ def mnist(root: str, category: None) -> Source:
         for part, pixels in images.items():
             if pixels.ndim != 3 or labels[part].shape != pixels.shape[:1]:
                 raise UserError(
-                    f"data.root: the MNIST files in {tree.path} do not belong together: "
+                    f"data.root: the files of {remote.title} in {tree.path} do not belong together: "
                     f"{pixels.shape}, {labels[part].shape}"
                 )
         parts = {"train": images["train"], "test": images["t10k"]}
-        return in_memory(parts, np.concatenate(list(labels.values())), {"train": 60_000, "test": 10_000})
+        return in_memory(parts, np.concatenate(list(labels.values())), {"train": 60_000, "test": 10_000}, classes)
 
-    return Source(stamp(tree.stamp(FILE.search)), scan)
-
-
-def _files(tree: Tree) -> dict[tuple[str, str], str]:
-    """The path of each MNIST file, by part and kind. Prefers unpacked to gzipped files, then the outermost copy."""
-    found = sorted(tree.find(FILE.search), key=lambda name: (name.endswith(".gz"), name.count("/"), name))
-    return {_kind(name): name for name in reversed(found)}
+    return Source(stamp(tree.stamp(file.search)), scan)
 
 
-def _kind(name: str) -> tuple[str, str]:
-    match = FILE.search(name)
+def _files(tree: Tree, file: re.Pattern[str]) -> dict[tuple[str, str], str]:
+    """The path of each file, by part and kind. Prefers unpacked to gzipped files, then the outermost copy."""
+    found = sorted(tree.find(file.search), key=lambda name: (name.endswith(".gz"), name.count("/"), name))
+    return {_kind(name, file): name for name in reversed(found)}
+
+
+def _kind(name: str, file: re.Pattern[str]) -> tuple[str, str]:
+    match = file.search(name)
     assert match, name
     return match[1], match[2]
 

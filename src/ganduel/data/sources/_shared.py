@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class Originals:
     label_names: Sequence[str] = ()  # of the classes or of the attributes
     labels_from: str = ""  # where the labels come from, or why there are none
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)  # reason -> suffix -> number of files
+    note: str = ""  # what whoever trains on these images should know
+    points: "Points | None" = None  # of a set of points, which are stored as they are; `read` is not called then
+
+
+class Points(NamedTuple):
+    """Points in the plane, drawn around the centres of modes."""
+
+    positions: np.ndarray  # (N, 2), float32
+    centres: np.ndarray  # (K, 2)
+    std: float  # standard deviation of x and of y around a centre
 
 
 @dataclass
@@ -40,6 +51,7 @@ class Source:
     stamp: str
     scan: Callable[[], Originals]
     width: int | None = None  # data.crop is for images of this width and scales with others; None: it never scales
+    plane: bool = False  # whether these are points in the plane, not images
 
 
 def chooser(other: Callable[[str], str | None] = lambda name: None, also: Keep = lambda name: False) -> Chooser:
