@@ -190,7 +190,9 @@ def game(model: Config, augment: Config, allow: Sequence[str], judged: bool = Tr
     if missing:
         raise UserError(f"model.{missing[0]} is missing: {model['game']} needs {', '.join(wanted)}")
     absent = [name for name in wanted if name.startswith("discriminator") and not judged]
-    built = {name: Absent() if name in absent else _value(model[name], f"model.{name}", allow) for name in wanted}
+    built: Config = {
+        name: Absent() if name in absent else _value(model[name], f"model.{name}", allow) for name in wanted
+    }
     hints = _hints(kind)
     for name, value in built.items():
         if name in hints and not _fits(value, hints[name]):
