@@ -44,8 +44,8 @@ def scatter(clouds: Mapping[str, Tensor], span: float, field: Callable[[Tensor],
 def _shaded(values: Tensor) -> Tensor:
     """A picture (3, SIDE, SIDE) of values (CELLS, CELLS), from `LOW` for the smallest to `HIGH` for the largest."""
     values = values.nan_to_num()
-    low, high = values.min(), values.max()
-    share = (values - low) / (high - low).clamp(min=1e-12)
+    least, most = values.min(), values.max()
+    share = (values - least) / (most - least).clamp(min=1e-12)
     share = interpolate(share[None, None], (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
-    ends = [torch.tensor(colour, dtype=torch.float32)[:, None, None] for colour in (LOW, HIGH)]
-    return torch.lerp(*ends, share).round().to(torch.uint8)
+    low, high = (torch.tensor(colour, dtype=torch.float32)[:, None, None] for colour in (LOW, HIGH))
+    return torch.lerp(low, high, share).round().to(torch.uint8)

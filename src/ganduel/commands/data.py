@@ -12,7 +12,7 @@ from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
 from ganduel.data.loading import ImageSet, Pair, PointSet, open_images
 from ganduel.data.prepare import abandoned, prepare
-from ganduel.data.store import Store, described, labels_path, open_store
+from ganduel.data.store import Indexed, described, labels_path, open_store
 from ganduel.data.streaming import place
 from ganduel.evaluation.look_alikes import look_alikes
 from ganduel.pictures import save_png, tile
@@ -51,7 +51,7 @@ def main(config: Pack, overrides: list[str]) -> dict[str, Any]:
     return {"path": str(path), "preview": str(preview), **about}
 
 
-def previewed(images: ImageSet | Pair, store: Store) -> Tensor:
+def previewed(images: ImageSet | Pair, store: Indexed) -> Tensor:
     """Images of the whole packed set for its preview, uint8 (N, C, H, W); a plot for points, stacks for stacks."""
     if isinstance(images, PointSet):
         return images.preview(PREVIEW)
@@ -67,12 +67,12 @@ def thumbnail(images: Tensor) -> Tensor:
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
-def thumbnails(store: Store, chosen: Tensor) -> Tensor:
+def thumbnails(store: Indexed, chosen: Tensor) -> Tensor:
     """The images with the indices `chosen` (N,), uint8 (N, C, H, W), at most `THUMBNAIL` pixels a side."""
     return torch.cat([thumbnail(store.gather(one)) for one in chosen.split(1)])
 
 
-def show_look_alikes(store: Store, features: str, names: Sequence[str], out: Path) -> None:
+def show_look_alikes(store: Indexed, features: str, names: Sequence[str], out: Path) -> None:
     """Print the pairs of images that look most alike, and write a picture with four pairs in each row."""
     found = look_alikes(store, features, ALIKE)
     if not found:

@@ -32,6 +32,8 @@ def main(config: Fid, overrides: list[str]) -> dict[str, Any]:
         raise UserError("give either ckpt=RUN_OR_FILE or folders=real,fake")
     if config.folders is not None and config.metric.reals == "equal":
         raise UserError("metric.reals=equal draws from a run's real images: give ckpt=RUN_OR_FILE, or metric.reals=all")
+    if "modes" in config.metric.which and config.metric.reals == "equal":
+        raise UserError("metric.reals=equal has no meaning for metric.which=modes, which compares with no real images")
     counts(config.metric.samples)
     device = choose(config.device)
     distributed.start(device)

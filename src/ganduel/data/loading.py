@@ -16,7 +16,7 @@ from ganduel.augment import Chain
 from ganduel.config.schema import Data
 from ganduel.data import stacks
 from ganduel.data.order import Sharded, Shuffled
-from ganduel.data.store import PACKED_SET, Store, described, labels_path, open_store, resident
+from ganduel.data.store import PACKED_SET, Indexed, Store, described, labels_path, open_store, resident
 from ganduel.data.streaming import AGAIN, place
 from ganduel.data.transform import resize_all
 from ganduel.system.device import move
@@ -32,7 +32,7 @@ class ImageSet:
 
     def __init__(
         self,
-        store: Store,
+        store: Indexed,
         about: dict[str, Any],
         train: Tensor,
         validation: Tensor,
@@ -316,6 +316,7 @@ def _stacked(
     if data.limit is not None:
         train = train[_shuffled("limit", len(train))[: data.limit]]
     single = ImageSet(store, about, train, held_out, labels=labels, **given)
+    assert data.stack.count is not None
     counts = {"train": data.stack.count, "held out": len(held_out)}
     drawn = [
         stacks.drawn(some, count, data.stack.seed, name)

@@ -23,8 +23,8 @@ PIXELS, PACKED_SET = "a file of packed images", "the description of a packed set
 CHUNK = 512  # images read at once when a whole store is read
 
 
-class Store(Protocol):
-    """Packed images, accessed by index."""
+class Indexed(Protocol):
+    """Images, accessed by index."""
 
     shape: tuple[int, int, int]  # (C, H, W)
     decodes: bool  # whether `gather` must decode; it is then slow and should run ahead in a thread
@@ -33,6 +33,10 @@ class Store(Protocol):
 
     def gather(self, index: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8, with the indices (N,), on the device of the store."""
+
+
+class Store(Indexed, Protocol):
+    """Packed images, accessed by index."""
 
     def stored(self) -> Iterator[bytes]:
         """The stored bytes of each image, in order."""

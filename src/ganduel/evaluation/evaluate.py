@@ -74,6 +74,7 @@ def evaluate(
                 proceed()
                 return comparison.make(numbers, seed)
 
+            assert cache is not None  # the classifier is kept there
             covered, note = measure_modes(images, make, fake.count, cache, batch)
             values |= covered
             notes.append(note)

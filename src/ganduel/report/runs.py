@@ -189,9 +189,9 @@ def over_seeds(runs: Sequence[RunLog], rows: Sequence[Row]) -> list[Row]:
     """
     keys = [key for key in list(rows[0])[1 : list(rows[0]).index(RESULTS)] if key not in ("seed", "name")]
     groups: dict[tuple[Any, ...], list[RunLog]] = {}
-    for run, row in zip(runs, rows, strict=True):
+    for run, settings in zip(runs, rows, strict=True):
         if run.metrics:
-            groups.setdefault(tuple(row[key] for key in keys), []).append(run)
+            groups.setdefault(tuple(settings[key] for key in keys), []).append(run)
     if max(map(len, groups.values()), default=0) < 2:
         return []
     names = dict.fromkeys(
