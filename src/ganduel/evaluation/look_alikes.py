@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganduel.data.store import Store
+from ganduel.data.store import Indexed
 from ganduel.evaluation.extractors import find_features
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress
@@ -36,7 +36,7 @@ def pooled(images: Tensor, extractor: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def look_alikes(store: Store, features: str, count: int) -> list[Alike]:
+def look_alikes(store: Indexed, features: str, count: int) -> list[Alike]:
     """Compare each image with all earlier ones, and return the `count` nearest pairs, the nearest first.
 
     `features` names an EfficientNet. Of images with equal pixels, only the first is compared. Raises UserError for more
