@@ -298,7 +298,7 @@ def test_a_report_gives_every_kind_of_features_its_columns(tmp_path, monkeypatch
         Path(name, "metrics.jsonl").write_text(
             json.dumps({"by": "gan-train", "step": 1, "images": 8, value: 4.5}) + "\n"
         )
-    found = report.main(Report(["a", "b"], None, watch=False, port=0, json=False), [])
+    found = report.main(Report(["a", "b"], None, None, watch=False, port=0, json=False), [])
     heads = found["text"].splitlines()[0]
     assert heads.startswith(
         "| run | fid, best | fid, last | fid_efficientnet_160, best | fid_efficientnet_160, last | "

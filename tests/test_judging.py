@@ -151,7 +151,7 @@ def test_histograms_count():
         (("loss=hinge",), torch.clone, None, 0.0),
         (("loss=wasserstein",), torch.clone, None, None),
         (("loss=relativistic",), torch.clone, None, None),
-        (("loss=minimax", "model.discriminator.output=sigmoid"), torch.clone, (0.0, 1.0), None),
+        (("loss=minimax", "model.discriminator.output=sigmoid"), torch.clone, (0.0, 1.0), 0.5),
     ],
 )
 def test_what_the_output_means_is_the_loss_to_say(trainer, monkeypatch, arguments, seen, span, mark):

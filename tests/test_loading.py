@@ -50,6 +50,7 @@ def open_set(path: Path, seed: int = 0, mirror: bool = False, augment: Chain | N
     data = {
         "resolution": about(path)["recipe"]["resolution"],
         "limit": None,
+        "stack": {"count": None},
         "validation": 0,
         "on_device": "auto",
         "stream": None,

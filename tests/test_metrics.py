@@ -142,7 +142,7 @@ def test_kid_takes_subsets_of_at_most_1000(monkeypatch):
         sizes.append(kid_subset_size)
         return {"kernel_inception_distance_mean": 0.0, "kernel_inception_distance_std": 0.0}
 
-    monkeypatch.setattr(measuring, "kid_features_to_metric", kid)
+    monkeypatch.setattr("torch_fidelity.metric_kid.kid_features_to_metric", kid)
     for fakes, reals in ((20, 30), (30, 20), (1001, 1002)):
         score(["kid"], fakes, reals)
     assert sizes == [20, 20, 1000]

@@ -51,7 +51,7 @@ SLIPPED = [
     ("train", ["--overwrite", "experiment=demo"], "gan-train overwrite=true experiment=demo"),
     ("train", ["--config", "mine.yaml"], "gan-train --config-dir=conf experiment=mine"),
     ("train", ["data=~/of_nobody"], "gan-train data=folder 'data.root=~/of_nobody'"),
-    ("train", ["data=cifar10"], "gan-train data=folder data.root=data/cifar10"),
+    ("train", ["data=cifar100"], "gan-train data=folder data.root=data/cifar100"),
     ("train", ["data.root=photos", "data.resolution=64"], "gan-train data=folder data.root=photos data.resolution=64"),
     ("train", ["resolution=64"], "gan-train data.resolution=64"),
     ("sample", ["ckpt=runs/demo", "mode=gif"], "gan-sample ckpt=runs/demo mode=interpolate mode.video=gif"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ganduel import batches, randomness
-from ganduel.augment.affine import interpolate
+from ganduel.augment.affine import interpolate, mirrored
 from ganduel.game import Duel, Generator
 
 
@@ -125,7 +125,7 @@ def mirrored_or_shifted(images: Tensor, seed: Tensor, mirror: bool, shift: float
     x = torch.arange(width, device=images.device) - (shift * width * (2 * across - 1)).round()
     y = torch.arange(height, device=images.device)[:, None] - (shift * height * (2 * down - 1)).round()
     x = torch.where(flip < 0.5, width - 1 - x, x) if mirror else x
-    return interpolate(images, *torch.broadcast_tensors(x, y))
+    return interpolate(images, *torch.broadcast_tensors(mirrored(x, width - 1), mirrored(y, height - 1)))
 
 
 class LeCam(nn.Module):

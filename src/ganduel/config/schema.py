@@ -375,7 +375,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def typed(schema: type[T], stored: Mapping[str, Any]) -> T:
-    """The inverse of `plain`.
+    """The inverse of `plain`. Parts that are typed already stay as they are.
 
     Another version may have stored the values. Keys that this schema does not have are left out. Missing keys stay
     unset, and raise AttributeError only when they are read.
@@ -384,5 +384,7 @@ def typed(schema: type[T], stored: Mapping[str, Any]) -> T:
     for one in fields(schema):  # type: ignore[arg-type]
         if one.name in stored:
             value, kind = stored[one.name], one.type
-            setattr(made, one.name, typed(kind, value) if isinstance(kind, type) and is_dataclass(kind) else value)
+            if isinstance(kind, type) and is_dataclass(kind) and not isinstance(value, kind):
+                value = typed(kind, value)
+            setattr(made, one.name, value)
     return made

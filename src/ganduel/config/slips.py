@@ -104,7 +104,7 @@ MEANT = {
     "format": dict.fromkeys(("pt", "pth", "pytorch", "weights"), "format=safetensors"),
     "data": {
         **dict.fromkeys(("custom", "imagefolder", "images"), "data=folder data.root=FOLDER"),
-        **{name: f"data=folder data.root=data/{name}" for name in ("cifar10", "cifar100", "ffhq", "imagenet")},
+        **{name: f"data=folder data.root=data/{name}" for name in ("cifar100", "ffhq", "imagenet")},
     },
 }
 CHOOSES_DATA = {"data", "model", "experiment", "settings_from", "--config-dir"}  # with these, data.root has a use
@@ -156,12 +156,12 @@ class Correction:
 
     def choose_data(self) -> None:
         """Add data=folder to data.root=, which has no use with the set that is chosen by itself."""
-        named = {word.partition("=")[0] for word in self.words}
-        if self.command in IMAGES.split() and "data.root" in named and not named & CHOOSES_DATA and not self.says:
+        given = dict(word.partition("=")[::2] for word in self.words)
+        root = given.get("data.root")
+        if self.command in IMAGES.split() and root and not given.keys() & CHOOSES_DATA and not self.says:
             self.says.append("data.root alone chooses no kind of data")
-            root = next(word for word in self.words if word.startswith("data.root="))
-            where = self.words.index(root)
-            self.words[where : where + 1] = own_images(root.partition("=")[2])
+            where = self.words.index(f"data.root={root}")
+            self.words[where : where + 1] = own_images(root)
 
     @property
     def value_follows(self) -> bool:
@@ -204,7 +204,7 @@ class Correction:
         elif re.fullmatch(r"[\w.]+=", word) and self.value_follows and left[0] in options(word[:-1]):  # model= dcgan
             self.says.append("no spaces around =")
             word += left.pop(0)
-        elif "=" in word and word.endswith(","):  # model=dcgan, data=mnist
+        elif re.fullmatch(r"[^=[({]+=[^[({]*,", word):  # model=dcgan, data=mnist
             self.says.append("a space separates arguments, without a comma")
             word = word.rstrip(",")
         elif group and group == word and self.value_follows and left[0] in options(word):  # model dcgan

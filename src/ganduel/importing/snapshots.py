@@ -5,9 +5,8 @@ This module runs nothing of a file, and reads only its tensors and plain values.
 """
 
 import io
-import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing
+from ganduel.system.pickles import Inert, Restricted, Unasked
 
 NETWORKS = ("G", "D", "G_ema")
 PICKLE = "a pickle of StyleGAN2-ADA or R3GAN"
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         with parsing(path, PICKLE), open(path, "rb") as file:
-            content = _Unpickler(file).load()
+            content = _Snapshot(file).load()
     except Unasked as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(content, Mapping) or not all(_is_module(content.get(name)) for name in NETWORKS):
@@ -43,19 +43,10 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, dict) and {"_parameters", "_buffers", "_modules"} <= value.keys()
 
 
-class Unasked(UserError):
-    """A file asks for something that no published network needs."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Puts stand-ins, which can only hold data, in the place of the objects that a file names.
-
-    Every file gets new stand-ins, because a pickle may set their attributes.
-    """
+class _Snapshot(Restricted):
+    """Reads modules as dictionaries of their attributes."""
 
     def __init__(self, file: Any):
-        super().__init__(file)
-
         class Dictionary(dict):
             """For classes that are dictionaries."""
 
@@ -66,55 +57,26 @@ class _Unpickler(pickle.Unpickler):
                 self.update(state)
 
         self.module = Module
-        self.known: dict[str, Any] = {
-            "torch_utils.persistence._reconstruct_persistent_obj": _Call(lambda meta: meta["state"]),
+        known = {
+            "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: meta["state"],
             "dnnlib.util.EasyDict": Dictionary,
             "collections.OrderedDict": Dictionary,
-            "builtins.set": _Call(lambda items=(): list(items)),
-            "torch._utils._rebuild_parameter": _Call(lambda data, *_: data),
-            "torch._utils._rebuild_tensor_v2": _Call(_tensor),
-            "torch.storage._load_from_bytes": _Call(_storage),
-            "torch.Size": _Call(lambda items: list(items)),
-            "torch.device": _Call(lambda *_: None),
-            "numpy.dtype": _Call(lambda *_: _Inert()),
+            "builtins.set": lambda items=(): list(items),
+            "torch._utils._rebuild_parameter": lambda data, *_: data,
+            "torch._utils._rebuild_tensor_v2": _tensor,
+            "torch.storage._load_from_bytes": _storage,
+            "torch.Size": lambda items: list(items),
+            "torch.device": lambda *_: None,
+            "numpy.dtype": lambda *_: Inert(),
+            "numpy.core.multiarray.scalar": lambda *_: None,
+            "numpy._core.multiarray.scalar": lambda *_: None,
         }
-        for core in ("core", "_core"):
-            self.known[f"numpy.{core}.multiarray.scalar"] = _Call(lambda *_: None)
+        super().__init__(file, "published network", known)
 
     def find_class(self, module: str, name: str) -> Any:
-        path = f"{module}.{name}"
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return None
-        if module.startswith(CLASSES):
-            return self.module
-        if path not in self.known:
-            raise Unasked(f"asks for {path}, which no published network does; it was not run")
-        return self.known[path]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise Unasked("asks for data outside of it, which no published network does")
-
-
-class _Call:
-    """A function that a pickle may call, and do nothing else with."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise Unasked("changes a function, which no published network does")
-
-
-class _Inert:
-    """A stand-in for an object without use here. It accepts any state and keeps none."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+        return self.module if module.startswith(CLASSES) else super().find_class(module, name)
 
 
 def _storage(content: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:

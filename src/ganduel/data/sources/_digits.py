@@ -1,4 +1,4 @@
-"""The digits of scikit-learn: digits. MNIST and CIFAR-10 share `in_memory`."""
+"""The digits of scikit-learn: digits, stacked_digits. MNIST and CIFAR-10 share `in_memory`."""
 
 from collections.abc import Sequence
 
