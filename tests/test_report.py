@@ -61,7 +61,11 @@ def test_the_columns_of_the_report(pair):
         "isc, last": None,
         "recall, best": pytest.approx(0.9),  # the more, the better
         "recall, last": pytest.approx(0.4),
-        **{f"{name}, {of}": None for name in ("coverage", "ppl", "reverse_kl", "successive_fid") for of in ("best", "last")},
+        **{
+            f"{name}, {of}": None
+            for name in ("coverage", "ppl", "reverse_kl", "successive_fid")
+            for of in ("best", "last")
+        },
         "accuracy of D, average": pytest.approx(0.75),
         "accuracy of D, best": pytest.approx(0.9),
         "loss of G, average": 1.5,

@@ -17,6 +17,7 @@ from ganduel.data.loading import normalise, to_bytes
 from ganduel.sampling import sampler as sampling
 from ganduel.sampling.sampler import fades, in_tiles, spans, translated, within_memory
 from ganduel.sampling.translation import placed
+from ganduel.system.device import available, out_of_memory
 from ganduel.system.errors import UserError
 
 
@@ -234,6 +235,20 @@ def test_what_memory_cannot_hold_is_not_tried(monkeypatch) -> None:
     monkeypatch.setattr(sampling, "available", lambda device: 1.01 * needed / 1e9)
     assert torch.allclose(within_memory(network, images), images + 1, atol=1e-6)
     assert max(network.seen) == (300, 512)
+
+
+def test_a_limit_of_this_process_counts(monkeypatch) -> None:
+    """As set by ulimit -v: two gigabytes more than this process has mapped, or less than it has."""
+    resource = pytest.importorskip("resource")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for more, left in ((2e9, 1.8e9), (-1e9, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda what, more=more: (int(used + more), -1))
+        assert 1e9 * available(torch.device("cpu")) == pytest.approx(left, abs=0.2e9)
+
+
+def test_onednn_has_its_own_words_for_too_little_memory() -> None:
+    assert out_of_memory(RuntimeError("could not create a primitive"))
+    assert not out_of_memory(RuntimeError("sizes differ"))
 
 
 def test_a_photo_without_memory_is_left_out_and_the_others_are_translated(run, photos, monkeypatch, capsys) -> None:

@@ -1,6 +1,7 @@
 """The device: its choice, its precision and its memory."""
 
 import ctypes
+import math
 import os
 import sys
 import warnings
@@ -100,8 +101,8 @@ def memory(device: torch.device) -> float:
 def available(device: torch.device) -> float:
     """Memory in gigabytes (1e9 bytes) that this process may still take: nine tenths of the free memory.
 
-    That is the free memory of the CUDA device, otherwise of the system or, if less, of this process's container. Raises
-    UserError if the system does not tell.
+    That is the free memory of the CUDA device, otherwise of the system or, if less, of this process's container, or what
+    a limit on this process (ulimit -v) leaves. Raises UserError if the system does not tell.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -119,7 +120,19 @@ def available(device: torch.device) -> float:
         free = min(free, int(limit) - int(used))
     except (OSError, ValueError):  # no container, or the limit is "max"
         pass
-    return 0.9 * free / 1e9
+    return 0.9 * min(free, _left_to_process()) / 1e9
+
+
+def _left_to_process() -> float:
+    """The bytes of address space that a limit leaves to this process; infinite without a limit."""
+    try:
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # Windows, macOS
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - used)
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
@@ -137,9 +150,9 @@ def synchronise(device: torch.device) -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on any device."""
-    text = str(error)
+    said = "can't allocate memory", "out of memory", "could not create a primitive"  # the last by oneDNN, on CPUs
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in said)
     )
 
 
