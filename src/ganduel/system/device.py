@@ -101,8 +101,9 @@ def memory(device: torch.device) -> float:
 def available(device: torch.device) -> float:
     """Memory in gigabytes (1e9 bytes) that this process may still take: nine tenths of the free memory.
 
-    That is the free memory of the CUDA device, otherwise of the system or, if less, of this process's container, or what
-    a limit on this process (ulimit -v) leaves. Raises UserError if the system does not tell.
+    That is the free memory of the CUDA device. Without CUDA it is the least of: the system's free memory, that of this
+    process's container, and what a limit on this process (ulimit -v) leaves. Raises UserError if the system does not
+    tell.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
