@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MODELS, NO_BATCH_NORM, TINY, assert_equal, children, largest_difference, rows, state
+from conftest import MODELS, NO_BATCH_NORM, THOROUGH, TINY, assert_equal, children, largest_difference, rows, state
 from processes import together
 
 from ganduel.commands import cli
@@ -154,20 +154,29 @@ def test_four_processes_equal_one(packed, tmp_path, monkeypatch, model):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_go_on_in_the_middle_of_their_schedules(packed, tmp_path, monkeypatch, processes):
-    """R3GAN with all of its schedules: 300 steps, resumed after 130, are 300 undisturbed ones, bit for bit."""
+    """R3GAN with all of its schedules: 30 steps, resumed after 13, are 30 undisturbed ones, bit for bit. With
+    GANDUEL_EXAMPLES=all, 300 and 130."""
+    count = 300 if THOROUGH else 30
     monkeypatch.chdir(tmp_path)
     small = [argument for argument in MODELS["r3gan"] if argument != "model=r3gan"]
-    base = ["experiment=digits_r3gan", *TINY, packed, *small, "model.blocks=1", "scheduler.length=3.2 kimg"]
-    steps = {"whole": (300,), "parts": (130, 300)}
+    base = [
+        "experiment=digits_r3gan",
+        *TINY,
+        packed,
+        *small,
+        "model.blocks=1",
+        f"scheduler.length={4 * count // 3} steps",
+    ]
+    steps = {"whole": (count,), "parts": (13 * count // 30, count)}
     for name in steps:
         for end in steps[name]:
             result = together(processes, *base, f"name={name}", f"duration={end} steps")
             assert result.returncode == 0, result.stderr
     whole, parts = state("runs/whole")["state"], state("runs/parts")["state"]
     assert_equal(whole, parts)
-    assert whole["steps"] == 300
+    assert whole["steps"] == count
     settings = whole["optimizers"]["D"]["param_groups"][0]
-    progress = (1 - math.cos(math.pi * 299 / 400)) / 2  # of 400 batches of 8 images
+    progress = (1 - math.cos(math.pi * (count - 1) / (4 * count // 3))) / 2
     assert settings["betas"][1] == pytest.approx(0.9 + 0.09 * progress)
     assert settings["lr"] == pytest.approx(2e-4 - 1.5e-4 * progress)
 

@@ -165,6 +165,7 @@ def published(tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``declarative_base")  # of Optuna, in SQLAlchemy
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell of Unix")
 def test_all_that_can_run_do(published, tmp_path, monkeypatch, capsys):
     """Split by bash, run in this process: what makes a run first, then what reads one."""

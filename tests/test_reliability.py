@@ -238,6 +238,11 @@ def test_sighup_ends_a_run_except_under_nohup(ignored):
         signal.signal(signal.SIGHUP, before)
 
 
+def hear() -> None:
+    """In a child: hear Ctrl-C, even if these tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
@@ -254,7 +259,7 @@ def test_signals_while_it_imports(tiny, library, number, code):
     Hydra is what imports YAML's library.
     """
     command = [sys.executable, "-m", "ganduel.train", *tiny]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, preexec_fn=hear)
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -23,13 +23,15 @@ class LayerRow(NamedTuple):
 
 
 def describe(trainer: Trainer) -> str:
-    """A table for each network of a trainer. This generates two images to find the shapes, and changes nothing."""
+    """A table for each network of a trainer. To find the shapes, this generates two images, or packs. It changes
+    nothing."""
     networks = {**trainer.game.generators, **trainer.game.discriminators}
     shapes: dict[str, dict[str, str]] = {name: {} for name in networks}
     hooks = [hook for name, network in networks.items() for hook in _watch(network, shapes[name])]
-    seed = randomness.seeds(0, first=0, count=2, device=trainer.device)
+    count = 2 * trainer.game.pack
+    seed = randomness.seeds(0, first=0, count=count, device=trainer.device)
     with no_trace(trainer, evaluated=trainer.game):
-        for duel in sharing.duels(trainer.game, {**trainer.images.batch(0, 2), "seed": seed}):
+        for duel in sharing.duels(trainer.game, {**trainer.images.batch(0, count), "seed": seed}):
             duel.discriminator(duel.fake)
     for hook in hooks:
         hook.remove()
