@@ -13,7 +13,7 @@ demo: .venv/installed  ## install, train a DCGAN on handwritten digits (a minute
 	@echo "To type gan-train without its path, activate the environment: . .venv/bin/activate"
 
 # Times are of two cores.
-test: .venv/installed-dev  ## while you work, five minutes on two cores: all but slow tests, with every pair of options
+test: .venv/installed-dev  ## while you work, six minutes on two cores: all but slow tests, with every pair of options
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow and not product"
 
 test-slow: .venv/installed-dev  ## the rest, about twenty minutes: processes, browsers, ONNX, how-tos, runs that are killed
