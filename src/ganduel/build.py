@@ -281,4 +281,6 @@ def optimizer(
         node = {**node, **lazy_regularization.correct(locate(node["_target_"], key, allow), node, every)}
     if device.type not in ("cpu", "cuda"):
         node = {name: value for name, value in node.items() if name != "fused"}
+    if isinstance(betas := node.get("betas"), list | tuple):  # PyTorch refuses (0, 0.9), which mixes types
+        node = {**node, "betas": [float(beta) if type(beta) is int else beta for beta in betas]}
     return part(node, key, allow, params=[as_it_lies(p.detach(), p) for p in networks.parameters()])
