@@ -759,5 +759,5 @@ def test_classes_reach_both_networks(trainer, monkeypatch):
 def test_rates_of_averages_may_be_whole_numbers(trainer):
     """PyTorch refuses (0, 0.9), which one types for WGAN-GP, because it mixes types."""
     made = trainer("optimizer.D.betas=[0,0.9]", "optimizer.G.betas=[0,1e-1]")
-    assert [made.players[name].optimizer.param_groups[0]["betas"] for name in "DG"] == [[0.0, 0.9], [0.0, 0.1]]
+    assert [made.players[name].optimizer.param_groups[0]["betas"] for name in "DG"] == [(0.0, 0.9), (0.0, 0.1)]
     made.iterate()
