@@ -68,7 +68,7 @@ class Shuffled:
 
 
 class Sharded:
-    """Images in shards, of which `MIXED` are in use at any time, so that each is read once.
+    """Images in shards. `MIXED` shards are in use at any time, so each shard is read once.
 
     An epoch has one slot for each shard. In a slot, one shard begins. It gives an equal slice of its images to that
     slot and to each of the following ones, until `MIXED` have had one. The last shards go on at the start of the epoch.

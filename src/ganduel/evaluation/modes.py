@@ -93,7 +93,7 @@ def of_points(points: Tensor, centres: Tensor, std: float) -> dict[str, float]:
 
 
 def of_classes(labels: Tensor, classes: int) -> dict[str, float]:
-    """The values of samples with these labels (N,), of which there are `classes`. One sample covers a mode."""
+    """The values of samples with the labels (N,), each below `classes`. One sample covers a mode."""
     counts = torch.bincount(labels, minlength=classes)
     return {"modes": float((counts > 0).sum()), "reverse_kl": reverse_kl(counts)}
 
