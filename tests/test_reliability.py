@@ -60,6 +60,42 @@ def test_what_is_no_damage_stays_what_it_is():
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EISDIR])
+def test_a_bad_sector_is_damage(number):
+    with pytest.raises(Damaged, match=r"^a\.pt: is damaged"), parsing("a.pt", "a checkpoint"):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "config.yaml"])
+def test_a_pipe_in_place_of_a_file_is_not_read(tmp_path, capsys, name):
+    run = RunFolder(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)  # who reads it waits for ever
+    runs.read(tmp_path)
+    assert f"{tmp_path / name}: cannot be read (it is no regular file)" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no regular file"):
+        run.cut_back(name, 2) if name == "stats.jsonl" else run.stored_config()
+
+
+def test_a_checkpoint_on_a_bad_sector_falls_back(tmp_path, monkeypatch):
+    run, bad, read = RunFolder(tmp_path), tmp_path / "checkpoints" / "latest.pt", torch.load
+    for step in (1, 2):
+        run.save({"config": {}, "data": {}, "step": step, "images_seen": 8, "state": {}})
+
+    def load(file, *arguments, **settings):
+        if file == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, *arguments, **settings)
+
+    monkeypatch.setattr(torch, "load", load)
+    seen: list[int] = []
+    found, (warning,) = run.resume(lambda content: seen.append(content["step"]))
+    assert found and seen == [1] and "Input/output error" in warning
+    run.save({"config": {}, "data": {}, "step": 3, "images_seen": 8, "state": {}})
+    assert bad.with_suffix(".damaged").exists() and (tmp_path / "checkpoints" / "previous.pt").exists()
+
+
 def test_a_failed_write_names_the_file_and_the_way_out(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*x.png .*No space left.*make room"),
@@ -147,12 +183,19 @@ def test_bad_lines_of_a_log_are_set_aside_and_named(log, capsys):
     assert capsys.readouterr().err == ""
 
 
+# A short file that stands for 9^40 values, by aliases of aliases
+BILLION_LAUGHS = b"x0: &x0 [a]\n" + b"".join(
+    b"x%d: &x%d [%s]\n" % (i, i, b",".join([b"*x%d" % (i - 1)] * 9)) for i in range(1, 41)
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("config.yaml", b"a: [b\n"),
         ("config.yaml", b"- 1\n"),
         ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", BILLION_LAUGHS),
         ("overrides.txt", b"\xff\xfe\n"),
         ("stats.jsonl", b'{"step": 1, "images": 8\n'),
         ("stats.jsonl", b'{"step": 4, "images": 32, "loss/G": "x"}\n'),
