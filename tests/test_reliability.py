@@ -311,6 +311,31 @@ def test_signals_while_it_imports(tiny, library, number, code):
     assert process.returncode == code and "Traceback" not in errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed(tmp_path, data_folder, closed):
+    """As under `>&-`, and in some daemons: a command does its work, and its exit code is right."""
+    start = [sys.executable, "-c", "from ganduel.commands.start import data; data()", "data=folder", "workers=1"]
+    settings = [f"data.root={data_folder}", "data.resolution=8", f"data.packed={tmp_path / 'packed'}"]
+    for wrong, code in ([], 0), (["data.resolution=-1"], 1):
+        arguments = [*start, *settings, *wrong]
+        process = subprocess.Popen(arguments, stdout=-1, stderr=-1, preexec_fn=lambda: [os.close(n) for n in closed])
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == code and b"Traceback" not in errors, errors
+    assert any((tmp_path / "packed").glob("*.json"))
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_a_text_that_finds_no_room_is_one_line(monkeypatch, capsys, flag):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code = cli.command("data", [flag])
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert code == 1 and capsys.readouterr().err == "error: data: No space left on device; make room and run again\n"
+
+
 def test_tensorboard_without_room_ends_no_run(train, capsys, monkeypatch):
     """Its thread meets the full disk, and the run hears of it at the next entry."""
     real, count = RecordWriter.write, []
