@@ -24,6 +24,7 @@ from ganduel.commands import cli, sweep
 from ganduel.commands.train import interruptions
 from ganduel.report import runs
 from ganduel.runs.folder import RunFolder
+from ganduel.runs.recorder import Recorder
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, locked, numbered, parsing, read_rows, writing
 from ganduel.system.terminal import Steady, say
@@ -147,6 +148,50 @@ def test_a_state_that_cannot_be_used_falls_back(train, capsys, how):
     assert (RUN / "checkpoints" / "latest.damaged").exists()
     assert train("name=whole", "every.checkpoint=2 steps") == 0
     assert_equal(state("runs/whole")["state"], state(RUN)["state"])
+
+
+def numbered_checkpoints(name: str) -> list[str]:
+    return [path.name for path in numbered(Path("runs") / name / "checkpoints", ".pt")]
+
+
+class Killed(BaseException):
+    """SIGKILL in the middle of a function."""
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_kill_between_the_two_files_of_a_checkpoint(train, monkeypatch, step):
+    """The state is there, and its numbered file is not. In the end, the files are those of an undisturbed run."""
+    settings = ("every.checkpoint=2 steps", "every.sample=8 steps", "duration=8 steps", "keep=2")
+    assert train("name=whole", *settings) == 0
+    write = RunFolder.save_networks
+
+    def save_networks(self: RunFolder, content: dict[str, Any], *arguments: Any) -> None:
+        if content["step"] == step:
+            raise Killed
+        write(self, content, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(RunFolder, "save_networks", save_networks)
+        train("name=cut", *settings)
+    assert train("name=cut", *settings) == 0
+    assert numbered_checkpoints("cut") == numbered_checkpoints("whole") and len(numbered_checkpoints("cut")) == 2
+
+
+def test_an_interruption_displaces_no_numbered_checkpoint(train, monkeypatch):
+    settings = ("every.checkpoint=2 steps", "every.sample=8 steps", "duration=6 steps", "keep=2")
+    write = Recorder.write_statistics
+
+    def signalled(self: Recorder) -> None:
+        write(self)
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "write_statistics", signalled)
+        assert train(*settings, "every.log=1 steps") == 128 + signal.SIGTERM
+    assert state(RUN)["step"] == 5
+    assert train(*settings, "every.log=1 steps") == 0
+    assert numbered_checkpoints("tiny") == ["000000.032kimg.pt", "000000.048kimg.pt"]
 
 
 BAD = (
