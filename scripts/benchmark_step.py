@@ -83,9 +83,10 @@ def assemble(overrides: list[str], folder: Path) -> Trainer:
     composed = compose("train", ["data=folder", "data.root=.", *overrides])
     domains = build.locate(composed.model["game"], "model.game", composed.allow).domains  # type: ignore[attr-defined]
     data = composed.data
-    root = folder / f"{data.resolution}"
+    count = max(IMAGES, composed.batch_size)
+    root = folder / f"{data.resolution}_{count}"
     if not root.exists():
-        noise(root, data.resolution, max(IMAGES, composed.batch_size))
+        noise(root, data.resolution, count)
     kind = "folder" if domains == ("real",) else "folder_pair"
     own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
     own.append("data.on_device=true")  # because the packed files are deleted before the first step
