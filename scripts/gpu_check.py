@@ -61,6 +61,10 @@ FAMILIES = {
         ],
     ),
     "r3gan": (["model=r3gan"], ["model=r3gan", "model.channel_base=64", "model.channel_max=8", "model.group=4", *TOY]),
+    "points": (
+        ["model=points"],
+        ["model=points", "model.generator.widths=[8]", "model.discriminator.widths=[8]", "batch_size=4"],
+    ),
     "cyclegan": (
         ["model=cyclegan", "data.resolution=256"],
         ["model=cyclegan", "model.channels=2", "model.generator.blocks=1", "data.resolution=24", "batch_size=2"],
