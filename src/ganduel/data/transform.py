@@ -203,13 +203,10 @@ def _bits(image: Image.Image) -> int | None:
     """
     if image.mode.startswith("I"):
         return int(np.asarray(image).max(initial=0)).bit_length()
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # how the file stores a pixel
-    if not WIDE.search(raw):
+    tiles = getattr(image, "tile", None)
+    if not tiles or not WIDE.search(str(tiles[0][3])):  # how the file stores a pixel
         return None
-    largest = max(
-        int(high) for band, (_, high) in zip(image.getbands(), image.getextrema(), strict=True) if band != "A"
-    )
-    return largest.bit_length() + 8
+    return int(np.asarray(image.convert("RGB")).max()).bit_length() + 8
 
 
 def from_file(file: Path | bytes, use: Callable[[Image.Image], T]) -> T:
