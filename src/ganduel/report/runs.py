@@ -8,10 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ganduel.config.keys import leaves
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
+from ganduel.runs.folder import read_configuration
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 from ganduel.system.terminal import say
@@ -67,8 +66,7 @@ def read(path: Path) -> RunLog:
     config: Any = {}
     typed: list[str] = []
     try:
-        with parsing(path / "config.yaml", "the configuration of a run"):
-            config = dict(leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))  # type: ignore[arg-type]
+        config = dict(leaves(read_configuration(path / "config.yaml")))
     except UserError as error:
         say(f"warning: {error}")
     try:
