@@ -461,7 +461,7 @@ def test_wide_ranges_are_logarithmic():
 def test_a_caption_names_the_first_of_many_settings(tmp_path):
     for i in range(2):
         typed = " ".join(f"{key}={i}" for key in "abcdefg")
-        write_run(tmp_path / str(i), typed, {key: i for key in "abcdefg"}, [line(1, 0.5, 0.5, 1, 1)])
+        write_run(tmp_path / str(i), typed, dict.fromkeys("abcdefg", i), [line(1, 0.5, 0.5, 1, 1)])
     assert "1: a=1, b=1, c=1, 4 more</h3>" in page.page(*read_runs([tmp_path]))
 
 
