@@ -177,3 +177,15 @@ def test_no_pytorch():
     """A table of text files must not take seconds."""
     code = "import sys, ganduel.commands.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_settings_that_are_lists(tmp_path, capsys):
+    """They are told as one types them, and may differ between runs of several seeds."""
+    fids = [{"by": "gan-train", "step": 1, "images": 10, "fid": 2.0}]
+    for i, (betas, fused) in enumerate([([0.5, 0.9], True), ([0.5, 0.9], True), ([0.0, 0.9], False)]):
+        config = {"optimizer": {"betas": betas, "fused": fused}, "seed": i}
+        write_run(tmp_path / str(i), "", config, [line(1, 0.5, 0.5, 1, 1)], fids)
+    assert cli.command("report", [str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "| [0.5,0.9] | true | 1 |" in text and "| [0.0,0.9] | false | 2 |" in text
+    assert "| [0.5,0.9] | true | 2 | 2 ± 0 |" in text  # two seeds

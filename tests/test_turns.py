@@ -47,6 +47,7 @@ def test_a_clock_in_words():
     clock = Clock(images_per_iteration=640, steps_per_iteration=2, images_per_epoch=3200)
     assert clock.describe(8) == "16 steps = 5.1 kimg = 1.6 epochs"
     assert clock.describe(1000) == "2,000 steps = 640.0 kimg = 200.0 epochs"
+    assert Clock(16, 1, 1617).describe(3) == "3 steps = 0.048 kimg = 0.03 epochs"  # 48 / 1617 = 0.0297
     assert clock.images(Duration.parse("2.5 kimg", "duration")) == 2500
     assert clock.images(Duration.parse("0.5 epochs", "duration")) == 1600
 
