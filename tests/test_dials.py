@@ -236,3 +236,12 @@ def test_what_old_networks_and_augmentations_did_without_a_key():
     assert dcgan["model"]["generator"]["output_norm"] is False
     places = {"source": {"_target_": "ganduel.data.sources.places"}}
     assert current({"data": places})["data"]["source"]["split"] == "standard"
+
+
+def test_penalties_that_were_functions_are_classes():
+    """Without `_partial_`, with which a class would never be made."""
+    old = {"_target_": "ganduel.regularizers.dragan", "_partial_": True, "target": 2.0, "spread": 0.5}
+    r1 = {"fn": {"_target_": "ganduel.regularizers.r1", "_partial_": True}}
+    found = current({"regularizer": {"dragan": {"fn": old}, "r1": r1}})["regularizer"]
+    assert build.part(found["dragan"]["fn"], "regularizer", []) == regularizers.DRAGAN(target=2.0, spread=0.5)
+    assert found["r1"] == r1

@@ -18,7 +18,7 @@ from ganduel import dials, randomness, sharing
 from ganduel.augment import Chain
 from ganduel.batches import split
 from ganduel.clock import Clock
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ganduel.data import inspection
+from ganduel.data.resize import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Points, Source
 from ganduel.data.store import PACKED_SET, FileWriter, described, labels_path, sign, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
-from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, file_hash, locked, make_folder, parsing, write_text

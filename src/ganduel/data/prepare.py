@@ -9,11 +9,11 @@ from typing import Any
 from ganduel.config.schema import Data
 from ganduel.data.archives import PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
+from ganduel.data.resize import SMALLEST, Recipe, cores
 from ganduel.data.sources import Originals, Source
 from ganduel.data.stacks import CHANNELS
 from ganduel.data.store import described
 from ganduel.data.streaming import place
-from ganduel.data.transform import SMALLEST, Recipe, cores
 from ganduel.system.errors import UserError
 from ganduel.system.files import ARCHIVES
 from ganduel.system.terminal import say

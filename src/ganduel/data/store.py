@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel.data.resize import decode_all
 from ganduel.data.streaming import AGAIN, Place, Shards
-from ganduel.data.transform import decode_all
 from ganduel.system.files import parsing
 
 PIXELS, PACKED_SET = "a file of packed images", "the description of a packed set"

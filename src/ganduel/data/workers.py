@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ganduel.data.resize import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals
-from ganduel.data.transform import Prepared, Recipe, prepare
 
 TASK = 32, 2**21  # most images, and approximately most bytes, that go to a process at once
 FEW = 500  # for fewer images, starting processes is not worth the time

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganduel import __version__
 from ganduel.config.schema import FEATURES, PLAIN
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
 from ganduel.evaluation.modes import check_modes, measure_modes

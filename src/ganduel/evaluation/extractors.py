@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganduel import checkpoint
 from ganduel.config.schema import EFFICIENTNET_SIDE, features_label, value_name
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.evaluation.digit_classifier import check_features, digit_weights, load_classifier
 from ganduel.models.efficientnet import VARIANTS, find_weights, pretrained
 from ganduel.system import distributed

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganduel.data.loading import ImageSet, PointSet
+from ganduel.data.image_set import ImageSet
+from ganduel.data.points import PointSet
+from ganduel.data.stacks import StackSet
 from ganduel.evaluation.digit_classifier import digit_weights, load_classifier
 from ganduel.game import Comparison
 from ganduel.system import distributed
@@ -31,7 +33,7 @@ def check_modes(comparisons: list[Comparison], which: list[str]) -> None:
             raise UserError(f"metric.which: {', '.join(others)} measures images, and these are points; it takes modes")
         if "modes" not in which or isinstance(images, PointSet):
             continue
-        single = images.single or images
+        single = images.single if isinstance(images, StackSet) else images
         if single.shape[0] != 1 or single.modes != CLASSES:
             raise UserError(
                 "metric.which: modes needs points (data=ring, data=grid), grey images of ten classes (data=mnist), or "
@@ -52,7 +54,7 @@ def measure_modes(
     if isinstance(images, PointSet):
         points, about = _collected(make, count, batch), images.about["plane"]
         return {} if points is None else of_points(points.flatten(1), torch.tensor(about["centres"]), about["std"]), ""
-    single = images.single or images
+    single = images.single if isinstance(images, StackSet) else images
     path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache))
     classifier = load_classifier(path).to(images.device)
     labels = _collected(lambda numbers: digits(classifier, make(numbers)), count, batch)

@@ -14,7 +14,7 @@ from torch.nn.functional import batch_norm, conv2d, pad
 
 from ganduel import randomness
 from ganduel.augment import Chain
-from ganduel.data.loading import ImageSet, Pair, normalise
+from ganduel.data.image_set import ImageSet, Pair, normalise
 from ganduel.game import AugmentedDiscriminator, Batch, Comparison, Duel, Game
 from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ganduel.config.schema import Where, typed
-from ganduel.data.loading import ImageSet
+from ganduel.data.image_set import ImageSet
 from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
 from ganduel.evaluation.look_alikes import BATCH, EXACT, pooled
 from ganduel.pictures import check_grid, save_picture

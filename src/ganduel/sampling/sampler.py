@@ -14,7 +14,7 @@ from ganduel import checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.config.renamed import current
 from ganduel.config.schema import MOST_SEEDS
-from ganduel.data.loading import normalise, to_bytes
+from ganduel.data.image_set import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
 from ganduel.sampling.restore import restored
 from ganduel.system.device import available, in_batches, out_of_memory

@@ -7,7 +7,8 @@ from typing import Any
 from ganduel import build
 from ganduel.config.schema import Data, Where, typed
 from ganduel.data.archives import PACKED
-from ganduel.data.loading import ImageSet, Pair, open_images, suited
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.loading import open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.streaming import place
