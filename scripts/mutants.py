@@ -82,7 +82,8 @@ TESTS = {
     "randomness": "tests/test_randomness.py",
     "turns": "tests/test_turns.py -k 'not run'",
     "clock": "tests/test_turns.py -k 'not run'",
-    "regularizers": "tests/test_regularizers.py tests/test_stylegan2.py -k 'test_regularizers or path_length_of'",
+    "regularizers": "tests/test_regularizers.py tests/test_pack.py tests/test_stylegan2.py "
+    "-k 'test_regularizers or penalty or path_length_of'",
     "models/r3gan": "tests/test_r3gan.py -k 'not (reference or presets or 128 or 256 or 512 or 1024)'",
     "augment/ada": "tests/test_ada.py -k 'target or since or ranges or autocast or own'",
     "evaluation/evaluate": "tests/test_metrics.py",

@@ -210,8 +210,10 @@ def test_a_run_plots_what_d_says_in_evaluation_mode(monkeypatch) -> None:
     monkeypatch.setattr(plane, "scatter", watched)
     run = RunFolder(Path("runs/x"))
     run.path.mkdir(parents=True)
-    Recorder(config, [], run, trainer).write_samples()
-    assert modes_seen == [False] and all(module.training for module in networks.modules())
+    recorder = Recorder(config, [], run, trainer)
+    recorder.open(total=2, apart=1)
+    recorder.write_samples()
+    assert modes_seen and not any(modes_seen) and all(module.training for module in networks.modules())
 
 
 def test_the_ground_of_a_plot_is_blue_where_d_is_sure() -> None:

@@ -87,6 +87,38 @@ def test_an_interval_below_one_is_refused():
     regularizers.Regularizer(regularizers.r1, "D", 1.0, 1)
 
 
+def test_a_weight_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"weight=-0\.5 must be 0 or more"):
+        regularizers.Regularizer(regularizers.r1, "D", -0.5, 1)
+    regularizers.Regularizer(regularizers.r1, "D", 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (regularizers.GradientPenalty, {"target": 0.0, "one_sided": False}),
+        (regularizers.DRAGAN, {"target": 0.0, "spread": 0.0}),
+        (regularizers.Consistency, {"fake": 0.0, "mirror": True, "shift": 0.0}),
+    ],
+)
+def test_settings_below_zero_are_refused(kind, settings):
+    kind(**settings)
+    for name in settings.keys() - {"one_sided", "mirror"}:
+        with pytest.raises(ValueError, match=rf"{name}=-0\.1 must be 0 or more"):
+            kind(**settings | {name: -0.1})
+
+
+def test_which_penalties_contain_gradients():
+    fns = {
+        regularizers.r1: True,
+        regularizers.GradientPenalty(1.0, False): True,
+        regularizers.PathLength(decay=0.01, share=0.5): True,
+        regularizers.Consistency(1.0, True, 0.125): False,
+        regularizers.LeCam(decay=0.99): False,
+    }
+    assert {fn: regularizers.Regularizer(fn, "D", 1.0, 1).of_gradients for fn in fns} == fns
+
+
 def test_dragan_of_a_linear_discriminator(images):
     weight = torch.full((48,), 3 / 48**0.5)
     value = regularizers.DRAGAN(1.0, 0.5)(duel(lambda x: x.flatten(1) @ weight, *images))
@@ -160,7 +192,7 @@ def test_lecam_pulls_each_kind_to_the_average_of_the_other():
     assert value.item() == pytest.approx((1.25**2 + 3.25**2) / 2 + 1.5**2)
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
 def test_lecam_refuses_averages_that_never_move(decay):
     with pytest.raises(ValueError, match="must be 0 or more, and below 1"):
         regularizers.LeCam(decay)

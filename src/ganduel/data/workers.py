@@ -27,7 +27,7 @@ def prepared(
 
     This process reads the files, because they may lie in an archive; `workers` processes decode them. At most
     `2 * workers + 1` tasks wait at a time, which is enough to keep the workers busy. A result is a string if the image
-    was rejected: see `transform.prepare`.
+    was rejected: see `resize.prepare`.
     """
     tasks = _tasks(originals, first)
     if workers == 1 or len(originals.names) - first < FEW:
