@@ -1,4 +1,4 @@
-"""The images of a run and their batches: gathered by index, moved to the device as bytes, and converted there."""
+"""Image sets, and their batches: gathered by index, moved to the device as bytes, and converted there."""
 
 import copy
 import hashlib

@@ -112,7 +112,7 @@ def abandoned(root: str | None) -> bool:
 
 
 def origin(data: Data) -> dict[str, Any]:
-    """What a packed copy depends on besides the files and the recipe: the source's settings, shards, chosen labels."""
+    """The settings that change a packed copy, besides the recipe: those of the source, shards and chosen labels."""
     source = {key: value for key, value in data.source.items() if key != "root"}
     chosen = {} if data.labels == "auto" else {"labels": data.labels}
     return {"source": source, "sharded": data.stream is not None, **chosen}
