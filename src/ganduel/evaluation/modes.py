@@ -26,7 +26,7 @@ CLASSES = 10  # of the digit classifier
 
 
 def check_modes(comparisons: list[Comparison], which: list[str]) -> None:
-    """Raise UserError if "modes" is wanted of images whose modes nothing tells apart, or another metric of points."""
+    """Raise UserError if images of unknown modes are to be measured by "modes", or points by any other metric."""
     for comparison in comparisons:
         images = comparison.images
         if isinstance(images, PointSet) and (others := [name for name in which if name != "modes"]):
@@ -45,7 +45,7 @@ def measure_modes(
     images: ImageSet, make: Callable[[range], Tensor], count: int, cache: Path, batch: int
 ) -> tuple[dict[str, float], str]:
     """The values "modes", "high_quality" (points alone) and "reverse_kl" of `count` generated samples, and a note on
-    what told the modes apart.
+    the classifier that told the modes apart.
 
     `make` gives the samples of some numbers, (N, C, H, W) in [-1, 1], or points. The classifier of digits is trained on
     the labels of `images` and saved in the folder `cache`. With several processes, each handles a block of the samples;
@@ -63,7 +63,7 @@ def measure_modes(
 
 
 def _collected(find: Callable[[range], Tensor], count: int, batch: int) -> Tensor | None:
-    """What `find` returns for `count` numbers, (count, ...) on the CPU, in the first process; None in the others."""
+    """The results of `find` for `count` numbers, (count, ...) on the CPU, in the first process; None in the others."""
     found: list[Tensor] = []
     with torch.no_grad():
         in_batches(distributed.block(count), batch, lambda numbers: found.append(find(numbers).cpu()))

@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(self, config: Train, overrides: list[str], run: RunFolder, trainer: Trainer):
         self.config = config
-        # `allow` is never stored: whoever opens a checkpoint decides which packages to admit.
+        # `allow` is never stored: the person who opens a checkpoint decides which packages to admit.
         self.stored = {key: value for key, value in plain(config).items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
@@ -178,7 +178,7 @@ class Recorder:
 
     @property
     def measuring_share(self) -> float:
-        """The share of the time since this process began to train that measurements have taken."""
+        """The share of this process's training time that measurements have taken."""
         return self.measuring / max(self.watch.running, 1e-9)
 
     def measure(self) -> None:

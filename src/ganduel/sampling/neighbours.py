@@ -19,7 +19,7 @@ from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress, say
 
 HELD = 2**26  # pixel values that are compared at once
-USUAL = 1000  # held-out images, as a reference for the distances
+USUAL = 1000  # held-out images whose distances are shown for comparison
 By = Literal["auto", "pixels", "efficientnet", "efficientnet_lite2"]
 
 

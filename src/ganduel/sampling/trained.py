@@ -21,8 +21,9 @@ def trained_on(
 ) -> tuple[ImageSet | Pair, Path]:
     """The training images of a checkpoint, and the folder of their packed copy.
 
-    `where` has the keys root, packed and stream. None means the place during training, except for stream: shards are
-    opened only where `where` names them. Raises UserError if the images are not found or are not the same.
+    `where` has the keys root, packed and stream. None means the place during training. Only for stream it means none:
+    shards are opened only if `where` names their place. Raises UserError if the images are not found or are not the
+    same.
     """
     trained = sampler.config["data"]
     data = typed(Data, trained | {"stream": where.stream})
