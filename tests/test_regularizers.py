@@ -230,6 +230,30 @@ def test_consistency_of_shifted_images():
     assert 64 * squares == pytest.approx(round(64 * squares), abs=0.01)
 
 
+def test_real_and_generated_images_are_changed_apart():
+    """Of equal images, D sees other copies as generated ones than as real ones. The first column tells the mirrored."""
+    seen = []
+
+    def discriminator(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.mean((1, 2, 3))
+
+    ramp = torch.arange(16.0).expand(64, 1, 16, 16)
+    regularizers.Consistency(1.0, mirror=True, shift=0.0)(judged(discriminator, ramp, ramp))
+    of_real, of_fake = ((x[:, 0, 0, 0] == 15) for x in seen[-2:])  # which are mirrored
+    assert 20 < int((of_real != of_fake).sum()) < 44
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalisation_stands_still_while_path_lengths_are_taken(training):
+    """In training, it normalises by the batch and keeps its running mean; in evaluation, by the running mean itself."""
+    layer = torch.nn.BatchNorm1d(1, affine=False).train(training)
+    with regularizers.still(layer):
+        found = layer(torch.tensor([[1.0], [3.0]]))
+    assert found.flatten().tolist() == pytest.approx([-1, 1] if training else [1, 3], abs=1e-4)
+    assert layer.running_mean.tolist() == [0] and layer.track_running_stats
+
+
 def test_clip():
     parameters = [torch.tensor([-1.0, 0.005, 1.0]), torch.tensor([[0.02]])]
     regularizers.clip(0.01)(parameters)

@@ -280,7 +280,7 @@ class Convolution(Conv2d):
 
 
 class WideConvolution(Convolution):
-    """`Convolution` for a large kernel and few input or output maps. It is several times as fast, forwards or backwards.
+    """`Convolution` for a large kernel and few input or output maps. It is several times faster, forwards or backwards.
 
     It is computed as two convolutions: one along the rows with the weights, and one along the columns that only shifts
     and adds. The second is on the side with fewer maps.
