@@ -2,11 +2,12 @@
 
     python scripts/benchmark_step.py model=stylegan2_ada batch_size=4
     python scripts/benchmark_step.py model=cyclegan data.resolution=128
+    python scripts/benchmark_step.py model=points
     python scripts/benchmark_step.py --compare "model=dcgan" "model=dcgan precision=bf16"
 
-Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB. A phase is one optimizer step with its
-forward and backward passes. An iteration is every phase as often as it is due, the drawing of its batches, and the
-averages.
+Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB; model=points has points of data=ring. A
+phase is one optimizer step with its forward and backward passes. An iteration is every phase as often as it is due, the
+drawing of its batches, and the averages.
 
 Times are in milliseconds and in kernels. A kernel is the time for forward and backward of one 3x3 convolution, measured
 before and after each phase: (4, 512, 32, 32) to 512 channels, float32. Milliseconds of different machines, hours and
@@ -30,7 +31,7 @@ from torch.nn.functional import conv2d
 
 from ganduel import build, randomness, setup
 from ganduel.config.compose import compose
-from ganduel.game import Batch, Duel
+from ganduel.game import Batch, Duel, Game, PointGame
 from ganduel.phases import Phase
 from ganduel.system.device import choose, label, memory
 from ganduel.trainer import Trainer
@@ -79,15 +80,19 @@ def noise(folder: Path, size: int, count: int) -> None:
 
 
 def assemble(overrides: list[str], folder: Path) -> Trainer:
-    """The trainer of a configuration, on images of noise."""
+    """The trainer of a configuration, on images of noise, or on points."""
     composed = compose("train", ["data=folder", "data.root=.", *overrides])
-    domains = build.locate(composed.model["game"], "model.game", composed.allow).domains  # type: ignore[attr-defined]
-    data = composed.data
-    root = folder / f"{data.resolution}"
-    if not root.exists():
-        noise(root, data.resolution, max(IMAGES, composed.batch_size))
-    kind = "folder" if domains == ("real",) else "folder_pair"
-    own = [f"data={kind}", f"data.root={root}", "data.validation=0", "data.resolution=64", "metric.which=[]"]
+    game: type[Game] = build.locate(composed.model["game"], "model.game", composed.allow)  # type: ignore[assignment]
+    if issubclass(game, PointGame):
+        own = ["data=ring", f"data.packed={folder}"]
+    else:
+        count = max(IMAGES, composed.batch_size)
+        root = folder / f"{composed.data.resolution}_{count}"
+        if not root.exists():
+            noise(root, composed.data.resolution, count)
+        kind = "folder" if game.domains == ("real",) else "folder_pair"
+        own = [f"data={kind}", f"data.root={root}", "data.resolution=64"]
+    own += ["data.validation=0", "metric.which=[]"]
     own.append("data.on_device=true")  # because the packed files are deleted before the first step
     torch.manual_seed(0)
     device = choose(composed.device)

@@ -173,14 +173,16 @@ def test_what_does_not_fit_together(overrides, says, packed, monkeypatch) -> Non
 
 
 def test_a_maxout_unit_is_the_largest_of_its_pieces() -> None:
-    network = Discriminator(image_channels=2, widths=[1], pieces=2)
+    network = Discriminator(image_channels=2, widths=[2], pieces=2)
+    first = [[1.0, 0.0], [0.0, 2.0]]  # the first pieces of both units: x and 2 y
+    second = [[0.0, 1.0], [1.0, 1.0]]  # the second ones: y + 0.5 and x + y
     with torch.no_grad():
         for parameter, value in zip(
-            network.parameters(), ([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.5], [[2.0]], [1.0]), strict=True
+            network.parameters(), (first + second, [0.0, 0.0, 0.5, 0.0], [[2.0, 10.0]], [1.0]), strict=True
         ):
             parameter.copy_(torch.tensor(value))
     points = torch.tensor([[3.0, 1.0], [0.0, 1.0]])[..., None, None]
-    assert network(points).tolist() == [2 * max(3.0, 1.5) + 1, 2 * max(0.0, 1.5) + 1]
+    assert network(points).tolist() == [2 * 3.0 + 10 * 4.0 + 1, 2 * 1.5 + 10 * 2.0 + 1]
 
 
 def test_a_plot_has_points_where_they_are_and_y_upwards() -> None:

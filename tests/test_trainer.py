@@ -761,3 +761,31 @@ def test_rates_of_averages_may_be_whole_numbers(trainer):
     made = trainer("optimizer.D.betas=[0,0.9]", "optimizer.G.betas=[0,1e-1]")
     assert [made.players[name].optimizer.param_groups[0]["betas"] for name in "DG"] == [(0.0, 0.9), (0.0, 0.1)]
     made.iterate()
+
+
+@pytest.mark.parametrize(
+    ("turns", "batches"),
+    [
+        (["turns=alternating"], [[0], [8]]),
+        (["turns=alternating", "turns.n_critic=2"], [[0, 8], [16, 24]]),
+        (["turns=alternating", "turns.reals=next"], [[0, 8], [16]]),  # G's batch is D's next one
+    ],
+)
+def test_turns_that_meet_the_same_real_images_read_them_once(trainer, monkeypatch, turns, batches):
+    one, read = trainer(*turns), []
+    batch = one.images.batch
+    monkeypatch.setattr(
+        one.images, "batch", lambda position, *rest, **more: (read.append(position), batch(position, *rest, **more))[1]
+    )
+    for expected in batches:
+        one.iterate()
+        assert read == expected
+        read.clear()
+
+
+def test_a_frozen_layer_gets_no_gradient_in_its_players_turn(trainer):
+    one = trainer("model.discriminator.freeze=1", model="stylegan2_ada")
+    frozen = [p for p in one.players["D"].parameters if not p.requires_grad]
+    one.iterate()
+    assert frozen and all(p.grad is None and not p.requires_grad for p in frozen)
+    assert any(p.grad is not None for p in one.players["D"].trainable)

@@ -125,14 +125,15 @@ class ImageSet:
         """
         positions = torch.arange(position, position + count * stride, stride)
         seed = randomness.seeds(self.seed, "mirror", first=position, count=count, stride=stride)
-        images = normalise(move(self._crop(self._read(positions), seed), self.device))
+        index = self.order(positions)
+        images = normalise(move(self._crop(self._read(positions, index), seed), self.device))
         if self.mirror:
             flip = randomness.uniform(seed, (1, 1, 1), "mirror") < 0.5
             images = torch.where(move(flip, self.device), images.flip(3), images)
         if len(self.augment.transforms):
             with torch.no_grad():
                 images = self.augment(images, move(seed, self.device))
-        return {"real": images, **self._label(self.order(positions))}
+        return {"real": images, **self._label(index)}
 
     def _crop(self, images: Tensor, seed: Tensor) -> Tensor:
         """Crop a random square from each image. The place depends only on the image's seed."""
@@ -157,9 +158,15 @@ class ImageSet:
         return {} if self.labels is None else {"label": move(self.labels[index.long()].long(), self.device)}
 
     def order(self, positions: Tensor) -> Tensor:
-        """The store indices, int64 (N,), of the training images at positions (N,) of the endless shuffled sequence."""
+        """The store indices, int64 (N,), of the training images at positions (N,) of the endless shuffled sequence.
+
+        Positions must rise.
+        """
         within, each = positions % self.count, -(-self.count // BLOCK)
         blocks = positions // self.count * each + within // BLOCK
+        first, last = int(blocks[0]), int(blocks[-1])
+        if first == last:  # as in most batches
+            return self.block(first)[within % BLOCK]
         found = torch.empty_like(within)
         for block in blocks.unique().tolist():
             here = blocks == block
@@ -172,17 +179,17 @@ class ImageSet:
         places = np.arange(part * BLOCK, min((part + 1) * BLOCK, self.count))
         return self.stored[torch.from_numpy(self.shuffle(epoch, places))].long()
 
-    def _read(self, positions: Tensor) -> Tensor:
-        """The training images at these positions, as stored.
+    def _read(self, positions: Tensor, index: Tensor) -> Tensor:
+        """The training images at these positions, which have these indices in the store, as stored.
 
         If the store must decode, a thread starts on the next batch at once. Its expected position is as far from this
         batch as this batch is from the last one.
         """
         if self.reader is None:
-            return self.store.gather(self.order(positions))
+            return self.store.gather(index)
         position, count = int(positions[0]), len(positions)
         begun = self.ahead.pop((position, count), None)
-        now = begun.result() if begun else self.store.gather(self.order(positions))
+        now = begun.result() if begun else self.store.gather(index)
         expected = 2 * position - self.position, count
         if expected[0] > position and expected not in self.ahead:
             self.ahead.clear()
