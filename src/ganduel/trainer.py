@@ -46,7 +46,7 @@ class Player:
 
     def __post_init__(self) -> None:
         # Lists, because a walk through all modules costs a tenth of a small step.
-        self.parameters: list[Tensor] = [*self.networks.parameters()]
+        self.parameters = [*self.networks.parameters()]
         self.trainable = [p for p in self.parameters if p.requires_grad]
         self.views = [view for group in self.optimizer.param_groups for view in group["params"]]
 
@@ -59,7 +59,7 @@ class Player:
         self.optimizer.zero_grad()  # of the views; `advance` clears those of the parameters
         with torch.no_grad():
             for projection in self.projections:
-                projection.fn(self.parameters)
+                projection.fn([*self.parameters])
 
 
 class Move(NamedTuple):
