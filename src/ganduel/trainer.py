@@ -141,7 +141,8 @@ class Trainer:
         self.drawn: tuple[int, Batch] = (-1, {})  # the last batch of real images, and its position
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
-        self.moved = dials.moved(schedules, optimizers, penalties, game, images.augment, turns, ema, device)
+        known = dials.dials(optimizers, penalties, game, images.augment, turns, ema, device)
+        self.moved = dials.moved(schedules, dict(known))
         self.scheduled: dict[str, float] = {}  # their values in the last iteration, by key
 
     def player(
