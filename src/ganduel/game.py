@@ -372,6 +372,3 @@ class PointGame(LatentGame):
 def to_float(picture: Tensor) -> Tensor:
     """A plot (3, H, W), uint8, as a batch (1, 3, H, W) in [-1, 1]."""
     return normalise(picture[None])
-
-
-NoiseGame = LatentGame  # old checkpoints name their game ganduel.game.NoiseGame

@@ -189,17 +189,10 @@ def animated(image: Image.Image) -> bool:
 
 def _check_png(file: bytes) -> None:
     """Raise ValueError if the checksum of a chunk of pixels is wrong. Pillow ignores these checksums."""
-    start = len(PNG_START)
-    while file.startswith(PNG_START) and start + 12 <= len(file):
-        end = start + 12 + int.from_bytes(file[start : start + 4], "big")
-        kind, content = file[start + 4 : start + 8], memoryview(file)[start + 4 : end - 4]
-        if (
-            kind in PNG_PIXELS
-            and end <= len(file)
-            and zlib.crc32(content) != int.from_bytes(file[end - 4 : end], "big")
-        ):
+    for start, end in _pixel_chunks(file):
+        content = memoryview(file)[start + 4 : end - 4]
+        if end <= len(file) and zlib.crc32(content) != int.from_bytes(file[end - 4 : end], "big"):
             raise ValueError("the checksum of its pixels does not match")
-        start = end
 
 
 def without_metadata(file: bytes) -> bytes | None:
@@ -207,13 +200,15 @@ def without_metadata(file: bytes) -> bytes | None:
 
     Pillow refuses a PNG if a profile or a text in it is damaged or large.
     """
-    if not file.startswith(PNG_START):
-        return None
-    kept, start = [PNG_START], len(PNG_START)
-    while start + 12 <= len(file):
+    stripped = PNG_START + b"".join(file[start:end] for start, end in _pixel_chunks(file))
+    return stripped if file.startswith(PNG_START) and len(stripped) < len(file) else None
+
+
+def _pixel_chunks(file: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of every chunk of a PNG that holds pixels. The last one may be cut off."""
+    start = len(PNG_START)
+    while file.startswith(PNG_START) and start + 12 <= len(file):
         end = start + 12 + int.from_bytes(file[start : start + 4], "big")
         if file[start + 4 : start + 8] in PNG_PIXELS:
-            kept.append(file[start:end])
+            yield start, end
         start = end
-    stripped = b"".join(kept)
-    return stripped if len(stripped) < len(file) else None

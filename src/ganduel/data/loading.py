@@ -47,6 +47,8 @@ def open_images(
     ends = np.cumsum([0, *about["splits"].values()]).tolist()
     parts = {name: torch.arange(*ends[i : i + 2], dtype=torch.int32) for i, name in enumerate(about["splits"])}
     kind = PointSet if "plane" in about else ImageSet
+    shared: dict[str, Any] = {"mirror": mirror, "augment": augment or Chain(), "device": device}
+    shared["resolution"] = data.resolution
     if data.stack.count is not None and data.stack.of == "all":
         parts = {"all": torch.cat([*parts.values()])}
     sides = []
@@ -55,22 +57,10 @@ def open_images(
         train, validation = _split(train, rest[0] if rest else train[:0], data.validation)
         if data.limit is not None:
             train = train[shuffled("limit", len(train))[: data.limit]]
-        sides.append(
-            kind(
-                store,
-                about,
-                train,
-                validation,
-                labels=labels,
-                resolution=data.resolution,
-                seed=f"{seed}{domain}" if domain else seed,
-                mirror=mirror,
-                augment=augment or Chain(),
-                device=device,
-            )
-        )
+        own = f"{seed}{domain}" if domain else seed
+        sides.append(kind(store, about, train, validation, labels=labels, seed=own, **shared))
     if data.stack.count is not None:
-        return StackSet(sides[0], data.stack.count, data.stack.seed)
+        return StackSet(sides[0], data.stack.count, data.stack.seed, shared)
     return Pair(*sides) if len(sides) == 2 else sides[0]
 
 

@@ -35,10 +35,11 @@ class Stacks:
 class StackSet(ImageSet):
     """`count` training stacks of the training images of `single`, and a stack for each of its held-out images.
 
-    `single` holds grey images. `seed` says which of them each stack has.
+    `single` holds grey images. `seed` says which of them each stack has. `shared` are the settings that both sets have:
+    see `ImageSet`.
     """
 
-    def __init__(self, single: ImageSet, count: int, seed: int):
+    def __init__(self, single: ImageSet, count: int, seed: int, shared: dict[str, Any]):
         counts = {"train": count, "held out": single.held_out}
         among = {"train": single.train, "held out": single.validation}
         made = torch.cat([drawn(among[part], count, seed, part) for part, count in counts.items() if count])
@@ -49,11 +50,8 @@ class StackSet(ImageSet):
             train,
             held_out,
             labels=None if single.labels is None else labelled(single.labels, made),
-            resolution=single.shape[1],
             seed=single.seed,
-            mirror=single.mirror,
-            augment=single.augment,
-            device=single.device,
+            **shared,
         )
         self.single = single
 
