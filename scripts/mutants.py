@@ -66,7 +66,8 @@ FLOOR = 20  # smallest sample of a module, or all of its mutants if there are fe
 
 # The tests of each module, as arguments of pytest.
 TESTS = {
-    "game": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
+    "game": "tests/test_game.py tests/test_pack.py tests/test_anchors.py tests/test_trainer.py "
+    "-k 'not (batches_equal or grows or micro_batches or refused)'",
     "trainer": "tests/test_anchors.py tests/test_validation.py tests/test_trainer.py tests/test_batches.py "
     "tests/test_speed.py -k 'not (batches_equal or train_as or test_speed) or learns_from_new'",
     "phases": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
