@@ -88,7 +88,7 @@ def test_captured_phases_train_the_same(trainer, case):
     """With the defaults of each model; over falling rates, lazy phases, shared fakes, dropout, ADA and statistics."""
     one, other = (trainer(*CAPTURED[case], "batch_size=4", model=case.split(",")[0]) for _ in range(2))
     captured = let_capture(one)
-    for i in range(8):
+    for i in range(7):
         for each in (one, other):
             each.iterate()
             if i == 4:

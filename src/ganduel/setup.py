@@ -9,7 +9,8 @@ from ganduel.augment import Chain
 from ganduel.clock import Clock, Duration
 from ganduel.config.schema import Train
 from ganduel.data import inspection
-from ganduel.data.loading import ImageSet, Pair, open_images, suited
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.loading import open_images, suited
 from ganduel.data.prepare import prepare
 from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features

@@ -18,7 +18,7 @@ from ganduel import dials, randomness, sharing
 from ganduel.augment import Chain
 from ganduel.batches import split
 from ganduel.clock import Clock
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.ema import EMA, decay
 from ganduel.game import Batch, Duel, Game
 from ganduel.losses import AdversarialLoss
@@ -154,7 +154,8 @@ class Trainer:
         self.drawn: tuple[int, Batch] = (-1, {})  # the last batch of real images, and its position
         modules = {name: r.fn for name, r in penalties.items() if isinstance(r.fn, nn.Module)}
         self.regularizers = nn.ModuleDict(modules).to(device)  # those with a state
-        self.moved = dials.moved(schedules, optimizers, penalties, game, images.augment, turns, ema, device)
+        known = dials.dials(optimizers, penalties, game, images.augment, turns, ema, device)
+        self.moved = dials.moved(schedules, dict(known))
         self.scheduled: dict[str, float] = {}  # their values in the last iteration, by key
 
     def player(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganduel import checkpoint
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.models.efficientnet import VARIANTS, find_weights
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing

@@ -19,7 +19,7 @@ from ganduel.system.terminal import say
 Row = dict[str, Any]
 """Column -> value of one run."""
 
-ASIDE = marked("aside", Train)  # settings that tell the reader of a report nothing
+ASIDE = marked("aside", Train)  # settings that reports leave out
 
 
 @dataclass
@@ -94,7 +94,7 @@ def version(folders: list[Path]) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a .jsonl file. A column that `_measures` something keeps only numbers."""
+    """The rows of a .jsonl file. Columns that hold numbers (see `_measures`) lose all other values."""
     try:
         with parsing(path, "a log"):
             found, bad = read_rows(path)
