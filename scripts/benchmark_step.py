@@ -86,9 +86,10 @@ def assemble(overrides: list[str], folder: Path) -> Trainer:
     if issubclass(game, PointGame):
         own = ["data=ring", f"data.packed={folder}"]
     else:
-        root = folder / f"{composed.data.resolution}"
+        count = max(IMAGES, composed.batch_size)
+        root = folder / f"{composed.data.resolution}_{count}"
         if not root.exists():
-            noise(root, composed.data.resolution, max(IMAGES, composed.batch_size))
+            noise(root, composed.data.resolution, count)
         kind = "folder" if game.domains == ("real",) else "folder_pair"
         own = [f"data={kind}", f"data.root={root}", "data.resolution=64"]
     own += ["data.validation=0", "metric.which=[]"]

@@ -74,13 +74,14 @@ FAMILIES = {
         ["model=cyclegan_unet", "model.channels=2", "data.resolution=32", "batch_size=2"],
     ),
 }
-TIMED = "dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"  # families for the parts speed and compile
+TIMED = "dcgan", "wgan_gp", "stylegan2_ada", "r3gan", "cyclegan"  # families for the parts speed and compile
 SETTINGS = {
     "cuda_graphs=false": TIMED,
+    "triton=false": ("stylegan2_ada", "r3gan"),
     "tf32=false": TIMED,
     "precision=fp32": TIMED,
     "precision=fp32 tf32=false": TIMED,
-    "precision=fp16": TIMED,
+    "precision=fp16": ("dcgan", "wgan_gp", "stylegan2_ada", "cyclegan"),
     "cudnn_benchmark=false": TIMED,
     "optimizer.G.fused=false optimizer.D.fused=false": ("dcgan",),
     "turns=alternating": ("dcgan",),
@@ -96,14 +97,14 @@ ONLY = {
     "numerics": {"numerics": 0.6, "waiting": 0.4},
     "graphs": {"captures": 0.5, "collectives": 0.5},
     "profile": {"profile": 1.0},
-    "speed": {"train": 0.3, "plain": 0.22, **{f"speed {family}": 0.12 for family in TIMED}},
+    "speed": {"train": 0.3, "plain": 0.22, **{f"speed {family}": 0.1 for family in TIMED}},
     "quality": {"quality": 1.0},
     "compile": {"compile": 1.0},
 }
 STEPS = 8  # iterations after which weights are compared: all phases are captured by then, and replayed
+SETTINGS_OF_GRAPHS = "precision=fp16", "optimizer=sgd", "optimizer=rmsprop"  # to be captured, too
 APART = 0.3  # limit of the distance between two trainings, as a share of the way of their weights
-REFUSED = "precision=fp16", "optimizer=sgd"  # settings that `cuda_graphs` refuses
-SLOWEST = 8  # kernels to name
+SLOWEST = 24  # kernels to name
 # family -> (overrides, kimg) of a training on digits, 32x32 grey
 DIGITS = {
     "dcgan": (["model=dcgan"], 200),
@@ -219,33 +220,20 @@ def waiting(bench: Bench) -> None:
 def captures(bench: Bench) -> None:
     """Compare weights after some iterations with and without CUDA graphs. Sums in another order are no fault."""
 
-    def check(family: str) -> None:
-        exact = ["cudnn_benchmark=false", "data.mirror=false", *EXACT.get(family, [])]
+    def check(family: str, settings: list[str]) -> None:
+        if bench.device == "cpu" and "precision=fp16" in settings:
+            bench.tell("precision=fp16", note="this check needs CUDA")
+            return
+        exact = ["cudnn_benchmark=false", "data.mirror=false", *EXACT.get(family, []), *settings]
         graphs = [] if bench.device == "cpu" else ["cuda_graphs=true"]
         with_graphs = after_steps(bench.trainer(family, *exact, *graphs, toy=True))
         without = after_steps(bench.trainer(family, *exact, "cuda_graphs=false", toy=True))
-        told_apart(bench, family, with_graphs, without)
+        told_apart(bench, " ".join(settings) or family, with_graphs, without)
 
     for family in bench.families:
-        bench.guarded(family, lambda family=family: check(family))
-    for setting in REFUSED:
-        bench.guarded(setting, lambda setting=setting: _refused(bench, setting))
-
-
-def _refused(bench: Bench, setting: str) -> None:
-    """Try to capture what `cuda_graphs` refuses today. A failure is no fault: it says what is left to do."""
-    from ganduel.speed import graphs
-
-    if bench.device != "cuda":
-        bench.tell(f"refused today: {setting}", note="this check needs CUDA")
-        return
-    overrides = [*setting.split(), "cudnn_benchmark=false", "data.mirror=false", "cuda_graphs=false"]
-    captured, plain = (bench.trainer("dcgan", *overrides, toy=True) for _ in range(2))
-    captured.executor = graphs.Captured(captured.executor, graphs._capture, required=True)
-    try:
-        told_apart(bench, f"refused today: {setting}", after_steps(captured), after_steps(plain))
-    except Exception as error:
-        bench.tell(f"refused today: {setting}", note=f"cannot be captured: {' '.join(str(error).split())[:200]}")
+        bench.guarded(family, lambda family=family: check(family, []))
+    for setting in SETTINGS_OF_GRAPHS:
+        bench.guarded(setting, lambda setting=setting: check("dcgan", setting.split()))
 
 
 def collectives(bench: Bench) -> None:
@@ -494,10 +482,16 @@ def as_it_comes() -> None:
 def flags(overrides: list[str]) -> Callable[[], None]:
     """A function that sets PyTorch's flags as our configuration with these overrides does, for the whole process."""
     from ganduel.config.compose import compose
+    from ganduel.models import triton_kernels
     from ganduel.system.device import configure
 
     composed = compose("train", overrides)
-    return lambda: configure(tf32=composed.tf32, cudnn_benchmark=composed.cudnn_benchmark)
+
+    def use() -> None:
+        configure(tf32=composed.tf32, cudnn_benchmark=composed.cudnn_benchmark)
+        triton_kernels.enabled = composed.triton
+
+    return use
 
 
 def ratio(

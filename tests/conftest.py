@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as PyTorch reads it, here and in what tests start
+os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton's kernels run on the CPU, in tests
 
 import hypothesis
 import numpy as np

@@ -173,6 +173,11 @@ def test_activation(clamp):
     wanted = leaky_relu(x, 0.2)
     assert torch.equal(y, wanted if clamp is None else wanted.clamp(-clamp, clamp))
     assert_differentiable(lambda x: activate(x * 1.5, clamp), x)
+    bias = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64, requires_grad=True)
+    y = activate(torch.tensor([[0.5, 1.0, -3.0]], dtype=torch.float64), clamp, bias)  # vectors are activated, too
+    assert y.tolist() == ([[1.5, -0.2, -0.6000000000000001]] if clamp is None else [[0.5, -0.2, -0.5]])
+    assert_differentiable(lambda x: activate(x * 1.5, clamp, bias), x)
+    assert_differentiable(lambda bias: activate(x.detach() * 1.5, clamp, bias), bias)
 
 
 def test_weights_with_squares():

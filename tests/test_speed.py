@@ -144,7 +144,7 @@ def test_dropout_in_micro_batches_is_not_captured(trainer):
         one.iterate()
 
 
-def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
+def test_what_cannot_be_captured_is_refused(trainer):
     def reason(*overrides, **how):
         one = trainer(*overrides, **how)
         one.device = torch.device("cuda")
@@ -152,7 +152,9 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
 
     assert reason() is None and reason("augment=[ada]") is None
     assert "the gate decides on the host" in reason("turns=gated")
-    assert "optimizer.D: SGD keeps numbers on the host" in reason("optimizer=sgd")
+    assert reason("optimizer=sgd") is None and reason("optimizer=rmsprop") is None
+    unfused = "optimizer=sgd", "optimizer.G.fused=false"
+    assert "optimizer.G: SGD keeps numbers on the host" in reason(*unfused)
     fading = "+scheduler@schedule.augment.instance_noise.std=linear"
     assert reason("augment=[instance_noise]", fading) is None  # its number is a tensor
 
@@ -160,11 +162,14 @@ def test_what_cannot_be_captured_is_refused(trainer, monkeypatch):
     assert "schedule.optimizer.D.beta2: phases read this number on the host" in reason(*beta)
     assert reason("regularizer=[r1]", "+scheduler@schedule.regularizer.r1.weight=cosine") is None
     assert "schedule.turns.top: phases read" in reason("+scheduler@schedule.turns.top=step")
-    half = trainer()
-    half.device, half.dtype = torch.device("cuda"), torch.float16
-    assert "precision=fp16" in graphs.uncapturable(half)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "one process" in graphs.uncapturable(half)
+
+    def in_half(*overrides):
+        half = trainer(*overrides)
+        half.device, half.dtype = torch.device("cuda"), torch.float16
+        return graphs.uncapturable(half)
+
+    assert in_half() is None
+    assert "optimizer.D: in fp16, RMSprop decides on the host which steps to skip" in in_half("optimizer=rmsprop")
 
 
 def test_cuda_graphs_need_cuda(train, capsys):

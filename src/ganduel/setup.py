@@ -16,6 +16,7 @@ from ganduel.evaluation.digit_classifier import check_features
 from ganduel.evaluation.evaluate import needs_features
 from ganduel.game import Game
 from ganduel.losses import AdversarialLoss
+from ganduel.models import triton_kernels
 from ganduel.models.frozen import check_same_frozen, synchronise_batch_norm
 from ganduel.regularizers import Projection, Regularizer
 from ganduel.schedules import Schedule
@@ -53,6 +54,7 @@ def assemble(config: Train, device: torch.device, fresh: bool = True) -> tuple[T
     """
     dtype = precision(config.precision, device)
     configure(tf32=config.tf32, cudnn_benchmark=config.cudnn_benchmark)
+    triton_kernels.enabled = config.triton
     method = build_method(config)
     game = build_game(config, method, device)
     method = method._replace(loss=judged(method.loss, game))

@@ -165,6 +165,7 @@ class Train:
     forecast: bool = field(metadata=FREE)
     compile: bool = field(metadata=FREE)
     cuda_graphs: bool | None = field(metadata=FREE)
+    triton: bool = field(metadata=FREE)
     tf32: bool = field(metadata=FREE)
     cudnn_benchmark: bool = field(metadata=FREE)
     device: str = field(metadata=one_of(*DEVICES) | FREE)

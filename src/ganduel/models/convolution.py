@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import conv2d, conv_transpose2d, hardtanh, interpolate, leaky_relu, pad
 
-from ganduel.models import winograd
+from ganduel.models import triton_kernels, winograd
 
 SLOPE = 0.2  # of leaky ReLU for negative inputs
 
@@ -129,7 +129,7 @@ def modulated(
     convolve: Callable[[Tensor], Tensor],
     squares: Tensor,
     scale: Tensor,
-    bias: Tensor,
+    offset: Tensor | None = None,
     *,
     gain: float = 1.0,
     epsilon: Tensor | float = 1e-8,
@@ -139,14 +139,14 @@ def modulated(
 
     Maps x (N, in, H, W) to what `convolve` gives, (N, out, ...). `scale` (N, in) is the style of each image. `squares`
     (out, in) are the squares of the weights, summed over the kernel. The output has unit variance, times `gain`, if the
-    input has. `bias` (out,) is added at the end.
+    input has. `offset`, of a shape that PyTorch broadcasts to the output's, is added at the end.
 
     The result is that of separate weights for every image. But all images share the weights of `convolve`: the style
     scales the input, and the demodulation scales the output.
     """
-    demodulation = gain * (scale.square() @ squares.T + epsilon).rsqrt()
+    demodulation = (gain * (scale.square() @ squares.T + epsilon).rsqrt()).to(x.dtype)[:, :, None, None]
     y = convolve(x * scale.to(x.dtype)[:, :, None, None])
-    return torch.addcmul(bias.to(x.dtype)[:, None, None], y, demodulation.to(x.dtype)[:, :, None, None])
+    return y * demodulation if offset is None else torch.addcmul(offset.to(x.dtype), y, demodulation)
 
 
 def with_squares(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -200,6 +200,8 @@ class _Resampling(Function):
 
     @staticmethod
     def forward(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int]) -> Tensor:
+        if triton_kernels.available(x):
+            return triton_kernels.resample(x, taps[0, 0], up, down, padding)
         channels, (before, after) = x.shape[1], padding
         if up > 1 or before != after:
             # By hand, because a transposed depthwise convolution takes 30 times as long in bf16.
@@ -226,31 +228,60 @@ class _Activation(Function):
     """Works in place, and saves only its output for the backward pass."""
 
     @staticmethod
-    def forward(x: Tensor, clamp: float | None) -> Tensor:
+    def forward(x: Tensor, bias: Tensor | None, clamp: float | None) -> Tensor:
+        if triton_kernels.available(x) and triton_kernels.dense(x):
+            return triton_kernels.activate_(x, bias, SLOPE, clamp)
+        if bias is not None:
+            x += bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
         x = leaky_relu(x, SLOPE, inplace=True)
         return x if clamp is None else hardtanh(x, -clamp, clamp, inplace=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.mark_dirty(inputs[0])
+        x, bias, ctx.clamp = inputs
+        ctx.mark_dirty(x)
         ctx.save_for_backward(output)
-        ctx.clamp = inputs[1]
+        ctx.dtype = None if bias is None else bias.dtype
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
-        y = y.detach()
-        if ctx.clamp is not None:
-            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -ctx.clamp, ctx.clamp)
-        return torch.ops.aten.leaky_relu_backward(gradient, y, SLOPE, True), None
+        of_x = of_bias = _ActivationGradient.apply(gradient, y.detach(), ctx.clamp)
+        if ctx.needs_input_grad[1]:
+            of_bias = of_x.sum(dim=[0, *range(2, of_x.ndim)], dtype=ctx.dtype)
+        return of_x, of_bias if ctx.needs_input_grad[1] else None, None
+
+
+class _ActivationGradient(Function):
+    """Linear in the gradient, so its derivative is the same function. Its second derivative by x is 0."""
+
+    @staticmethod
+    def forward(gradient: Tensor, y: Tensor, clamp: float | None) -> Tensor:
+        if triton_kernels.available(gradient):
+            return triton_kernels.activate_backward(gradient, y, SLOPE, clamp)
+        if clamp is not None:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, y, -clamp, clamp)
+        return torch.ops.aten.leaky_relu_backward(gradient, y, SLOPE, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.clamp = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _ActivationGradient.apply(gradient, *ctx.saved_tensors, ctx.clamp), None, None
 
 
 # PyTorch inspects the signature in every call, which takes as long as the smallest operations. So store it once.
-for _function in (_Convolution, _WeightGradient, _WithSquares, _Resampling, _Activation):
+for _function in (_Convolution, _WeightGradient, _WithSquares, _Resampling, _Activation, _ActivationGradient):
     _forward: Any = _function.forward
     _forward.__signature__ = inspect.signature(_forward)
 
 
-def activate(x: Tensor, clamp: float | None) -> Tensor:
-    """Leaky ReLU of slope 0.2, then a clamp to [-clamp, clamp], in place: nothing else may use x. None: no clamp."""
-    return _Activation.apply(x, clamp)
+def activate(x: Tensor, clamp: float | None, bias: Tensor | None = None) -> Tensor:
+    """Add `bias` (C,) to x (N, C, ...), then leaky ReLU of slope 0.2, then a clamp to [-clamp, clamp]. None: no clamp.
+
+    Works in place: nothing else may use x.
+    """
+    return _Activation.apply(x, bias, clamp)

@@ -84,4 +84,6 @@ class Demodulated(nn.Module):
         squares = self.convolution.weight.square().sum(dim=(2, 3))  # (out, in)
         if isinstance(self.convolution, nn.ConvTranspose2d):  # (in, out); an output gets one weight in stride^2
             squares = squares.T / self.convolution.stride[0] ** 2
-        return modulated(x, lambda x: self.convolution(self.resize(x)), squares, 1 + self.style(w), self.bias)
+        return modulated(
+            x, lambda x: self.convolution(self.resize(x)), squares, 1 + self.style(w), self.bias[:, None, None]
+        )

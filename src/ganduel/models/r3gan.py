@@ -8,10 +8,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
 from ganduel import game
-from ganduel.models.convolution import SLOPE, Conv2d, Resample
+from ganduel.models.convolution import SLOPE, Conv2d, Resample, activate
 from ganduel.models.layers import needed
 from ganduel.models.stylegan2_layers import own_precision, widths
 
@@ -31,14 +30,14 @@ def convolution(before: int, after: int, *, size: int = 1, groups: int = 1, gain
 
 
 class Activation(nn.Module):
-    """Add a bias per channel to feature maps, then leaky ReLU."""
+    """Add a bias per channel to feature maps, then leaky ReLU. Changes its input, which nothing else may use."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(x + self.bias.to(x.dtype)[:, None, None], SLOPE)
+        return activate(x, None, self.bias)
 
 
 class Block(nn.Module):

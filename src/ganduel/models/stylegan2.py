@@ -62,10 +62,10 @@ class StyledConvolution(nn.Module):
             turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
             return self.resample(convolve_transposed(x, turned, stride=2))
 
-        x = modulated(x, convolution, squares, style, ROOT * self.bias, gain=ROOT, epsilon=epsilon)
-        if (noise := self.draw(seed)) is not None:
-            x += (ROOT * self.noise_strength * noise).to(x.dtype)
-        return activate(x, self.clamp)
+        noise = self.draw(seed)
+        offset = None if noise is None else ROOT * self.noise_strength * noise
+        x = modulated(x, convolution, squares, style, offset, gain=ROOT, epsilon=epsilon)
+        return activate(x, self.clamp, ROOT * self.bias)
 
     def draw(self, seed: Tensor | None) -> Tensor | None:
         """Noise per pixel: (N, 1, size, size) from the images' seeds, the constant noise (size, size), or None.

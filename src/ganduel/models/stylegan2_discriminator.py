@@ -59,8 +59,7 @@ class Convolution(nn.Module):
         x = convolve(x, weight.to(x.dtype), stride=self.stride, padding=self.padding)
         if self.bias is None:
             return x
-        x += (self.gain * self.bias).to(x.dtype)[:, None, None]
-        return activate(x, self.clamp)
+        return activate(x, self.clamp, self.gain * self.bias)
 
 
 class DiscriminatorBlock(nn.Module):

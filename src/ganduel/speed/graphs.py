@@ -37,19 +37,19 @@ def uncapturable(trainer: Trainer) -> str | None:
 
     A graph cannot contain decisions of the host, nor numbers of the host that change between steps.
     """
-    optimizers = {name: player.optimizer for name, player in trainer.players.items()}
-    fixed = [name for name, optimizer in optimizers.items() if "capturable" not in optimizer.defaults]
+    defaults = {name: player.optimizer.defaults for name, player in trainer.players.items()}
+    fixed = [name for name, own in defaults.items() if "capturable" not in own and not own.get("fused")]
+    unfused = [name for name, own in defaults.items() if not own.get("fused")]
     changing = [moved.key for moved in trainer.moved if moved.dial.on_host]
     if trainer.device.type != "cuda":
         return f"device={trainer.device.type} has no CUDA graphs; set cuda_graphs=false"
-    if distributed.world() > 1:
-        return "CUDA graphs are for one process; set cuda_graphs=false"
-    if trainer.dtype == torch.float16:
-        return "precision=fp16 chooses its gradient scale on the host in every step; set precision=bf16 or fp32"
+    if trainer.dtype == torch.float16 and unfused:
+        kind = type(trainer.players[unfused[0]].optimizer).__name__
+        return f"optimizer.{unfused[0]}: in fp16, {kind} decides on the host which steps to skip; set precision=bf16"
     if trainer.turns.gate is not None:
         return "the gate decides on the host whether D steps; set turns.loss_floor=null and turns.accuracy_ceiling=null"
     if fixed:
-        kind = type(optimizers[fixed[0]]).__name__
+        kind = type(trainer.players[fixed[0]].optimizer).__name__
         return f"optimizer.{fixed[0]}: {kind} keeps numbers on the host; set optimizer=adam, adamw or rmsprop"
     if changing:
         return f"schedule.{changing[0]}: phases read this number on the host; leave it out, or set cuda_graphs=false"
