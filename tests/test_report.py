@@ -145,7 +145,9 @@ def test_means_over_seeds(tmp_path):
     for loss, values in (("hinge", [1.0, 2.0, 6.0, None]), ("wasserstein", [0.5])):
         for seed, value in enumerate(values):
             typed = f"loss={loss} seed={seed} name={loss}-{seed}"
-            measured = [] if value is None else [{"by": "gan-train", "step": 1, "modes": x} for x in (9.0, value)]
+            measured = (
+                [] if value is None else [{"by": "gan-train", "step": 1, "images": 8, "modes": x} for x in (9.0, value)]
+            )
             config = {"loss": {"_target_": loss}, "seed": seed, "name": f"{loss}-{seed}"}
             folders.append(write_run(tmp_path / loss / str(seed), typed, config, metrics=measured))
     runs, rows = report.read_runs(folders)
