@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the rows of docs/modes.md for some seconds, all at the same time: stacks of digits on the GPU, points on cores of its
-# host. MNIST's four files are below DATA; everything else is made there.
+# Trains the rows of docs/modes.md, and the three families of digits of docs/r3gan.md, for some seconds, all at the same time:
+# stacks on the GPU, everything else on one core of its host each. MNIST's four files are below DATA; the rest is made there.
 #
 #     bash scripts/modes_rows.sh DATA RUNS OUT 240                     # 5 minutes of a GPU with 16 cores
 #     bash scripts/modes_rows.sh DATA RUNS OUT 60 device=cpu duration="8 steps" metric.samples=300    # a trial
@@ -24,6 +24,7 @@ gan() {  # a command and its arguments
 pack() { gan data data.packed="$data/packed" "$@"; }
 pack data=ring  # here, because runs of the same set that start together would all pack it
 pack data=grid
+pack data=digits data.resolution=16
 pack data=stacked_mnist data.root="$data"
 pack data=stacked_mnist data.root="$data" data.resolution=32 data.resize=pad
 end=$((end + SECONDS))
@@ -56,6 +57,11 @@ for name in ring8_gan ring8_pacgan grid25_gan grid25_pacgan; do
 done
 small ring8_small
 small grid25_small
+digits=(device=cpu data.resolution=16 every.metric=5kimg every.log=1kimg metric.samples=2000)
+row digits_r3gan experiment=digits_r3gan "${digits[@]}" &
+row digits_dcgan experiment=demo duration=2000kimg "${digits[@]}" &
+row digits_stylegan2_ada data=digits model=stylegan2_ada batch_size=32 model.channel_base=512 model.channel_max=64 \
+    model.generator.width=64 model.latent=64 regularizer.r1_stylegan.weight=1 ema.half_life=2kimg "${digits[@]}" &
 wait
 
 gan report "$runs" out="$out/report.html" > "$out/table.md"
