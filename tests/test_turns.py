@@ -261,8 +261,10 @@ class Scaled(torch.nn.Module):
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_g_sees_d_after_its_next_steps(steps):
-    """The Dirac-GAN (Mescheder et al. 2018) with Wasserstein's loss: the data are 0, G makes theta, and D loses psi theta.
-    So k steps lead to psi - k r theta, G loses -(psi - k r theta) theta, and its gradient is 2 k r theta - psi."""
+    """The Dirac-GAN (Mescheder et al. 2018) with Wasserstein's loss: the data are 0, G makes theta, D loses psi theta.
+
+    So k steps lead to psi - k r theta, G loses -(psi - k r theta) theta, and its gradient is 2 k r theta - psi.
+    """
     theta, psi, rate = torch.tensor([3.0], requires_grad=True), 0.5, 0.1
     network = Scaled(psi)
     network.requires_grad_(False)  # as in G's turn

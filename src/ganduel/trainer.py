@@ -59,7 +59,7 @@ class Player:
         self.optimizer.zero_grad()  # of the views; `advance` clears those of the parameters
         with torch.no_grad():
             for projection in self.projections:
-                projection.fn(self.parameters)
+                projection.fn([*self.parameters])
 
 
 class Move(NamedTuple):

@@ -52,7 +52,8 @@ class Turns:
     G's loss takes the share `top` of its fakes; see `best`. It sees D after `unroll` more steps; see `ahead`.
 
     Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), if `top` is not in (0, 1], if
-    `unroll` is negative, if `unroll_rate` is not above 0, or if the players share fakes and either G moves first and a player has more than one turn, or `reals` is "next".
+    `unroll` is negative, if `unroll_rate` is not above 0, or if the players share fakes and either G moves first and a
+    player has more than one turn, or `reals` is "next".
     """
 
     def __init__(
