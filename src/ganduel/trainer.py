@@ -336,8 +336,9 @@ class Trainer:
         losses = {}
         fakes = [duel.fake for duel in duels]
         for duel, fake in zip(duels, fakes, strict=True):
-            real = duel.discriminator(duel.real) if self.loss.relativistic else None
-            losses[f"G{duel.name}"] = self.loss.generator(*self.turns.best(duel.discriminator(fake), real))
+            judge = self.turns.ahead(duel, self.loss)
+            real = judge(duel.real) if self.loss.relativistic else None
+            losses[f"G{duel.name}"] = self.loss.generator(*self.turns.best(judge(fake), real))
         losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)
