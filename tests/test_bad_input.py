@@ -215,12 +215,13 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("data.root=", "data.root= is empty"),
         ("runs_dir=", "runs_dir= is empty"),
         ("regularizer=[r1] regularizer.r1.weight=-1", "regularizer.r1: weight=-1 must be 0 or more"),
-        ("regularizer=[dragan] regularizer.dragan.fn.target=-1", "regularizer.dragan: fn.target=-1 must be 0 or more"),
-        ("regularizer=[dragan] regularizer.dragan.fn.spread=-1", "regularizer.dragan: fn.spread=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.target=-1", "regularizer.dragan.fn: target=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.spread=-1", "regularizer.dragan.fn: spread=-1 must be 0 or more"),
         (
             "regularizer=[gradient_penalty] regularizer.gradient_penalty.fn.target=-0.5",
-            "regularizer.gradient_penalty: fn.target=-0.5 must be 0 or more",
+            "regularizer.gradient_penalty.fn: target=-0.5 must be 0 or more",
         ),
+        ("regularizer=[bcr] regularizer.bcr.fn.shift=-0.1", "regularizer.bcr.fn: shift=-0.1 must be 0 or more"),
         ("data.labels=folders", "data.labels=folders is not allowed; data.name=digits takes auto, none"),
     ],
 )

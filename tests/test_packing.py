@@ -23,9 +23,9 @@ from PIL import Image
 from ganduel.data import inspection, packing, sources
 from ganduel.data.formats import image_suffixes
 from ganduel.data.packing import complete, packed_path
+from ganduel.data.resize import Recipe, _look, prepare, to_array
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store, suffix
-from ganduel.data.transform import Recipe, _look, prepare, to_array
 from ganduel.data.workers import TASK
 from ganduel.system.errors import UserError
 

@@ -242,8 +242,9 @@ class Correction:
             self.says.append(f"{word} has another name here")
             self.words += MEANT[key][simple].split()
         elif key == "data" and value and value not in options("data") and is_place(value):
-            there = "but it is there" if Path(value).expanduser().exists() else "and it is not there"
-            self.says.append(f"{value} is no option of data, {there}")
+            place = Path(value).expanduser()
+            kind = "a folder" if place.is_dir() else "a file" if place.exists() else "a path where nothing is"
+            self.says.append(f"{value} is {kind}, not an option of data")
             self.words += own_images(value)
         elif key == "ckpt" and value and not Path(value).expanduser().exists() and Path("runs", value).is_dir():
             self.says.append(f"{value} is in runs")
@@ -257,7 +258,7 @@ class Correction:
 
 
 def is_place(text: str) -> bool:
-    """Whether a text is that of a file or a folder: it is there, or it looks like a path."""
+    """Whether a text is a path: there is such a file or folder, or the text looks like one."""
     return Path(text).exists() or bool(re.search(r"[/~\\]|\.\w+$", text))
 
 

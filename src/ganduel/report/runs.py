@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ganduel.config.help import spelt
 from ganduel.config.keys import leaves
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
 from ganduel.runs.folder import read_configuration
@@ -18,7 +19,7 @@ from ganduel.system.terminal import say
 Row = dict[str, Any]
 """Column -> value of one run."""
 
-ASIDE = marked("aside", Train)  # settings that tell the reader of a report nothing
+ASIDE = marked("aside", Train)  # settings that reports leave out
 
 
 @dataclass
@@ -93,7 +94,7 @@ def version(folders: list[Path]) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a .jsonl file. A column that `_measures` something keeps only numbers."""
+    """The rows of a .jsonl file. Columns that hold numbers (see `_measures`) lose all other values."""
     try:
         with parsing(path, "a log"):
             found, bad = read_rows(path)
@@ -128,7 +129,9 @@ def differing_settings(runs: list[RunLog]) -> list[Row]:
     def value(run: RunLog, key: str) -> Any:
         if key in run.config:
             found = run.config[key]
-            return "null" if found is None else "[]" if found == {} else found
+            if found is None or isinstance(found, bool | list):
+                return spelt(found)
+            return "[]" if found == {} else found
         return run.typed.get(key, run.config.get(f"{key}.name"))  # a group: the typed option, else its own name
 
     def differing(of: str) -> list[str]:

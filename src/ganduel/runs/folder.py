@@ -31,7 +31,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A context that locks the folder, and removes what a killed process was writing there.
+        """Lock the folder inside the context, and remove the unfinished files of a killed process.
 
         Raises UserError if another process holds the lock.
         """
@@ -84,7 +84,7 @@ class RunFolder:
             raise
 
     def stored_features(self) -> str:
-        """The feature extractor of the latest start or resumption; "auto" if nothing says it."""
+        """The feature extractor of the latest start or resumption; "auto" if it is not known."""
         with contextlib.suppress(UserError), parsing(self.path, "a run"):
             return str(self.stored_config()["metric"]["features"])
         return "auto"
@@ -188,7 +188,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def _holds_runs(path: Path) -> bool:
-    """Whether a folder is one of a run, or has one somewhere below."""
+    """Whether a folder is that of a run, or holds one at any depth."""
     return path.is_dir() and any(any(path.rglob(name)) for name in (LOCK, "config.yaml"))
 
 

@@ -62,6 +62,11 @@ class Board:
             self.hook(failed)
 
 
+def short(value: float) -> str:
+    """A number of three digits or more, without an exponent up to a million."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 class Logbook:
     """Writes the logs of one run from `step` on. Entries that an interrupted run wrote after `step` are cut off."""
 
@@ -94,8 +99,8 @@ class Logbook:
         for name, value in row.items():
             if "/" in name:
                 self.curve(name, value)
-        losses = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
-        values = {name: f"{value:.3g}" for name, value in metrics.items()}
+        losses = {name.split("/")[1]: short(value) for name, value in row.items() if name.startswith("loss/")}
+        values = {name: short(value) for name, value in metrics.items()}
         speed = row["speed/images_per_second"]
         pace = {"img/s": f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"}
         trouble = {"health": status["health"]} if status["health"] != "ok" else {}
@@ -107,7 +112,9 @@ class Logbook:
             say(f"step {row['step']:,}/{self.bar.total:,}  {notes}")
 
     def curve(self, name: str, value: float) -> None:
-        """Add a point to a curve of TensorBoard, at the number of images seen. The first says what the curve means."""
+        """Add a point to a curve of TensorBoard, at the number of images seen. The first point also describes the
+        curve.
+        """
         point = scalar(name, value)
         if name not in self.described:
             point.value[0].metadata.summary_description = meaning(name)
@@ -121,7 +128,7 @@ class Logbook:
             self.curve(f"metric/{name}", value)
 
     def picture(self, name: str, image: Tensor, images_seen: int) -> None:
-        """`image` is (3, H, W), uint8."""
+        """Add a picture (3, H, W), uint8, to TensorBoard."""
         self.board.write(lambda writer: writer.add_image(name, image, images_seen))
 
     def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
-"""From an original image to a packed image. Many processes import this, so it must not import PyTorch: that takes
-seconds.
+"""Crop and resize original images for packing, and decode packed ones.
+
+Many processes import this module, so it must not import PyTorch: that takes seconds.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,7 +22,7 @@ from ganduel.data.formats import animated, opened, turn, upright, without_metada
 T = TypeVar("T")
 STORED = ["WEBP", "JPEG"]  # formats of compressed packed images
 SMALLEST = 4  # pixels a side: smaller images are rejected
-DARK_BITS = 14  # 16-bit images whose largest pixel needs so few bits are told: they become dark, a quarter at most
+DARK_BITS = 14  # 16-bit images whose largest pixel needs no more bits are reported: they become dark
 WIDE = re.compile(r"(RGB|LA)[AaX]*;16[BLN]")  # Pillow's names of pixels that have 16 bits for each of several channels
 LOOK = 16  # cells a side of the difference hash
 FILTERS = {
@@ -203,16 +204,18 @@ def _bits(image: Image.Image) -> int | None:
     """
     if image.mode.startswith("I"):
         return int(np.asarray(image).max(initial=0)).bit_length()
-    tiles = getattr(image, "tile", None)
+    tiles: list[Any] = getattr(image, "tile", [])
     if not tiles or not WIDE.search(str(tiles[0][3])):  # how the file stores a pixel
         return None
-    return int(np.asarray(image.convert("RGB")).max()).bit_length() + 8
+    extrema: Any = image.getextrema()  # a pair for each channel
+    largest = max(int(high) for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A")
+    return largest.bit_length() + 8
 
 
 def from_file(file: Path | bytes, use: Callable[[Image.Image], T]) -> T:
-    """What `use` returns for a foreign image, a file or its bytes. Metadata that stands in the way is left out.
+    """Open a foreign image, a file or its bytes, and return the result of `use`. Unreadable metadata is left out.
 
-    Raises what `opened` and `use` raise.
+    Raises the exceptions of `opened` and of `use`.
     """
     try:
         with opened(file) as image:
