@@ -1,4 +1,4 @@
-"""The folder of the configuration files, the arguments of a command line, and the leaves of a configuration."""
+"""The folder of the configuration files, the arguments of a command line, and a configuration: its file, its leaves."""
 
 import os
 import re
@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganduel.config.schema import LIST_KEYS, LISTS, PARTS, PATHS, SEVERAL, TEXTS
 from ganduel.system.errors import UserError
+from ganduel.system.files import parsing
 
 LIST_GROUPS = (
     "regularizer",
@@ -160,6 +162,18 @@ def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """What a config.yaml says; an empty one says nothing.
+
+    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
+    """
+    with parsing(path, "the configuration of a run"):
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases")
+        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
