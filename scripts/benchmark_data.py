@@ -30,11 +30,12 @@ from ganduel import build
 from ganduel.config.compose import compose
 from ganduel.config.keys import quote
 from ganduel.config.schema import Data
-from ganduel.data.loading import ImageSet, open_images
+from ganduel.data.image_set import ImageSet
+from ganduel.data.loading import open_images
 from ganduel.data.packing import FORMAT
 from ganduel.data.prepare import origin, prepare
+from ganduel.data.resize import Recipe
 from ganduel.data.store import FileWriter
-from ganduel.data.transform import Recipe
 
 BATCH = 64
 SHAPE = (3, 64, 64)  # of the simulated set

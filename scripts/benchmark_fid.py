@@ -23,7 +23,7 @@ from benchmark_step import assemble, kernel, seconds, spread
 from torch_fidelity import feature_extractor_inceptionv3
 
 from ganduel.config.schema import FEATURES
-from ganduel.data.loading import ImageSet, to_bytes
+from ganduel.data.image_set import ImageSet, to_bytes
 from ganduel.evaluation.extractors import PUBLISHED, Features, find_features
 from ganduel.evaluation.measure import Summary, Sums, frechet, reference_from
 from ganduel.system.device import label, memory

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ganduel.data.loading import BLOCK
+from ganduel.data.image_set import BLOCK
 from ganduel.data.order import Sharded, Shuffled
 
 

@@ -66,7 +66,8 @@ FLOOR = 20  # smallest sample of a module, or all of its mutants if there are fe
 
 # The tests of each module, as arguments of pytest.
 TESTS = {
-    "game": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
+    "game": "tests/test_game.py tests/test_pack.py tests/test_anchors.py tests/test_trainer.py "
+    "-k 'not (batches_equal or grows or micro_batches or refused)'",
     "trainer": "tests/test_anchors.py tests/test_validation.py tests/test_trainer.py tests/test_batches.py "
     "tests/test_speed.py -k 'not (batches_equal or train_as or test_speed) or learns_from_new'",
     "phases": "tests/test_anchors.py tests/test_trainer.py -k 'not batches_equal'",
@@ -82,7 +83,8 @@ TESTS = {
     "randomness": "tests/test_randomness.py",
     "turns": "tests/test_turns.py -k 'not run'",
     "clock": "tests/test_turns.py -k 'not run'",
-    "regularizers": "tests/test_regularizers.py tests/test_stylegan2.py -k 'test_regularizers or path_length_of'",
+    "regularizers": "tests/test_regularizers.py tests/test_pack.py tests/test_stylegan2.py "
+    "-k 'test_regularizers or penalty or path_length_of'",
     "models/r3gan": "tests/test_r3gan.py -k 'not (reference or presets or 128 or 256 or 512 or 1024)'",
     "augment/ada": "tests/test_ada.py -k 'target or since or ranges or autocast or own'",
     "evaluation/evaluate": "tests/test_metrics.py",

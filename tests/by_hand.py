@@ -7,7 +7,6 @@ By hand, all derivatives are written out.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from ganduel import build, losses, randomness, regularizers
 from ganduel.augment import Chain
 from ganduel.clock import Clock
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.data.store import Raw
 from ganduel.ema import EMA
 from ganduel.game import Game, Generator, LatentGame
@@ -102,6 +101,8 @@ def duel(
         "reals": "same",
         "repeat": False,
         "top": 1.0,
+        "unroll": 0,
+        "unroll_rate": 0.1,
     }
     turns = Turns(**usual | moves)
     return Trainer(
@@ -300,13 +301,12 @@ def above_two(length: Array) -> tuple[Array, Array]:
     return np.maximum(length - 2, 0) ** 2, 2 * np.maximum(length - 2, 0)
 
 
-gradient_penalty = partial(regularizers.gradient_penalty, target=2.0)
 PENALTIES = {
     "r1": PenaltyByHand(regularizers.r1, lambda real, fake, seed: real, squared),
     "r2": PenaltyByHand(regularizers.r2, lambda real, fake, seed: fake, squared),
-    "gradient_penalty": PenaltyByHand(partial(gradient_penalty, one_sided=False), between, from_two),
-    "one_sided": PenaltyByHand(partial(gradient_penalty, one_sided=True), between, above_two),
-    "dragan": PenaltyByHand(partial(regularizers.dragan, target=2.0, spread=0.5), around, from_two),
+    "gradient_penalty": PenaltyByHand(regularizers.GradientPenalty(2.0, one_sided=False), between, from_two),
+    "one_sided": PenaltyByHand(regularizers.GradientPenalty(2.0, one_sided=True), between, above_two),
+    "dragan": PenaltyByHand(regularizers.DRAGAN(target=2.0, spread=0.5), around, from_two),
 }
 
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from ganduel import losses, randomness, regularizers, schedules
 from ganduel.augment import Chain
-from ganduel.data.loading import Pair
+from ganduel.data.image_set import Pair
 from ganduel.game import LatentGame
 from ganduel.models.cyclegan import CycleGame
 from ganduel.regularizers import PathLength, Projection, Regularizer

@@ -215,12 +215,13 @@ def test_sweep_without_its_flag(fails: Fails) -> None:
         ("data.root=", "data.root= is empty"),
         ("runs_dir=", "runs_dir= is empty"),
         ("regularizer=[r1] regularizer.r1.weight=-1", "regularizer.r1: weight=-1 must be 0 or more"),
-        ("regularizer=[dragan] regularizer.dragan.fn.target=-1", "regularizer.dragan: fn.target=-1 must be 0 or more"),
-        ("regularizer=[dragan] regularizer.dragan.fn.spread=-1", "regularizer.dragan: fn.spread=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.target=-1", "regularizer.dragan.fn: target=-1 must be 0 or more"),
+        ("regularizer=[dragan] regularizer.dragan.fn.spread=-1", "regularizer.dragan.fn: spread=-1 must be 0 or more"),
         (
             "regularizer=[gradient_penalty] regularizer.gradient_penalty.fn.target=-0.5",
-            "regularizer.gradient_penalty: fn.target=-0.5 must be 0 or more",
+            "regularizer.gradient_penalty.fn: target=-0.5 must be 0 or more",
         ),
+        ("regularizer=[bcr] regularizer.bcr.fn.shift=-0.1", "regularizer.bcr.fn: shift=-0.1 must be 0 or more"),
         ("data.labels=folders", "data.labels=folders is not allowed; data.name=digits takes auto, none"),
     ],
 )
@@ -238,6 +239,13 @@ def test_duration(fails: Fails, key: str, text: str) -> None:
 def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
     fails("train", [*TINY, f"name='{name}'"], f"name={name} is not allowed; it takes letters, digits and")
     assert not any((tmp_path / "cwd").iterdir())
+
+
+@pytest.mark.parametrize("name", ["x/checkpoints", "x/samples/y"])
+def test_no_run_lies_in_the_files_of_another(fails: Fails, name: str) -> None:
+    """Whoever starts the outer one anew would move the inner one away, or leave its own checkpoints behind."""
+    folder = name.split("/")[1]
+    fails("train", [*TINY, f"name={name}"], f"name={name} is not allowed; {folder} is a folder of the run")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import nn
 
 from ganduel import build, randomness
 from ganduel.commands import cli
-from ganduel.data.loading import normalise, to_bytes
+from ganduel.data.image_set import normalise, to_bytes
 from ganduel.data.store import Raw
 from ganduel.models.cyclegan import ImagePool, InstanceNorm, PatchDiscriminator, ResNetGenerator, UNetGenerator
 from ganduel.validation import validate

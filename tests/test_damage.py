@@ -23,8 +23,8 @@ from ganduel.config.compose import compose as compose_config
 from ganduel.data.archives import open_tree
 from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare as pack
+from ganduel.data.resize import Recipe, prepare
 from ganduel.data.store import described
-from ganduel.data.transform import Recipe, prepare
 from ganduel.evaluation.digit_classifier import DigitClassifier, load_classifier
 from ganduel.export import weights
 from ganduel.importing import snapshots, stylegan2_ada

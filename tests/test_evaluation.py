@@ -12,7 +12,8 @@ from PIL import Image
 from ganduel import build, randomness
 from ganduel.augment import Chain
 from ganduel.commands import cli
-from ganduel.data.loading import ImageSet, normalise, open_images
+from ganduel.data.image_set import ImageSet, normalise
+from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.evaluation import digit_classifier, paths
 from ganduel.evaluation.evaluate import describe, evaluate

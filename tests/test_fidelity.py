@@ -12,7 +12,8 @@ import torch
 from ganduel import build
 from ganduel.commands import cli
 from ganduel.config.schema import Data, typed
-from ganduel.data.loading import open_images, to_bytes
+from ganduel.data.image_set import to_bytes
+from ganduel.data.loading import open_images
 from ganduel.data.prepare import prepare
 from ganduel.pictures import save_png
 from ganduel.sampling.sampler import Sampler

@@ -12,7 +12,7 @@ import ganduel
 from ganduel import checkpoint
 from ganduel.commands import cli
 from ganduel.config.schema import EFFICIENTNET_SIDE, Where
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.evaluation.extractors import Resized
 from ganduel.models.efficientnet import pretrained
 from ganduel.sampling import figures, judging, neighbours

@@ -12,11 +12,12 @@ from ganduel import randomness
 from ganduel.augment import Chain, Transform
 from ganduel.config.schema import Data, typed
 from ganduel.data import packing
-from ganduel.data.loading import Pair, normalise, open_images, suited, to_bytes
+from ganduel.data.image_set import Pair, normalise, to_bytes
+from ganduel.data.loading import open_images, suited
 from ganduel.data.order import permuted
+from ganduel.data.resize import Recipe, resize_all
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import Raw, suffix
-from ganduel.data.transform import Recipe, resize_all
 from ganduel.system.errors import UserError
 
 

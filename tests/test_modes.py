@@ -3,6 +3,8 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from ganduel import build, plane, setup
 from ganduel.commands import cli
 from ganduel.config.compose import compose
 from ganduel.data import sources, stacks
-from ganduel.data.loading import ImageSet, PointSet, open_images
+from ganduel.data.image_set import ImageSet
+from ganduel.data.loading import open_images
+from ganduel.data.points import PointSet
 from ganduel.data.prepare import prepare
-from ganduel.evaluation import modes
+from ganduel.evaluation import digit_classifier, modes
 from ganduel.evaluation.modes import of_classes, of_points, reverse_kl
 from ganduel.models.points import Discriminator
 from ganduel.system.errors import UserError
@@ -166,6 +170,22 @@ def test_what_does_not_fit_together(overrides, says, packed, monkeypatch) -> Non
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_modes_have_a_classifier_of_their_own_that_trains_longer(tmp_path, monkeypatch) -> None:
+    steps: list[int] = []
+
+    def train(images: object, count: int) -> tuple[torch.nn.Module, float]:
+        steps.append(count)
+        return torch.nn.Linear(1, 1), 0.9 + len(steps) / 100
+
+    monkeypatch.setattr(digit_classifier, "train", train)
+    monkeypatch.setattr(digit_classifier, "STEPS", 10)
+    monkeypatch.setattr(digit_classifier, "LONGER", 7)
+    images: Any = SimpleNamespace(about={"content": "0123456789"})
+    found = [digit_classifier.digit_weights(images, tmp_path, use) for use in ("features", "modes", "modes")]
+    assert steps == [10, 70]
+    assert [accuracy for _, accuracy in found] == pytest.approx([0.91, 0.92, 0.92])
+
+
 # The networks and their plots
 
 
@@ -191,6 +211,29 @@ def test_a_plot_has_points_where_they_are_and_y_upwards() -> None:
     top_right = dots([[1.0, 1.0]])
     assert (plane.SIDE // 4, 3 * plane.SIDE // 4) in top_right and len(top_right) == 4
     assert dots([[9.0, 0.0], [math.nan, 0.0]]) == []  # outside, and nowhere
+
+
+def test_a_run_plots_what_d_says_in_evaluation_mode(monkeypatch) -> None:
+    """Dropout leaves the ground of the plot alone, and D goes on in training mode."""
+    from ganduel.runs.folder import RunFolder
+    from ganduel.runs.recorder import Recorder
+
+    config = compose("train", [*SMALL, "duration=2 steps"])
+    trainer, _ = setup.assemble(config, CPU)
+    networks, scatter, modes_seen = trainer.game.discriminators, plane.scatter, []
+
+    def watched(*args: Any) -> torch.Tensor:
+        if len(args) == 3:  # with D's output as the ground
+            modes_seen.append(any(module.training for module in networks.modules()))
+        return scatter(*args)
+
+    monkeypatch.setattr(plane, "scatter", watched)
+    run = RunFolder(Path("runs/x"))
+    run.path.mkdir(parents=True)
+    recorder = Recorder(config, [], run, trainer)
+    recorder.open(total=2, apart=1)
+    recorder.write_samples()
+    assert modes_seen == [False] and all(module.training for module in networks.modules())
 
 
 def test_the_ground_of_a_plot_is_blue_where_d_is_sure() -> None:
@@ -239,7 +282,7 @@ def test_a_stack_has_its_digits_as_channels(packed: str) -> None:
     """The label is what the three digits read, red first; the held-out stacks are of held-out digits alone."""
     made = opened("data=digits", packed, "data.channels=3", "data.resolution=32", "data.stack.count=500")
     assert (made.count, made.held_out, made.modes) == (500, 180, 1000)
-    assert made.single is not None and isinstance(made.store, stacks.Stacks) and made.labels is not None
+    assert isinstance(made, stacks.StackSet) and isinstance(made.store, stacks.Stacks) and made.labels is not None
     for index in (0, 123, 499, 500, 679):
         parts = made.store.parts[index]
         pixels = made.gather(torch.tensor([index]))[0]
@@ -258,7 +301,7 @@ def test_stacks_are_those_of_their_seed(packed: str) -> None:
     every = opened(*asked, "data.stack.of=all", "data.validation=null")
     assert one.fingerprint == again.fingerprint != other.fingerprint
     assert torch.equal(one.gather(one.train), again.gather(again.train))
-    assert every.held_out == 0 and every.single is not None and every.single.count == 1797
+    assert every.held_out == 0 and isinstance(every, stacks.StackSet) and every.single.count == 1797
     assert one.batch(7, 5)["real"].shape == (5, 3, 32, 32)
 
 

@@ -92,10 +92,8 @@ def test_the_gradient_penalty_is_that_of_images_with_twice_the_channels(target):
     """Two packs of four images, against two images of two channels: the same two shares of the way, the same norms."""
     real, fake = torch.rand(2, 4, 1, 2, 2)
     joined = [torch.cat([x[:2], x[2:]], dim=1) for x in (real, fake)]
-    found = regularizers.gradient_penalty(pair(real, fake, 2), target, one_sided=False)
-    assert found.item() == pytest.approx(
-        regularizers.gradient_penalty(pair(*joined, 1), target, False).item(), rel=1e-5
-    )
+    found = regularizers.GradientPenalty(target, one_sided=False)(pair(real, fake, 2))
+    assert found.item() == pytest.approx(regularizers.GradientPenalty(target, False)(pair(*joined, 1)).item(), rel=1e-5)
 
 
 def test_each_pack_has_one_noisy_label():

@@ -49,13 +49,13 @@ def test_of_a_quadratic_discriminator(penalty, which, images):
 )
 def test_gradient_penalty_of_a_linear_discriminator(norm, one_sided, expected, images):
     weight = torch.full((48,), norm / 48**0.5)
-    value = regularizers.gradient_penalty(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, one_sided)
+    value = regularizers.GradientPenalty(1.0, one_sided)(duel(lambda x: x.flatten(1) @ weight, *images))
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_sided_lets_small_gradients_be(images):
     weight = torch.full((48,), 0.25 / 48**0.5)
-    assert regularizers.gradient_penalty(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, True).item() == 0
+    assert regularizers.GradientPenalty(1.0, True)(duel(lambda x: x.flatten(1) @ weight, *images)).item() == 0
 
 
 def test_gradient_penalty_looks_between_real_and_fake(images):
@@ -66,7 +66,7 @@ def test_gradient_penalty_looks_between_real_and_fake(images):
         return x.square().sum((1, 2, 3))
 
     real, fake = images
-    value = regularizers.gradient_penalty(duel(discriminator, real, fake), 1.0, False)
+    value = regularizers.GradientPenalty(1.0, False)(duel(discriminator, real, fake))
     shares = ((seen[0] - real) / (fake - real)).flatten(1)
     assert torch.allclose(shares, shares[:, :1].expand_as(shares), atol=1e-3)  # one share an image
     assert shares.min() > 0 and shares.max() < 1 and shares[:, 0].std() > 0.1
@@ -76,7 +76,7 @@ def test_gradient_penalty_looks_between_real_and_fake(images):
 
 def test_gradient_penalty_is_finite_where_the_gradient_is_zero(images):
     scale = torch.tensor(0.0, requires_grad=True)
-    value = regularizers.gradient_penalty(duel(quadratic(scale), *images), 1.0, False)
+    value = regularizers.GradientPenalty(1.0, False)(duel(quadratic(scale), *images))
     value.backward()
     assert value.item() == pytest.approx(1.0) and torch.isfinite(scale.grad)
 
@@ -87,9 +87,41 @@ def test_an_interval_below_one_is_refused():
     regularizers.Regularizer(regularizers.r1, "D", 1.0, 1)
 
 
+def test_a_weight_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"weight=-0\.5 must be 0 or more"):
+        regularizers.Regularizer(regularizers.r1, "D", -0.5, 1)
+    regularizers.Regularizer(regularizers.r1, "D", 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (regularizers.GradientPenalty, {"target": 0.0, "one_sided": False}),
+        (regularizers.DRAGAN, {"target": 0.0, "spread": 0.0}),
+        (regularizers.Consistency, {"fake": 0.0, "mirror": True, "shift": 0.0}),
+    ],
+)
+def test_settings_below_zero_are_refused(kind, settings):
+    kind(**settings)
+    for name in settings.keys() - {"one_sided", "mirror"}:
+        with pytest.raises(ValueError, match=rf"{name}=-0\.1 must be 0 or more"):
+            kind(**settings | {name: -0.1})
+
+
+def test_which_penalties_contain_gradients():
+    fns = {
+        regularizers.r1: True,
+        regularizers.GradientPenalty(1.0, False): True,
+        regularizers.PathLength(decay=0.01, share=0.5): True,
+        regularizers.Consistency(1.0, True, 0.125): False,
+        regularizers.LeCam(decay=0.99): False,
+    }
+    assert {fn: regularizers.Regularizer(fn, "D", 1.0, 1).of_gradients for fn in fns} == fns
+
+
 def test_dragan_of_a_linear_discriminator(images):
     weight = torch.full((48,), 3 / 48**0.5)
-    value = regularizers.dragan(duel(lambda x: x.flatten(1) @ weight, *images), 1.0, 0.5)
+    value = regularizers.DRAGAN(1.0, 0.5)(duel(lambda x: x.flatten(1) @ weight, *images))
     assert value.item() == pytest.approx(4.0, rel=1e-5)
 
 
@@ -102,7 +134,7 @@ def test_dragan_looks_around_real_images(images):
         return x.square().sum((1, 2, 3))
 
     real = torch.randn(8, 3, 32, 32) * torch.arange(8).view(8, 1, 1, 1)  # the first is blank
-    value = regularizers.dragan(duel(discriminator, real, real), 1.0, 0.5)
+    value = regularizers.DRAGAN(1.0, 0.5)(duel(discriminator, real, real))
     noise = (seen[0] - real).flatten(1)
     assert torch.allclose(noise.std(1), 0.5 * real.flatten(1).std(1), rtol=0.1)
     assert (noise[1:].mean(1).abs() < 0.1 * noise[1:].std(1)).all()
@@ -113,7 +145,7 @@ def test_dragan_looks_around_real_images(images):
 
 def test_dragan_is_finite_where_the_gradient_is_zero(images):
     scale = torch.tensor(0.0, requires_grad=True)
-    value = regularizers.dragan(duel(quadratic(scale), *images), 1.0, 0.5)
+    value = regularizers.DRAGAN(1.0, 0.5)(duel(quadratic(scale), *images))
     value.backward()
     assert value.item() == pytest.approx(1.0) and torch.isfinite(scale.grad)
 
@@ -123,8 +155,8 @@ def test_dragan_is_finite_where_the_gradient_is_zero(images):
     [
         regularizers.r1,
         regularizers.r2,
-        lambda d: regularizers.gradient_penalty(d, 1.0, False),
-        lambda d: regularizers.dragan(d, 1.0, 0.5),
+        regularizers.GradientPenalty(1.0, False),
+        regularizers.DRAGAN(1.0, 0.5),
     ],
     ids=("r1", "r2", "gradient_penalty", "dragan"),
 )
@@ -160,7 +192,7 @@ def test_lecam_pulls_each_kind_to_the_average_of_the_other():
     assert value.item() == pytest.approx((1.25**2 + 3.25**2) / 2 + 1.5**2)
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
 def test_lecam_refuses_averages_that_never_move(decay):
     with pytest.raises(ValueError, match="must be 0 or more, and below 1"):
         regularizers.LeCam(decay)
@@ -171,7 +203,7 @@ def test_consistency_of_mirrored_images():
     another does not change, and about half are mirrored."""
     ramp = torch.arange(16.0).expand(64, 1, 16, 16)
     one = judged(lambda x: x[..., 5].mean((1, 2)), ramp, ramp / 2)
-    of_real, half, both = (regularizers.consistency(one, share, mirror=True, shift=0.0).item() for share in (0, 0.5, 1))
+    of_real, half, both = (regularizers.Consistency(share, mirror=True, shift=0.0)(one).item() for share in (0, 0.5, 1))
     for squares, change in ((of_real, 5), (both - of_real, 2.5)):  # 10 - 5, and half of it
         mirrored = 64 * squares / change**2
         assert 20 < mirrored < 44 and mirrored == pytest.approx(round(mirrored), abs=0.01)
@@ -193,9 +225,33 @@ def test_consistency_of_shifted_images():
     """D looks at the middle of a ramp, so the logit of an image that moves by s pixels changes by s: up to 2 here."""
     ramp = torch.arange(16.0).expand(64, 1, 16, 16)
     one = judged(lambda x: x[..., 7:9].mean((1, 2, 3)), ramp, ramp)
-    squares = regularizers.consistency(one, 0.0, mirror=False, shift=0.125).item()
+    squares = regularizers.Consistency(0.0, mirror=False, shift=0.125)(one).item()
     assert squares == pytest.approx(1.5, abs=0.6)  # s is 0, -1 and 1 with probability 1/4 each, -2 and 2 with 1/8
     assert 64 * squares == pytest.approx(round(64 * squares), abs=0.01)
+
+
+def test_real_and_generated_images_are_changed_apart():
+    """Of equal images, D sees other copies as generated ones than as real ones. The first column tells the mirrored."""
+    seen = []
+
+    def discriminator(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.mean((1, 2, 3))
+
+    ramp = torch.arange(16.0).expand(64, 1, 16, 16)
+    regularizers.Consistency(1.0, mirror=True, shift=0.0)(judged(discriminator, ramp, ramp))
+    of_real, of_fake = ((x[:, 0, 0, 0] == 15) for x in seen[-2:])  # which are mirrored
+    assert 20 < int((of_real != of_fake).sum()) < 44
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalisation_stands_still_while_path_lengths_are_taken(training):
+    """In training, it normalises by the batch and keeps its running mean; in evaluation, by the running mean itself."""
+    layer = torch.nn.BatchNorm1d(1, affine=False).train(training)
+    with regularizers.still(layer):
+        found = layer(torch.tensor([[1.0], [3.0]]))
+    assert found.flatten().tolist() == pytest.approx([-1, 1] if training else [1, 3], abs=1e-4)
+    assert layer.running_mean.tolist() == [0] and layer.track_running_stats
 
 
 def test_clip():

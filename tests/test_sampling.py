@@ -20,7 +20,7 @@ import ganduel
 from ganduel import build, checkpoint
 from ganduel.commands import cli
 from ganduel.config.schema import plain
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.sampling import films, latents
 from ganduel.sampling.restore import restored
 from ganduel.sampling.sampler import parse_seeds

@@ -23,14 +23,15 @@ from processes import together
 from ganduel.commands import cli
 from ganduel.config.schema import Data, typed
 from ganduel.data import packing, streaming
+from ganduel.data.image_set import _by_shard
 from ganduel.data.inspection import intact
-from ganduel.data.loading import _by_shard, open_images
+from ganduel.data.loading import open_images
 from ganduel.data.order import MIXED
 from ganduel.data.packing import complete
+from ganduel.data.resize import Recipe
 from ganduel.data.sources import Originals, Source
 from ganduel.data.store import open_store
 from ganduel.data.streaming import Directory, Place, Shards, place
-from ganduel.data.transform import Recipe
 from ganduel.system.errors import UserError
 
 COUNT = 500

@@ -13,7 +13,7 @@ from torch import nn
 
 import ganduel
 from ganduel.commands import cli
-from ganduel.data.loading import normalise, to_bytes
+from ganduel.data.image_set import normalise, to_bytes
 from ganduel.sampling import sampler as sampling
 from ganduel.sampling.sampler import fades, in_tiles, spans, translated, within_memory
 from ganduel.sampling.translation import placed

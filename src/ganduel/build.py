@@ -60,7 +60,8 @@ def part(node: Config, key: str, allow: Sequence[str], **given: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):  # its text names the key already
             raise error.__cause__ from None
-        raise UserError(f"{key}: {error.__cause__ or error}") from error
+        inner = str(error).partition("full_key: ")[2]  # Hydra's last line names the part inside this one that failed
+        raise UserError(f"{key}{'.' * bool(inner)}{inner}: {error.__cause__ or error}") from error
 
 
 def _check_part(node: Any, key: str, allow: Sequence[str], given: Iterable[str]) -> None:

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from ganduel import batches
-from ganduel.data.loading import ImageSet, Pair, PointSet
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.points import PointSet
 from ganduel.game import Game, Generator, PointGame
 from ganduel.losses import AdversarialLoss
-from ganduel.regularizers import PathLength, Regularizer, takes_gradients
+from ganduel.regularizers import PathLength, Regularizer
 from ganduel.schedules import Schedule
 from ganduel.system import distributed
 from ganduel.system.errors import UserError
@@ -79,7 +80,7 @@ def check_path_length(game: Game, penalties: dict[str, Regularizer]) -> None:
 def check_synchronised(game: Game, penalties: dict[str, Regularizer]) -> None:
     """Raise UserError if a penalty needs second derivatives of batch normalisation over several GPUs."""
     for player, networks in (("discriminator", game.discriminators), ("generator", game.generators)):
-        gradients = {name: r.fn for name, r in penalties.items() if takes_gradients(r.fn)}
+        gradients = {name: r.fn for name, r in penalties.items() if r.of_gradients}
         through = [n for n, fn in gradients.items() if isinstance(fn, PathLength) or player == "discriminator"]
         if through and has_batch_norm(networks):
             raise UserError(
@@ -133,7 +134,7 @@ def doubts(game: Game, loss: AdversarialLoss, penalties: dict[str, Regularizer],
             "model.discriminator.output=sigmoid with a loss that applies a sigmoid itself: the second sigmoid weakens "
             "D's gradients; use it only for comparisons"
         )
-    own = [name for name, r in penalties.items() if r.player == "D" and takes_gradients(r.fn)]
+    own = [name for name, r in penalties.items() if r.player == "D" and r.of_gradients]
     if own and has_batch_norm(game.discriminators):
         doubts.append(
             f"regularizer={','.join(own)} with batch normalisation in D: batch normalisation mixes the images of a "

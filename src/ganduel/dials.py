@@ -12,6 +12,7 @@ are tensors that are filled, so captured phases see every change.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -47,21 +48,8 @@ class Moved(NamedTuple):
     schedule: Schedule
 
 
-def moved(
-    schedules: Mapping[str, Schedule],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    penalties: Mapping[str, Regularizer],
-    game: Game,
-    of_data: Chain,
-    turns: Turns,
-    ema: EMA,
-    device: torch.device,
-) -> list[Moved]:
-    """The numbers that `schedules` move, by their keys. `of_data` is the augmentation of real images alone.
-
-    Raises UserError for a key that is no dial.
-    """
-    known = dict(_dials(optimizers, penalties, game, of_data, turns, ema, device))
+def moved(schedules: Mapping[str, Schedule], known: Mapping[str, Callable[[], Dial]]) -> list[Moved]:
+    """The numbers that `schedules` move, by their keys. `known` are all `dials`. Raises UserError for any other key."""
     for key in schedules:
         if key not in known:
             raise UserError(f"schedule.{key} cannot be moved. " + suggest(key, list(known)))
@@ -73,12 +61,10 @@ def check(all_moved: list[Moved], clock: Clock, iterations: int) -> None:
     for key, dial, schedule in all_moved:
         for moment in range(MOMENTS + 1):
             ahead = iterations * moment // MOMENTS
-            then = Clock(
-                clock.images_per_iteration,
-                clock.steps_per_iteration,
-                clock.images_per_epoch,
-                clock.steps + ahead * clock.steps_per_iteration,
-                clock.images_seen + ahead * clock.images_per_iteration,
+            then = replace(
+                clock,
+                steps=clock.steps + ahead * clock.steps_per_iteration,
+                images_seen=clock.images_seen + ahead * clock.images_per_iteration,
             )
             value = schedule(then, dial.value)
             if not 0 <= value <= dial.most or (dial.below and value == dial.most):
@@ -89,7 +75,7 @@ def check(all_moved: list[Moved], clock: Clock, iterations: int) -> None:
                 )
 
 
-def _dials(
+def dials(
     optimizers: Mapping[str, torch.optim.Optimizer],
     penalties: Mapping[str, Regularizer],
     game: Game,
@@ -98,7 +84,7 @@ def _dials(
     ema: EMA,
     device: torch.device,
 ) -> Iterator[tuple[str, Callable[[], Dial]]]:
-    """Every dial by its key, as a function that prepares it."""
+    """Every dial by its key, as a function that prepares it. `of_data` is the augmentation of real images alone."""
     for player, optimizer in optimizers.items():
         (group,) = optimizer.param_groups
         lazy = next((name for name, r in penalties.items() if r.player == player and r.every > 1), None)

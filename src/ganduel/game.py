@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ganduel import plane, randomness
 from ganduel.augment import Chain
-from ganduel.data.loading import ImageSet, Pair, normalise
+from ganduel.data.image_set import ImageSet, Pair, normalise
 from ganduel.system.errors import UserError
 
 SHOWN = 64  # images of the pictures made during training
@@ -238,7 +238,8 @@ class Game(nn.Module, ABC):
     def show(self, generators: nn.ModuleDict, images: ImageSet | Pair, batch: int) -> tuple[Tensor, int | None]:
         """Images (N, C, H, W) in [-1, 1] for the pictures of a run, and the number of images in a row of the picture.
 
-        They always use the same seeds or real images, and are made `batch` at once. None means a square picture.
+        They always use the same seeds or real images, and are made `batch` at once. None means a square picture. The
+        discriminators must be in evaluation mode, because a plot of points shows their output.
         """
 
     @abstractmethod
@@ -364,17 +365,10 @@ class PointGame(LatentGame):
     @torch.no_grad()
     def field(self, points: Tensor) -> Tensor:
         """D's output (N,) for points (N, 2, 1, 1), without augmentation. A pack holds the same point several times."""
-        network, device = self.discriminators["D"], next(self.discriminators.parameters()).device
-        training = network.training
-        try:
-            return network.eval()(points.to(device).repeat(1, self.pack, 1, 1)).float()
-        finally:
-            network.train(training)
+        device = next(self.discriminators.parameters()).device
+        return self.discriminators["D"](points.to(device).repeat(1, self.pack, 1, 1)).float()
 
 
 def to_float(picture: Tensor) -> Tensor:
     """A plot (3, H, W), uint8, as a batch (1, 3, H, W) in [-1, 1]."""
     return normalise(picture[None])
-
-
-NoiseGame = LatentGame  # old checkpoints name their game ganduel.game.NoiseGame

@@ -2,14 +2,16 @@
 
 The configuration sets weight, interval and player. The trainer runs penalties in float32, outside autocast. Every
 penalty is a mean of one value per image, so neither micro batches nor processes change it.
+
+A penalty with settings is a frozen dataclass, which checks them. A penalty with a state is a module. `of_gradients` is
+False in those that contain no gradient, so that training does not differentiate twice.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,7 @@ class Regularizer:
 
     With `every == 1` the penalty is part of the player's main loss. Otherwise it gets its own optimizer step in every
     `every`-th turn, multiplied by `every` (lazy regularization, Karras et al. 2020, "Analyzing and Improving the Image
-    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1 and for a negative weight, `target`
-    or `spread`.
+    Quality of StyleGAN", appendix B). Raises ValueError for an `every` below 1 and for a negative weight.
 
     `fn` may also return statistics by name. The logs call them "regularizer/NAME/STATISTIC". An adaptive penalty is a
     module with a method `adapt(means)`, and checkpoints keep its buffers. After each of its optimizer steps, `adapt`
@@ -43,10 +44,11 @@ class Regularizer:
             raise ValueError(f"every={self.every} must be at least 1")
         if not self.weight >= 0:
             raise ValueError(f"weight={self.weight} must be 0 or more")
-        if isinstance(self.fn, partial) and self.fn.func in (gradient_penalty, dragan):
-            for name in {"target", "spread"} & self.fn.keywords.keys():
-                if not self.fn.keywords[name] >= 0:
-                    raise ValueError(f"fn.{name}={self.fn.keywords[name]} must be 0 or more")
+
+    @property
+    def of_gradients(self) -> bool:
+        """Whether the penalty contains a gradient, so that training differentiates twice."""
+        return getattr(self.fn, "of_gradients", True)
 
 
 @dataclass
@@ -55,11 +57,6 @@ class Projection:
 
     fn: Callable[[list[Tensor]], None]
     player: Literal["D", "G"]
-
-
-def takes_gradients(fn: Callable) -> bool:
-    """Whether a penalty is of gradients, so that it is differentiated twice: all are but `consistency` and `LeCam`."""
-    return getattr(fn, "func", fn) is not consistency and not isinstance(fn, LeCam)
 
 
 def r1(duel: Duel) -> Tensor:
@@ -78,41 +75,72 @@ def r2(duel: Duel) -> Tensor:
     return squared_gradient(duel, duel.fake.detach()).mean()
 
 
-def gradient_penalty(duel: Duel, target: float, one_sided: bool) -> Tensor:
+@dataclass(frozen=True)
+class GradientPenalty:
     """E (|grad D(x)| - target)^2 at random points x between real and fake images (Gulrajani et al. 2017, equation 3).
 
-    `one_sided` penalises only norms above the target.
+    `one_sided` penalises only norms above the target. Raises ValueError for a negative `target`.
     """
-    share = randomness.uniform(duel.seed, (1,) * (duel.real.ndim - 1), "interpolate")
-    share = torch.cat([share[: len(share) // duel.pack]] * duel.pack)  # one for each pack
-    excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach(), share)) - target
-    return (excess.clamp_min(0) if one_sided else excess).square().mean()
+
+    target: float
+    one_sided: bool
+
+    def __post_init__(self) -> None:
+        _refuse_negative(target=self.target)
+
+    def __call__(self, duel: Duel) -> Tensor:
+        share = randomness.uniform(duel.seed, (1,) * (duel.real.ndim - 1), "interpolate")
+        share = torch.cat([share[: len(share) // duel.pack]] * duel.pack)  # one for each pack
+        excess = _gradient_norm(duel, torch.lerp(duel.real, duel.fake.detach(), share)) - self.target
+        return (excess.clamp_min(0) if self.one_sided else excess).square().mean()
 
 
-def dragan(duel: Duel, target: float, spread: float) -> Tensor:
+@dataclass(frozen=True)
+class DRAGAN:
     """E (|grad D(x)| - target)^2 at real images under normal noise (Kodali et al. 2017).
 
     The noise is `spread` times the standard deviation of the image's own pixels. The paper uses the standard deviation
-    of the batch, but then the penalty at one image would depend on the others.
+    of the batch, but then the penalty at one image would depend on the others. Raises ValueError for a negative
+    `target` or `spread`.
     """
-    width = spread * duel.real.std(dim=tuple(range(1, duel.real.ndim)), keepdim=True)
-    noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
-    return (_gradient_norm(duel, duel.real + width * noise) - target).square().mean()
+
+    target: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        _refuse_negative(target=self.target, spread=self.spread)
+
+    def __call__(self, duel: Duel) -> Tensor:
+        width = self.spread * duel.real.std(dim=tuple(range(1, duel.real.ndim)), keepdim=True)
+        noise = randomness.normal(duel.seed, tuple(duel.real.shape[1:]), "dragan")
+        return (_gradient_norm(duel, duel.real + width * noise) - self.target).square().mean()
 
 
-def consistency(duel: Duel, fake: float, mirror: bool, shift: float) -> Tensor:
+@dataclass(frozen=True)
+class Consistency:
     """E |D(x) - D(T(x))|^2 of real images, and `fake` times as much of generated ones, under random changes T that keep
     what an image shows (Zhao et al. 2020, "Improved Consistency Regularization for GANs": balanced, bCR).
 
     T is `mirrored_or_shifted`. `fake` = 0 is the consistency of real images alone (Zhang et al. 2020, CR-GAN). In the
-    paper, D's loss is of unchanged images, so there is no other augmentation.
+    paper, D's loss is of unchanged images, so there is no other augmentation. Raises ValueError for a negative `fake`
+    or `shift`.
     """
-    total = torch.zeros((), device=duel.real.device)
-    pairs = zip((1.0, fake), (duel.real, duel.fake.detach()), duel.logits, strict=True)
-    for i, (weight, images, logits) in enumerate(pairs):
-        changed = mirrored_or_shifted(images, duel.seed + i * randomness.GOLDEN, mirror, shift)
-        total = total + weight * (logits - duel.discriminator(changed)).square().mean()
-    return total
+
+    fake: float
+    mirror: bool
+    shift: float
+    of_gradients: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _refuse_negative(fake=self.fake, shift=self.shift)
+
+    def __call__(self, duel: Duel) -> Tensor:
+        total = torch.zeros((), device=duel.real.device)
+        pairs = zip((1.0, self.fake), (duel.real, duel.fake.detach()), duel.logits, strict=True)
+        for i, (weight, images, logits) in enumerate(pairs):
+            changed = mirrored_or_shifted(images, duel.seed + i * randomness.GOLDEN, self.mirror, self.shift)
+            total = total + weight * (logits - duel.discriminator(changed)).square().mean()
+        return total
 
 
 def mirrored_or_shifted(images: Tensor, seed: Tensor, mirror: bool, shift: float) -> Tensor:
@@ -137,6 +165,7 @@ class LeCam(nn.Module):
     ValueError if `decay` is not in [0, 1).
     """
 
+    of_gradients = False
     real: Tensor
     fake: Tensor
 
@@ -232,6 +261,12 @@ def clip(limit: float) -> Callable[[list[Tensor]], None]:
         torch._foreach_clamp_max_(parameters, limit)
 
     return project
+
+
+def _refuse_negative(**settings: float) -> None:
+    for name, value in settings.items():
+        if not value >= 0:
+            raise ValueError(f"{name}={value} must be 0 or more")
 
 
 def _gradient_norm(duel: Duel, images: Tensor) -> Tensor:

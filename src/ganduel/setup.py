@@ -9,7 +9,8 @@ from ganduel.augment import Chain
 from ganduel.clock import Clock, Duration
 from ganduel.config.schema import Train
 from ganduel.data import inspection
-from ganduel.data.loading import ImageSet, Pair, open_images, suited
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.loading import open_images, suited
 from ganduel.data.prepare import prepare
 from ganduel.ema import EMA
 from ganduel.evaluation.digit_classifier import check_features
@@ -178,6 +179,10 @@ def build_trainer(
 
 def accelerate(trainer: Trainer, config: Train) -> None:
     """Compile networks and capture CUDA graphs, if the configuration asks for it."""
+    if config.compile and trainer.turns.unroll:
+        raise UserError(
+            "compile=true: compiled networks cannot be differentiated twice, as turns.unroll needs; set compile=false"
+        )
     if config.compile:
         trainer.executor = Compiled(trainer.executor)
     if config.cuda_graphs is not False:

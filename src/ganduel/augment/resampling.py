@@ -86,7 +86,7 @@ def _separable(images: Tensor, matrix: Callable[[int], np.ndarray], height: int,
 
 @lru_cache
 def _constant(matrix: Callable[[int], np.ndarray], size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Cached, because the host waits for a copy to the device."""
+    """`matrix(size)` on the device. It is cached, because the host waits for a copy to the device."""
     return torch.from_numpy(matrix(size)).to(dtype).to(device)
 
 

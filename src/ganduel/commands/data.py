@@ -10,7 +10,9 @@ from torch import Tensor
 from ganduel import build
 from ganduel.config.schema import Data, Pack
 from ganduel.data import inspection
-from ganduel.data.loading import ImageSet, Pair, PointSet, open_images
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.loading import open_images
+from ganduel.data.points import PointSet
 from ganduel.data.prepare import abandoned, prepare
 from ganduel.data.store import Indexed, described, labels_path, open_store
 from ganduel.data.streaming import place

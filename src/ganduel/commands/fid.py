@@ -11,7 +11,7 @@ import torch
 from ganduel import randomness
 from ganduel.commands.sample import beside
 from ganduel.config.schema import Fid, FidMetric
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.evaluation.evaluate import describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import Features, find_features, resolved, seen_by_discriminator
 from ganduel.evaluation.folders import Folder

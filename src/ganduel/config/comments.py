@@ -32,7 +32,7 @@ def bases(path: Path) -> list[Path]:
 
 
 def comments(path: Path) -> dict[str, str]:
-    """Key -> comment. A key without one has that of the file in which it begins."""
+    """Key -> comment. A key without a comment takes that of the file from `bases`."""
     found = {key: comment for base in bases(path) for key, comment in comments(base).items()}
     return found | {key: comment or found.get(key, "") for key, _, comment in keys_of(path)}
 
@@ -50,7 +50,7 @@ def headings(path: Path) -> dict[str, str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (dotted key, value, comment) for every line of a YAML file, but for those of Hydra and of import paths."""
+    """Yield (dotted key, value, comment) for every line of a YAML file, except Hydra's own and import paths."""
     text, top = path.read_text(), config_dir()
     prefix = "" if path.parent == top or "@package _global_" in text else f"{path.parent.relative_to(top)}."
     above: list[tuple[int, str]] = []  # indent and key of the line's parents

@@ -25,11 +25,12 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import ARCHIVES
 
 PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
-OWN_SETS = "folder", "zip", "folder_pair"  # options of data for images of the user's
+OF_A_RUN = "checkpoints", "samples"  # folders in a run's folder that no other run may take
+OWN_SETS = "folder", "zip", "folder_pair"  # options of data for the user's own images
 
 
 def set_name(name: str, root: str | None) -> str:
-    """The name of a data set in the names of runs. Sets of the user's own have that of their folder or archive."""
+    """The name of a data set in the names of runs. The user's own images have the name of their folder or archive."""
     if name not in OWN_SETS or root is None:
         return name
     found = Path(root).expanduser().resolve().name
@@ -44,9 +45,9 @@ def span(source: Mapping[str, Any]) -> float:
     return source["spacing"] * source["side"] / 2 if "spacing" in source else 1.0
 
 
-# The data set's name in that of a run; the channels of a pack of images; the span of plots of points; CycleGAN's load
-# size for any resolution (pixels); and the formulas of StyleGAN2-ADA's automatic configuration for one GPU, in the
-# resolution and the batch size.
+# Functions that configurations call: the data set's part of a run's name; the channels of a pack of images; the span of
+# plots of points; CycleGAN's load size for any resolution (pixels); and the formulas of StyleGAN2-ADA's automatic
+# configuration for one GPU, from the resolution and the batch size.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "set_name": set_name,
     "packed": lambda channels, pack: channels * pack if isinstance(pack, int) else channels,
@@ -158,6 +159,8 @@ def finish(config: DictConfig) -> Any:
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
+    if inside := {*OF_A_RUN} & {*(name or "").split("/")[1:]}:
+        raise UserError(f"name={name} is not allowed; {inside.pop()} is a folder of the run that it would lie in")
     return typed(schema, plain)
 
 
@@ -181,7 +184,7 @@ def _check(key: str, value: Any, rules: Mapping[str, Any]) -> None:
 
 
 def _left_out(schema: type, plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of the schema that a configuration does not have, as ~key takes them away."""
+    """Dotted keys of the schema that a configuration lacks. `~key` on the command line removes keys."""
     for one in fields(schema):
         if one.name not in plain:
             yield prefix + one.name
@@ -196,7 +199,7 @@ def _finite(value: Any) -> bool:
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted keys that are not in the schema, as `+key=value` adds them.
+    """Dotted keys that are not in the schema. `+key=value` on the command line adds such keys.
 
     Keys inside a part are not checked here. `build` checks them against the signature of the part.
     """

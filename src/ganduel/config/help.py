@@ -81,7 +81,7 @@ def groups_of(path: Path) -> Iterator[str]:
 
 
 def files_of(group: str, names: Any) -> Iterator[Path]:
-    """The files of a group's chosen options: one name, a list of names, or None. A folder of one's own has others."""
+    """The files of a group's chosen options: one name, a list of names, or None. The user's own files are left out."""
     for name in [names] if isinstance(names, str) else names or []:
         if (path := config_dir() / group / f"{name}.yaml").exists():
             yield path

@@ -20,7 +20,13 @@ KEYS = {
     "data.augment.instance_noise.fade": (f"schedule.data.{STD}", ": " + FADES.format(f"schedule.data.{STD}")),
 }
 # old import path -> new one
-PATHS = {"ganduel.game.NoiseGame": "ganduel.game.LatentGame", "ganduel.pace.Pace": "ganduel.turns.Turns"}
+PATHS = {
+    "ganduel.game.NoiseGame": "ganduel.game.LatentGame",
+    "ganduel.pace.Pace": "ganduel.turns.Turns",
+    "ganduel.regularizers.gradient_penalty": "ganduel.regularizers.GradientPenalty",
+    "ganduel.regularizers.dragan": "ganduel.regularizers.DRAGAN",
+    "ganduel.regularizers.consistency": "ganduel.regularizers.Consistency",
+}
 # keys that generators did not have -> the import path of the generator, and what it did without the key
 ADDED = (
     ("output_norm", "ganduel.models.dcgan.Generator", False),
@@ -53,13 +59,16 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
         data.setdefault("stack", {"count": None, "seed": 0, "of": "train"})
         if data["source"].get("_target_") == "ganduel.data.sources.places":
             data["source"].setdefault("split", "standard")
+    for penalty in (made.get("regularizer") or {}).values():  # what was a partial function is a class
+        if isinstance(fn := penalty.get("fn"), dict) and fn["_target_"] in PATHS.values():
+            fn.pop("_partial_", None)
     if "replay" in (model := made.get("model") or {}):
         model["pool_size"] = model.pop("replay")
     scheduler = made.get("scheduler") or {}
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
-        made["turns"] = {"reals": "same", "repeat": False, "top": 1.0, **made["turns"]}
+        made["turns"] = {"reals": "same", "repeat": False, "top": 1.0, "unroll": 0, "unroll_rate": 0.1, **made["turns"]}
     for key, target, value in ADDED:
         if (part := model.get("generator") or {}).get("_target_") == target:
             part.setdefault(key, value)

@@ -48,7 +48,7 @@ PATH_LIST: Rules = PATH | {"list": True}
 TEXT: Rules = {"text": True}
 # A resumed run may change the value. Without this rule, another value makes another experiment.
 FREE: Rules = {"free": True}
-# A resumed run may change the value, and reports leave it out, because it tells their readers nothing.
+# A resumed run may change the value, and reports leave it out.
 ASIDE: Rules = FREE | {"aside": True}
 
 

@@ -258,7 +258,7 @@ class Correction:
 
 
 def is_place(text: str) -> bool:
-    """Whether a text is that of a file or a folder: it is there, or it looks like a path."""
+    """Whether a text is a path: there is such a file or folder, or the text looks like one."""
     return Path(text).exists() or bool(re.search(r"[/~\\]|\.\w+$", text))
 
 

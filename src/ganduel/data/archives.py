@@ -29,13 +29,13 @@ from ganduel.system.terminal import progress, say
 Keep = Callable[[str], Any]  # gets a file name relative to the tree, with slashes; true if the file is wanted
 
 PACKED = "packed"  # name of the folder of packed copies inside a root; it is never searched for originals
-LARGEST = 256 << 20  # bytes: no image is larger
-SUSPECT, RATIO = 100 << 20, 1000  # no image above SUSPECT bytes compresses by more than RATIO
-RATIO_OF_ALL = 100  # nor do all images together, above a few hundred megabytes, by more than this
-HEADER = 1 << 20  # bytes: no member of a tar has a longer name, or more about itself
+LARGEST = 256 << 20  # bytes of the largest image
+SUSPECT, RATIO = 100 << 20, 1000  # bytes; above these, no image compresses by more than RATIO
+RATIO_OF_ALL = 100  # the same for all images together, above a few hundred megabytes
+HEADER = 1 << 20  # bytes of the longest header of a member of a tar, its name included
 BLOCK = 1 << 20  # bytes read at a time
-ELSEWHERE = 2**16 - 1  # members, according to the end of a zip: a larger record has the number
-LINKS = 40  # longest chain of links that is followed, as on a disk
+ELSEWHERE = 2**16 - 1  # so many members at the end of a zip mean: another record holds the number
+LINKS = 40  # length of the longest chain of links to follow, as on a disk
 
 
 class Tree(Protocol):
@@ -44,7 +44,7 @@ class Tree(Protocol):
     path: Path
 
     def stamp(self, keep: Keep) -> str:
-        """A string that changes whenever the wanted files change. Cheap: it opens none of them."""
+        """A string that changes whenever the wanted files change. It is cheap, because no file is opened."""
 
     def find(self, keep: Keep) -> list[str]:
         """The sorted names of the wanted files, relative to the tree and with slashes.
@@ -69,11 +69,18 @@ def open_tree(path: Path) -> Tree:
         start = file.read(6)
     if start.startswith(b"PK"):
         return Zip(path)
-    if start.startswith(tuple(OPENERS)) or tarfile.is_tarfile(path):
+    if start.startswith(tuple(OPENERS)) or _begins_like_tar(path):
         return Tar(path)
     if path.name.lower().endswith(ARCHIVES):
         raise _damaged(path, "it does not begin like one")
     raise UserError(f"data.root: {path} is neither a folder nor a zip or tar archive; give one with data.root=PATH")
+
+
+def _begins_like_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # of a header that it cannot parse: `Tar` says what is wrong with it
+        return True
 
 
 class Folder:
@@ -128,7 +135,7 @@ class Folder:
 
 
 def _known(question: Callable[[], bool]) -> bool:
-    """The answer of the system; no, if it has none, as for a link that leads to itself."""
+    """The system's answer. An error, such as that of a link to itself, counts as no."""
     try:
         return question()
     except OSError:
@@ -147,7 +154,7 @@ class Zip:
         with _damage(self.path):
             archive = zipfile.ZipFile(self.path)
             told, found = _count_at_end(self.path), len(archive.infolist())
-            if told not in (found % 2**16, ELSEWHERE):  # else files would disappear, for `zipfile` does not compare
+            if told not in (found % 2**16, ELSEWHERE):  # `zipfile` does not compare them, and would lose files
                 raise zipfile.BadZipFile(f"its end tells of {told} members, and its directory has {found}")
             return archive
 
@@ -182,10 +189,10 @@ class Zip:
     def read(self, name: str) -> bytes:
         member = self._members[name]
         with self._archive.open(member) as file:  # inflates at most the declared size; ZipFile.read would inflate all
-            return file.read(member.file_size + 1)  # at the end, even of nothing, the checksum is compared
+            return file.read(member.file_size + 1)  # zipfile compares the checksum only at the end, so one byte more
 
     def unpack(self, keep: Keep, target: Path) -> None:
-        """Copy the only wanted member to a file, completely or not at all. For formats that need a real file.
+        """Copy the only wanted member to a file, completely or not at all. Some formats need a real file.
 
         Raises UserError if not exactly one member is wanted, if the disk is too small, or if the archive is damaged.
         """
@@ -225,9 +232,9 @@ class Zip:
 
 
 def _count_at_end(path: Path) -> int:
-    """The number of members that the last record of a zip archive tells, modulo 65,536."""
+    """The number of members in the last record of a zip archive, modulo 65,536."""
     with open(path, "rb") as file:
-        file.seek(-min(path.stat().st_size, 22 + 2**16), os.SEEK_END)  # behind the record is a comment at most
+        file.seek(-min(path.stat().st_size, 22 + 2**16), os.SEEK_END)  # only a comment may follow the record
         end = file.read()
     return int.from_bytes(end[end.rindex(b"PK\5\6") :][10:12], "little")
 
@@ -260,7 +267,7 @@ class Tar:
                 weakref.finalize(self, self._spool.close)
             found: set[str] = set()
             most = max(SUSPECT, RATIO_OF_ALL * self.path.stat().st_size)
-            for member in _headers(file):
+            for member in _headers(file, self.path):
                 name = _checked(member.name, self.path)
                 end = member.offset_data + member.size
                 if member.isdir() or _hidden(*name.split("/")) or not keep(name):
@@ -305,10 +312,11 @@ class Tar:
             return file.read(size)
 
 
-def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def _headers(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
     """Yield every member of a tar without keeping them.
 
     Raises EOFError if the archive is cut off or has a damaged header. `tarfile` alone would take either for the end.
+    Raises UserError if another archive follows the end, as after `cat`.
     """
     with tarfile.TarFile(fileobj=_ShortHeaders(file)) as tar:  # type: ignore[arg-type]
         while (member := tar.next()) is not None:
@@ -317,8 +325,12 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError(f"no member and no end mark at byte {tar.offset:,}")
-    while file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
-        pass
+    while block := file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
+        if block.strip(b"\0"):
+            raise UserError(
+                f"data.root: {path} goes on after its end, as if several archives were joined; unpack each into one "
+                "folder, and name that folder"
+            )
 
 
 class _ShortHeaders:
@@ -354,9 +366,9 @@ def _uncompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
 class Lmdb:
     """An LMDB database as a tree: keys are the names, values the files. LSUN ships its images in this form.
 
-    `path` is the folder of the database. Keys may be any bytes: a name holds those that are no UTF-8 as Python's file
-    names do. The database is opened on first use, without a lock, and nothing is written beside it. LMDB keeps its keys
-    sorted.
+    `path` is the folder of the database. Keys may be any bytes. In names, bytes that are not UTF-8 are escaped as in
+    Python's file names. The database is opened on first use, without a lock, and nothing is written beside it. LMDB
+    keeps its keys sorted.
     """
 
     def __init__(self, path: Path):
@@ -458,7 +470,7 @@ def _damaged(path: Path, reason: object) -> UserError:
 
 @contextmanager
 def _damage(path: Path, key: str = "data.root") -> Iterator[None]:
-    """Turn whatever archive readers raise into a UserError of one line, which names the setting `key`."""
+    """Turn every exception of archive readers into a UserError of one line that names the setting `key`."""
     try:
         yield
     except UserError:

@@ -1,4 +1,4 @@
-"""Which image formats are read, and the one function that opens a foreign image.
+"""The image formats that we read, and the one function that opens a foreign image.
 
 The list of formats is explicit. Pillow would otherwise choose any of its decoders by the content of a file, and one of
 them starts Ghostscript. Many processes import this, so it must not import PyTorch.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
-# Pillow's name of a format -> the suffixes of its files. Formats that are no pictures of pixels, that Pillow recognises
-# without reading, or that it hands to other programs (EPS, WMF) are left out.
+# Pillow's name of a format -> the suffixes of its files. Left out are formats without pixels, formats that Pillow
+# recognises and cannot read, and those that it hands to other programs (EPS, WMF).
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -61,7 +61,7 @@ SIDEWAYS = {
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 }
-NO_IMAGE = "no image"  # why a file is left out that has no suffix of `FORMATS`
+NO_IMAGE = "no image"  # why a file without a suffix of `FORMATS` is left out
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")  # all other chunks are metadata
 
@@ -95,7 +95,7 @@ def is_image(name: str) -> bool:
 
 
 def why_not(name: str) -> str:
-    """Why a file is left out whose name `is_image` refuses: it is no image, or its format is not installed."""
+    """Why `is_image` refuses a file name: it is no image, or its format is not installed."""
     for kind, suffixes in FORMATS.items():
         if name.lower().endswith(suffixes):
             return f"unreadable here; {INSTALL.get(kind, 'install a Pillow that reads ' + kind)}"
@@ -109,7 +109,7 @@ def kind_of(name: str) -> str:
 
 
 class Chooser:
-    """A `Keep` that counts what it leaves out. For one search of one tree.
+    """A `Keep` that counts the files that it leaves out. It serves one search of one tree.
 
     `reason` gets a name and returns why the file is left out, or None if it is wanted.
     """
@@ -140,9 +140,9 @@ def described(left_out: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 def opened(file: Path | bytes) -> Iterator[Image.Image]:
     """Open a foreign image: a file, or the bytes of one.
 
-    Only the formats of `readable` are tried. Raises UnidentifiedImageError for any other content, and ValueError for
-    more than Pillow's limit of pixels, before one of them is decoded, or for the bytes of a PNG whose pixels are not
-    those that were written. Python's warnings of decoders are not shown.
+    Only the formats of `readable` are tried. Raises UnidentifiedImageError for any other content. Raises ValueError
+    before decoding an image of more pixels than Pillow's limit, and for the bytes of a PNG if the checksum of its
+    pixels is wrong. Warnings of decoders are not shown.
     """
     if isinstance(file, bytes):
         _check_png(file)
@@ -158,7 +158,7 @@ def opened(file: Path | bytes) -> Iterator[Image.Image]:
 
 
 def turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright, according to its EXIF data; None for nothing. Damaged EXIF data asks for nothing."""
+    """The turn that makes an image upright, according to its EXIF data. None if there is none, or if it is damaged."""
     try:
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
     except MemoryError:
@@ -168,9 +168,9 @@ def turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image in the orientation that its EXIF data asks for. Without any, the image itself and no copy.
+    """The image in the orientation that its EXIF data asks for. An upright image is returned itself, not copied.
 
-    Pillow's own function also writes the EXIF data anew, and fails where the rest of the data is damaged.
+    Pillow's own function also rewrites the EXIF data, and fails if other parts of it are damaged.
     """
     how = turn(image)
     return image if how is None else image.transpose(how)
@@ -188,32 +188,27 @@ def animated(image: Image.Image) -> bool:
 
 
 def _check_png(file: bytes) -> None:
-    """Raise ValueError if the checksum of a chunk of pixels is wrong, which Pillow does not look at."""
-    start = len(PNG_START)
-    while file.startswith(PNG_START) and start + 12 <= len(file):
-        end = start + 12 + int.from_bytes(file[start : start + 4], "big")
-        kind, content = file[start + 4 : start + 8], memoryview(file)[start + 4 : end - 4]
-        if (
-            kind in PNG_PIXELS
-            and end <= len(file)
-            and zlib.crc32(content) != int.from_bytes(file[end - 4 : end], "big")
-        ):
+    """Raise ValueError if the checksum of a chunk of pixels is wrong. Pillow ignores these checksums."""
+    for start, end in _pixel_chunks(file):
+        content = memoryview(file)[start + 4 : end - 4]
+        if end <= len(file) and zlib.crc32(content) != int.from_bytes(file[end - 4 : end], "big"):
             raise ValueError("the checksum of its pixels does not match")
-        start = end
 
 
 def without_metadata(file: bytes) -> bytes | None:
-    """A PNG without the chunks that hold no pixels, such as ICC profiles; None if it is no whole PNG, or has none.
+    """A PNG without its metadata, such as ICC profiles. None for other files, and if there is no metadata.
 
-    Pillow refuses a PNG for profiles and texts that are damaged or large.
+    Pillow refuses a PNG if a profile or a text in it is damaged or large.
     """
-    if not file.startswith(PNG_START):
-        return None
-    kept, start = [PNG_START], len(PNG_START)
-    while start + 12 <= len(file):
+    stripped = PNG_START + b"".join(file[start:end] for start, end in _pixel_chunks(file))
+    return stripped if file.startswith(PNG_START) and len(stripped) < len(file) else None
+
+
+def _pixel_chunks(file: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of every chunk of a PNG that holds pixels. The last one may be cut off."""
+    start = len(PNG_START)
+    while file.startswith(PNG_START) and start + 12 <= len(file):
         end = start + 12 + int.from_bytes(file[start : start + 4], "big")
         if file[start + 4 : start + 8] in PNG_PIXELS:
-            kept.append(file[start:end])
+            yield start, end
         start = end
-    stripped = b"".join(kept)
-    return stripped if len(stripped) < len(file) else None

@@ -73,7 +73,7 @@ ONES = np.unpackbits(np.arange(2**16, dtype=np.uint16)[:, None].view(np.uint8), 
 
 
 def report(about: dict[str, Any]) -> str:
-    """What a packed set's JSON says, as text for people."""
+    """The content of a packed set's JSON as text for people."""
     if "plane" in about:
         return _of_points(about)
     recipe = about["recipe"]
@@ -120,7 +120,7 @@ def report(about: dict[str, Any]) -> str:
 
 
 def _of_points(about: dict[str, Any]) -> str:
-    """The same for a set of points."""
+    """`report` for a set of points."""
     plane = about["plane"]
     return (
         f"{about['name']}: {about['images']:,} points of {len(plane['centres'])} Gaussians with standard deviation "

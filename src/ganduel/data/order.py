@@ -1,9 +1,9 @@
 """The order in which training meets its images: every epoch is a random permutation that needs no memory.
 
 `permuted` computes single numbers of a permutation, so a set of 10^9 images is opened at once, and a run resumes
-anywhere. It is a Feistel network: two halves of a number take turns, and each is shifted by a hash of the other. Every
-such step can be undone, so no two numbers meet. Black and Rogaway (2002), "Ciphers with arbitrary finite domains", call
-it a generalised Feistel cipher, and cycle walking what brings back numbers that are too large.
+anywhere. It is a generalised Feistel cipher (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): two
+halves of a number take turns, and each is shifted by a hash of the other. Every step can be undone, so no two numbers
+meet. A number that has become too large is permuted again until it is back in the range ("cycle walking").
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ganduel import randomness
 
-VERSION = 2  # of the orders in this module; checkpoints without a version began with torch.randperm
+VERSION = 2  # of the orders in this module; checkpoints without a version used torch.randperm
 MIXED = 8  # shards whose images are mixed at any time
 ROUNDS = 10  # with 6, not all pairs of ten numbers are equally frequent
 
@@ -24,10 +24,10 @@ _HALF, _TOP = np.uint64(32), np.uint64(33)
 
 
 def permuted(index: Numbers, count: int | Numbers, key: int | Numbers) -> Numbers:
-    """Where a random permutation of range(count) puts the numbers `index` (N,), int64 in [0, count).
+    """The places, int64 (N,), of the numbers `index` (N,) in a random permutation of range(count).
 
-    `key` chooses the permutation. `count` and `key` are numbers, or one for each index (N,): then every index belongs
-    to a permutation of its own. `count` is below 2^62.
+    `key` chooses the permutation. `count`, below 2^62, and `key` are numbers, or arrays (N,) with a permutation for
+    each index.
     """
     size = np.asarray(count, np.uint64)
     rows = np.ceil(np.sqrt(size)).astype(np.uint64)
@@ -49,7 +49,7 @@ def permuted(index: Numbers, count: int | Numbers, key: int | Numbers) -> Number
 
 
 def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash 64-bit numbers. The upper half of the result is the better one."""
+    """Hash 64-bit numbers. The upper half of the result is more random."""
     x = x * _FACTOR
     x ^= x >> _HALF
     x *= _OTHER
@@ -95,7 +95,7 @@ class Sharded:
         return self.starts[shard] + permuted(within, size, key + 2 * shard + 1)
 
     def _tables(self, epoch: int) -> tuple[Numbers, Numbers, Numbers, int]:
-        """The shards (S, M) of each slot, where their slices lie in it (S, M + 1), where it ends, and the key."""
+        """Of each slot, the shards (S, M), the bounds of their slices (S, M + 1) and its end (S,); and the key."""
         count = len(self.sizes)
         mixed = min(MIXED, count)
         key = randomness.key(self.seed, "order", epoch)

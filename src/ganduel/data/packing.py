@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from ganduel.data import inspection
+from ganduel.data.resize import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals, Points, Source
 from ganduel.data.store import PACKED_SET, FileWriter, described, labels_path, sign, suffix
 from ganduel.data.streaming import Place, ShardWriter, chunks
-from ganduel.data.transform import Prepared, Recipe, prepare
 from ganduel.data.workers import prepared, read
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, file_hash, locked, make_folder, parsing, write_text
@@ -149,7 +149,7 @@ def pack_points(originals: Originals, points: Points, path: Path, about: dict[st
 
 def write_description(path: Path, about: dict[str, Any]) -> None:
     """Write the JSON of a packed set, with a checksum over its content."""
-    about = json.loads(json.dumps(about))  # as it is read again, for the checksum
+    about = json.loads(json.dumps(about))  # the form in which it is read again, for the checksum
     write_text(path, json.dumps({**about, "checksum": sign(about)}, indent=1))
 
 
@@ -183,7 +183,7 @@ def complete(path: Path, place: Place | None) -> bool:
 
 
 def tidy(path: Path) -> None:
-    """Remove what a killed process has left beside a packed set that is complete."""
+    """Remove the files that a killed process has left beside a complete packed set."""
     for kind in (".journal", ".records", ".part", ".lock", ".json.tmp"):
         path.with_suffix(kind).unlink(missing_ok=True)
 
@@ -206,7 +206,7 @@ class Packing:
         self.done = self.resumable()
 
     def resumable(self) -> Done:
-        """What an interrupted packing has finished; an empty `Done` if it cannot resume."""
+        """The finished part of an interrupted packing; an empty `Done` if it cannot resume."""
         done = Done()
         try:
             for line in self.journal.read_text(encoding="utf-8").splitlines():
@@ -250,7 +250,7 @@ class Packing:
                 bar.update(len(task))
 
     def finish(self, max_rejected: float) -> None:
-        """Turn what has been written into a packed copy. Raises UserError if too many images were rejected."""
+        """Make a packed copy of the files written so far. Raises UserError if too many images were rejected."""
         done, originals = self.done, self.originals
         listed = self.path.with_suffix(".rejected")
         rejected = {originals.names[i]: reason for i, reason in done.rejected.items()}

@@ -9,11 +9,11 @@ from typing import Any
 from ganduel.config.schema import Data
 from ganduel.data.archives import PACKED
 from ganduel.data.packing import FORMAT, complete, pack, packed_path, tidy
+from ganduel.data.resize import SMALLEST, Recipe, cores
 from ganduel.data.sources import Originals, Source
 from ganduel.data.stacks import CHANNELS
 from ganduel.data.store import described
 from ganduel.data.streaming import place
-from ganduel.data.transform import SMALLEST, Recipe, cores
 from ganduel.system.errors import UserError
 from ganduel.system.files import ARCHIVES
 from ganduel.system.terminal import say
@@ -112,7 +112,7 @@ def abandoned(root: str | None) -> bool:
 
 
 def origin(data: Data) -> dict[str, Any]:
-    """What a packed copy depends on besides the files and the recipe: the source's settings, shards, chosen labels."""
+    """The settings that change a packed copy, besides the recipe: those of the source, shards and chosen labels."""
     source = {key: value for key, value in data.source.items() if key != "root"}
     chosen = {} if data.labels == "auto" else {"labels": data.labels}
     return {"source": source, "sharded": data.stream is not None, **chosen}

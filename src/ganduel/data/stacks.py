@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ganduel import randomness
-from ganduel.data.store import Store
+from ganduel.data.image_set import ImageSet
+from ganduel.data.store import Indexed
 
 CHANNELS = 3
 
@@ -18,7 +19,7 @@ CHANNELS = 3
 class Stacks:
     """A store of stacks, uint8 (3, H, W), made of the grey images of another store when they are asked for."""
 
-    def __init__(self, store: Store, parts: Tensor):
+    def __init__(self, store: Indexed, parts: Tensor):
         """`parts` (N, 3) are the indices of the grey images for red, green and blue."""
         self.store, self.parts, self.decodes = store, parts, store.decodes
         self.shape = CHANNELS, *store.shape[1:]
@@ -29,6 +30,35 @@ class Stacks:
     def gather(self, index: Tensor) -> Tensor:
         grey = self.store.gather(self.parts[index.cpu().long()].flatten())
         return grey.unflatten(0, (-1, CHANNELS)).squeeze(2)
+
+
+class StackSet(ImageSet):
+    """`count` training stacks of the training images of `single`, and a stack for each of its held-out images.
+
+    `single` holds grey images. `seed` says which of them each stack has. `shared` are the settings that both sets have:
+    see `ImageSet`.
+    """
+
+    def __init__(self, single: ImageSet, count: int, seed: int, shared: dict[str, Any]):
+        counts = {"train": count, "held out": single.held_out}
+        among = {"train": single.train, "held out": single.validation}
+        made = torch.cat([drawn(among[part], count, seed, part) for part, count in counts.items() if count])
+        train, held_out = torch.arange(len(made), dtype=torch.int32).split([*counts.values()])
+        super().__init__(
+            Stacks(single.store, made),
+            described(single.about, made, counts),
+            train,
+            held_out,
+            labels=None if single.labels is None else labelled(single.labels, made),
+            seed=single.seed,
+            **shared,
+        )
+        self.single = single
+
+    @property
+    def modes(self) -> int:
+        """The number of different stacks of classes, such as 1,000 of three digits."""
+        return self.single.modes**CHANNELS
 
 
 def drawn(among: Tensor, count: int, seed: int, part: str) -> Tensor:

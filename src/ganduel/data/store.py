@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganduel.data.resize import decode_all
 from ganduel.data.streaming import AGAIN, Place, Shards
-from ganduel.data.transform import decode_all
 from ganduel.system.files import parsing
 
 PIXELS, PACKED_SET = "a file of packed images", "the description of a packed set"
@@ -57,11 +57,11 @@ class Raw:
 
     @classmethod
     def open(cls, path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> "Raw":
-        """Memory-map a .npy file of pixels of this `shape` (N, C, H, W) and type, read-only. Raises Damaged for others.
+        """Memory-map a .npy file of pixels of this `shape` (N, C, H, W) and type, read-only. Raises Damaged otherwise.
 
         Copy-on-write would make systems reserve memory for the whole file.
         """
-        with parsing(path, PIXELS, AGAIN):  # which drops PyTorch's warning that it has no read-only tensors
+        with parsing(path, PIXELS, AGAIN):  # PyTorch warns that it has no read-only tensors; this drops the warning
             pixels = np.load(path, mmap_mode="r")
             if (pixels.shape, pixels.dtype) != (shape, np.dtype(dtype)):
                 raise ValueError(f"it holds {pixels.dtype} {pixels.shape}")
@@ -178,10 +178,10 @@ def open_store(path: Path, about: dict[str, Any], place: Place | None) -> Store:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What the JSON of a packed set says. Raises Damaged if it is damaged or its checksum is wrong."""
+    """The content of a packed set's JSON. Raises Damaged if it is damaged or its checksum is wrong."""
     with parsing(path, PACKED_SET, AGAIN):
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        signed = about.pop("checksum", None)  # which older sets lack
+        signed = about.pop("checksum", None)  # older sets have none
         if signed is not None and signed != sign(about):
             raise ValueError("its checksum does not match")
         return about

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ganduel.config.schema import Data
-from ganduel.data.transform import decode_all
+from ganduel.data.resize import decode_all
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, locked, make_folder, parsing
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ganduel.data.resize import Prepared, Recipe, prepare
 from ganduel.data.sources import Originals
-from ganduel.data.transform import Prepared, Recipe, prepare
 
 TASK = 32, 2**21  # most images, and approximately most bytes, that go to a process at once
 FEW = 500  # for fewer images, starting processes is not worth the time
@@ -27,7 +27,7 @@ def prepared(
 
     This process reads the files, because they may lie in an archive; `workers` processes decode them. At most
     `2 * workers + 1` tasks wait at a time, which is enough to keep the workers busy. A result is a string if the image
-    was rejected: see `transform.prepare`.
+    was rejected: see `resize.prepare`.
     """
     tasks = _tasks(originals, first)
     if workers == 1 or len(originals.names) - first < FEW:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganduel import __version__
 from ganduel.config.schema import FEATURES, PLAIN
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.evaluation.extractors import Features
 from ganduel.evaluation.measure import FIDELITY_VERSION, Images, measure
 from ganduel.evaluation.modes import check_modes, measure_modes
@@ -116,7 +116,7 @@ def asked(
 
 
 def needs_features(which: list[str]) -> bool:
-    """Whether these metrics need a feature extractor. Alone "modes" does without (and "ppl", but it may have one)."""
+    """Whether these metrics need a feature extractor. "modes" needs none; "ppl" alone gets one that it does not use."""
     return any(name != "modes" for name in which)
 
 
@@ -139,9 +139,9 @@ def versions() -> dict[str, str]:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """The metrics and their provenance as one line of text; `row` is what `evaluate` returns."""
+    """The metrics and their provenance as one line of text; `row` is a result of `evaluate`."""
     note = f" ({row['note']})" if row["note"] else ""
-    names = [key.removeprefix("generated") for key in row if key.startswith("generated")]  # of the comparisons
+    names = [key.removeprefix("generated") for key in row if key.startswith("generated")]  # names of the comparisons
     parts = [
         f"{_values(row, name)}: {row[f'generated{name}']:,} generated against {row[f'real{name}']:,} real images"
         f"{_equal(row, name)}, data {row[f'data{name}']}"

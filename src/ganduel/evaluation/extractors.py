@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganduel import checkpoint
 from ganduel.config.schema import EFFICIENTNET_SIDE, features_label, value_name
-from ganduel.data.loading import ImageSet, Pair
+from ganduel.data.image_set import ImageSet, Pair
 from ganduel.evaluation.digit_classifier import check_features, digit_weights, load_classifier
 from ganduel.models.efficientnet import VARIANTS, find_weights, pretrained
 from ganduel.system import distributed
@@ -90,7 +90,7 @@ class Features:
         return f"{self.label}-{self.digest[:8]}"
 
     def named(self, values: dict[str, float]) -> dict[str, float]:
-        """Metrics' values under their full names, which say the extractor unless it is Inception or "digits"."""
+        """The values of metrics by their full names, which contain the extractor, except Inception and "digits"."""
         return {value_name(name, self.kind): value for name, value in values.items()}
 
     @property
@@ -105,7 +105,7 @@ class Features:
             return load_classifier(self.weights)
         if self.kind in VARIANTS:
             return Resized(pretrained(self.kind, str(self.weights)), EFFICIENTNET_SIDE)
-        from torch_fidelity.utils import create_feature_extractor  # which imports torchvision, and that the compiler
+        from torch_fidelity.utils import create_feature_extractor  # slow: it imports torchvision
 
         published = PUBLISHED[self.kind]
         with parsing(self.weights, f"the weights of {self.kind}", "metric.weights=FILE names another"):
@@ -122,7 +122,7 @@ class Features:
 class Resized(nn.Module):
     """Resizes images (N, 3, H, W), uint8, to squares in [-1, 1] and passes them to a network.
 
-    The network returns features (N, F) and logits (N, K), and so does this.
+    Returns the network's features (N, F) and logits (N, K).
     """
 
     def __init__(self, network: nn.Module, side: int):
@@ -149,8 +149,9 @@ def seen_by_discriminator(model: Mapping[str, Any]) -> str:
 
 
 def efficientnet_besides(seen: str) -> str:
-    """The EfficientNet that measures where D has `seen` images through a network of this name: another one, because
-    the generator was trained to satisfy the one that D has."""
+    """The EfficientNet for metrics of a model whose D has `seen` images through a network of this name. It is another
+    one, because the generator was trained to satisfy D's.
+    """
     return "efficientnet_lite2" if seen == "efficientnet" else "efficientnet"
 
 
@@ -196,7 +197,7 @@ def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None
             checkpoint.read(path, "a file of weights")  # checks it, because torch-fidelity would run code in the file
         return Features(kind, path)
     if kind == "digits" and isinstance(images, ImageSet):
-        path, accuracy = digit_weights(images, folder)
+        path, accuracy = digit_weights(images, folder, "features")
         return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
     published, otherwise = PUBLISHED[kind], ", or name it with metric.weights=FILE"
     path = hub() / "checkpoints" / published.file

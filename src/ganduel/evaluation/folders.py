@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganduel.data.archives import Folder as Tree
 from ganduel.data.formats import SIDEWAYS, Chooser, described, image_suffixes, is_image, turn, upright, why_not
-from ganduel.data.transform import Recipe, from_file, in_mode, to_array, unusable
+from ganduel.data.resize import Recipe, from_file, in_mode, to_array, unusable
 from ganduel.evaluation.measure import Images
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import printable, say

@@ -3,8 +3,8 @@
 torch-fidelity computes KID and IS. The Frechet distance, precision and recall are our own code: FID needs only sums in
 float64, and precision and recall share one pass over the distances. Tests compare them with torch-fidelity's values.
 
-A metric without provenance means nothing. So a cached file of real statistics also records what it was made of, and
-this record must match before the statistics are used.
+A cached file of real statistics also records its images, its extractor and their versions. If the record does not
+match, the statistics are computed again.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ class Moments(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What metrics need of images: the moments and, on request, all features (N, F) and logits (N, K)."""
+    """Statistics of images: the moments and, on request, all features (N, F) and logits (N, K)."""
 
     moments: Moments
     features: Tensor | None
@@ -56,10 +56,7 @@ class Summary(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What metrics need of real images: the mean (F,), the square root of the covariance (F, F), and the features.
-
-    The mean and the root are float64.
-    """
+    """Statistics of real images: the mean (F,) and the root of the covariance (F, F), float64, and the features."""
 
     mean: Tensor
     root: Tensor

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganduel.data.loading import ImageSet, PointSet
+from ganduel.data.image_set import ImageSet
+from ganduel.data.points import PointSet
+from ganduel.data.stacks import StackSet
 from ganduel.evaluation.digit_classifier import digit_weights, load_classifier
 from ganduel.game import Comparison
 from ganduel.system import distributed
@@ -24,14 +26,14 @@ CLASSES = 10  # of the digit classifier
 
 
 def check_modes(comparisons: list[Comparison], which: list[str]) -> None:
-    """Raise UserError if "modes" is wanted of images whose modes nothing tells apart, or another metric of points."""
+    """Raise UserError if images of unknown modes are to be measured by "modes", or points by any other metric."""
     for comparison in comparisons:
         images = comparison.images
         if isinstance(images, PointSet) and (others := [name for name in which if name != "modes"]):
             raise UserError(f"metric.which: {', '.join(others)} measures images, and these are points; it takes modes")
         if "modes" not in which or isinstance(images, PointSet):
             continue
-        single = images.single or images
+        single = images.single if isinstance(images, StackSet) else images
         if single.shape[0] != 1 or single.modes != CLASSES:
             raise UserError(
                 "metric.which: modes needs points (data=ring, data=grid), grey images of ten classes (data=mnist), or "
@@ -43,7 +45,7 @@ def measure_modes(
     images: ImageSet, make: Callable[[range], Tensor], count: int, cache: Path, batch: int
 ) -> tuple[dict[str, float], str]:
     """The values "modes", "high_quality" (points alone) and "reverse_kl" of `count` generated samples, and a note on
-    what told the modes apart.
+    the classifier that told the modes apart.
 
     `make` gives the samples of some numbers, (N, C, H, W) in [-1, 1], or points. The classifier of digits is trained on
     the labels of `images` and saved in the folder `cache`. With several processes, each handles a block of the samples;
@@ -52,8 +54,8 @@ def measure_modes(
     if isinstance(images, PointSet):
         points, about = _collected(make, count, batch), images.about["plane"]
         return {} if points is None else of_points(points.flatten(1), torch.tensor(about["centres"]), about["std"]), ""
-    single = images.single or images
-    path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache))
+    single = images.single if isinstance(images, StackSet) else images
+    path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache, "modes"))
     classifier = load_classifier(path).to(images.device)
     labels = _collected(lambda numbers: digits(classifier, make(numbers)), count, batch)
     note = f"modes by a classifier right on {accuracy:.2%} of held-out digits"
@@ -61,7 +63,7 @@ def measure_modes(
 
 
 def _collected(find: Callable[[range], Tensor], count: int, batch: int) -> Tensor | None:
-    """What `find` returns for `count` numbers, (count, ...) on the CPU, in the first process; None in the others."""
+    """The results of `find` for `count` numbers, (count, ...) on the CPU, in the first process; None in the others."""
     found: list[Tensor] = []
     with torch.no_grad():
         in_batches(distributed.block(count), batch, lambda numbers: found.append(find(numbers).cpu()))

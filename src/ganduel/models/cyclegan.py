@@ -14,7 +14,7 @@ from torch.nn.functional import batch_norm, conv2d, pad
 
 from ganduel import randomness
 from ganduel.augment import Chain
-from ganduel.data.loading import ImageSet, Pair, normalise
+from ganduel.data.image_set import ImageSet, Pair, normalise
 from ganduel.game import AugmentedDiscriminator, Batch, Comparison, Duel, Game
 from ganduel.models.convolution import Conv2d
 from ganduel.models.layers import Norm, initialise_normal, norm2d
@@ -52,8 +52,8 @@ class CycleGame(Game):
     ):
         """`cycle` and `identity` are the weights of two mean absolute differences; see `auxiliary_losses`.
 
-        `pool_size` is the number of older fakes in each domain's pool, 0 for none. Their sides are `resolution`.
-        Raises ValueError for negative numbers.
+        `pool_size` is the number of older fakes in each domain's pool, 0 for none. They have `resolution` pixels a
+        side. Raises ValueError for negative numbers.
         """
         if min(cycle, identity, pool_size) < 0:
             raise ValueError(f"cycle={cycle}, identity={identity} and pool_size={pool_size} must be 0 or more")
@@ -154,7 +154,7 @@ def put_through(generator: nn.Module, images: Tensor, batch: int) -> Tensor:
 
 
 class ImagePool(nn.Module):
-    """A pool of older fakes (Shrivastava et al. 2017, section 2.3), of `size` images of `shape` (C, H, W).
+    """A pool of `size` older fakes of `shape` (C, H, W) (Shrivastava et al. 2017, section 2.3).
 
     New fakes fill the pool, and D sees them. Once it is full, D sees each new fake with probability 1/2. Otherwise D
     sees a random older one, and the new fake takes its place in the pool. The random numbers are hashed from the
@@ -186,7 +186,7 @@ class ImagePool(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each feature map of each image to mean 0 and variance 1. No gain and no bias."""
+    """Normalises each feature map of each image to mean 0 and variance 1, without a gain or a bias."""
 
     def forward(self, x: Tensor) -> Tensor:
         # Batch normalisation of one image at a time. PyTorch's instance normalisation loses channels_last, the format
@@ -280,7 +280,7 @@ class Convolution(Conv2d):
 
 
 class WideConvolution(Convolution):
-    """`Convolution` for a large kernel and few input or output maps. Several times faster, forwards or backwards.
+    """`Convolution` for a large kernel and few input or output maps. It is several times faster, forwards or backwards.
 
     It is computed as two convolutions: one along the rows with the weights, and one along the columns that only shifts
     and adds. The second is on the side with fewer maps.

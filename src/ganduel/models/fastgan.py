@@ -77,8 +77,9 @@ class Noise(nn.Module):
 
 
 class Layer(nn.Module):
-    """A 3x3 convolution, noise where `stream` names it, batch normalisation and a gated linear unit: (N, before, H, W)
-    to (N, after, H, W). With `up`, every pixel is first repeated, so H and W double."""
+    """A 3x3 convolution, noise from the random stream `stream` unless it is None, batch normalisation and a gated
+    linear unit: (N, before, H, W) to (N, after, H, W). With `up`, every pixel is first repeated, so H and W double.
+    """
 
     def __init__(self, before: int, after: int, stream: str | None, *, up: bool):
         super().__init__()

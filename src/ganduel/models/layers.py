@@ -113,7 +113,7 @@ def normalise_spectrally(network: nn.Module) -> None:
 
 
 def needed(label: Tensor | None, classes: int) -> Tensor:
-    """The labels (N,) that a network with classes cannot do without. Raises ValueError if there are none."""
+    """Return the labels (N,) of a network with classes. Raises ValueError if there are none."""
     if label is None:
         raise ValueError(f"a network of {classes} classes needs the images' labels")
     return label

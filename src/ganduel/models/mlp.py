@@ -8,7 +8,8 @@ from ganduel.models.layers import Norm, Output, norm1d, output_layer
 
 class Generator(game.Generator):
     """Latents (N, latent) to images (N, image_channels, resolution, resolution) in (-1, 1). `widths` are the sizes of
-    the hidden layers. With `norm_last`, a hidden layer normalises what its activation gives, otherwise what it gets."""
+    the hidden layers. With `norm_last`, a hidden layer normalises the output of its activation, otherwise the input.
+    """
 
     def __init__(
         self, *, resolution: int, image_channels: int, latent: int, widths: list[int], norm: Norm, norm_last: bool

@@ -1,5 +1,5 @@
-"""Networks for points in the plane: multilayer perceptrons, D with maxout units (Goodfellow et al. 2013), with which
-PacGAN (Lin et al. 2018) measures modes.
+"""Networks for points in the plane: multilayer perceptrons, D with maxout units (Goodfellow et al. 2013). PacGAN (Lin
+et al. 2018) uses them to count modes.
 
 A point is an image (2, 1, 1) of one pixel, whose two channels are x and y.
 """

@@ -17,7 +17,7 @@ from ganduel.models.layers import initialise_normal, needed, norm2d, normalise_s
 STRIDES = 4, 8, 16, 32  # of the levels, in pixels of the network's input
 MIXED = 64, 128, 256, 512  # channels of the levels after cross-channel mixing
 SMALLEST = 8  # pixels of the feature maps that logits are made from
-EMBEDDED = 64  # numbers a patch and a class are compared by
+EMBEDDED = 64  # length of the vectors that compare a patch with a class
 
 
 class Network(Protocol):
@@ -46,8 +46,8 @@ class Mixing(nn.Module):
     """Cross-channel and cross-scale mixing, random and frozen (section 3.2 of the paper).
 
     Cross-channel mixing: a 1x1 convolution to 64, 128, 256 and 512 channels on each level. Cross-scale mixing: from the
-    smallest level on, add what comes from the level below, double the size bilinearly, and reduce the channels by a
-    1x1 convolution. So the results have 64, 64, 128 and 256 channels at twice the size of their levels.
+    smallest level on, add the result of the level below, double the size bilinearly, and reduce the channels by a 1x1
+    convolution. So the results have 64, 64, 128 and 256 channels at twice the size of their levels.
 
     The convolution comes before the enlargement here: both are linear and act on different dimensions, so the order
     does not change the result, and this order needs a quarter of the multiplications.
@@ -105,7 +105,7 @@ class Judge(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, image_channels, resolution, resolution) in [-1, 1] to logits (N, L), those of all patches on all four
+    """Images (N, image_channels, resolution, resolution) in [-1, 1] to the logits (N, L) of all patches on all four
     levels. Losses take their mean, so all patches count alike.
 
     Images smaller than `input` pixels are first enlarged bilinearly; larger ones stay as they are. `network` is the
@@ -113,7 +113,7 @@ class Discriminator(nn.Module):
     512. Raises ValueError.
     """
 
-    group_size = 0  # batch normalisation: what D says of an image depends on the batch
+    group_size = 0  # because of batch normalisation, an image's logits depend on the batch
 
     def __init__(
         self,

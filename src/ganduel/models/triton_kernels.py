@@ -30,8 +30,8 @@ def resample(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, in
     n, channels, height, width = x.shape
     rows, columns = ((size * up + sum(padding) - TAPS) // down + 1 for size in (height, width))
     y = torch.empty(n, channels, rows, columns, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    arguments = x, y, taps.contiguous(), channels, height, width, rows, columns, n * rows * columns
-    _launch("low_pass", y, arguments, UP=up, DOWN=down, BEFORE=padding[0])
+    arguments = x, y, taps.contiguous(), channels, height, width, rows, columns, padding[0], n * rows * columns
+    _launch("low_pass", y, arguments, UP=up, DOWN=down)
     return y
 
 

@@ -1,4 +1,4 @@
-"""What a report's charts show: the quantities that runs have logged, with names that people read."""
+"""The charts of a report: the quantities that runs have logged, with readable names."""
 
 import math
 import statistics
@@ -75,7 +75,7 @@ def spread_out(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) / min(values) > 10**DECADES
 
 
-# Beginning of a quantity's name -> how people read it. The rest of the name follows.
+# Beginning of a quantity's name -> beginning of its title. The rest of the name follows.
 TITLES = {
     "loss/": "Loss of ",
     "total/": "Loss with penalties of ",
@@ -114,7 +114,7 @@ METRIC_TITLES = {
 
 
 def title(name: str) -> str:
-    """A quantity's name as people read it: "Loss of G" for "loss/G", "FID, best" for "fid, best"."""
+    """The title of a quantity: "Loss of G" for "loss/G", "FID, best" for "fid, best"."""
     metric, comma, which = name.partition(", ")  # a column of the results: "fid, best"
     for suffix, plain in sorted(_metrics(), key=lambda pair: -len(pair[0])):
         if metric == suffix or metric.startswith(f"{suffix}_"):  # then the name of a comparison follows: fid_A

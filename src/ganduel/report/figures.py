@@ -1,4 +1,4 @@
-"""Figures for a paper, as PNG and SVG: what runs have logged, drawn by Matplotlib.
+"""Figures for a paper, as PNG and SVG, of the numbers that runs have logged. Matplotlib draws them.
 
 The page (`page`) has a chart for each quantity. A figure puts quantities that belong together into one plot: the losses
 of G and of D, all terms of CycleGAN, one accuracy of D.
@@ -80,7 +80,7 @@ def held_out(run: RunLog) -> list[Line]:
 
 
 def terms(run: RunLog) -> list[Line]:
-    """All losses that a run has logged, as they are: those of the players, cycle, identity, penalties, the total."""
+    """All logged losses of a run, not smoothed: those of the players, cycle, identity, penalties, the total."""
     return [Line(title(name), single(run, name)) for name in quantities(run, ("loss/", "total/"))]
 
 
@@ -96,7 +96,7 @@ def right(run: RunLog) -> list[Line]:
 
 
 def measured(*metrics: str) -> Callable[[RunLog], list[Line]]:
-    """The lines of measurements of these metrics, whatever their features and comparisons."""
+    """The lines of these metrics, with any features and comparisons."""
 
     def lines(run: RunLog) -> list[Line]:
         found = dict.fromkeys(n for row in run.metrics for n in row if n.startswith(metrics) and "_std" not in n)

@@ -134,7 +134,7 @@ class Repeats(NamedTuple):
     high: float
 
     def place(self, value: float) -> str:
-        """Where a value lies on the axis, as SVG takes it."""
+        """The position of a value on the axis, as a percentage for SVG."""
         return f"{5 + 90 * (value - self.low) / (self.high - self.low):.2f}%"
 
 

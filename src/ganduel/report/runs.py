@@ -8,11 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ganduel.config.help import spelt
 from ganduel.config.keys import leaves
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
+from ganduel.runs.folder import read_configuration
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 from ganduel.system.terminal import say
@@ -20,7 +19,7 @@ from ganduel.system.terminal import say
 Row = dict[str, Any]
 """Column -> value of one run."""
 
-ASIDE = marked("aside", Train)  # settings that tell the reader of a report nothing
+ASIDE = marked("aside", Train)  # settings that reports leave out
 
 
 @dataclass
@@ -68,8 +67,7 @@ def read(path: Path) -> RunLog:
     config: Any = {}
     typed: list[str] = []
     try:
-        with parsing(path / "config.yaml", "the configuration of a run"):
-            config = dict(leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))  # type: ignore[arg-type]
+        config = dict(leaves(read_configuration(path / "config.yaml")))
     except UserError as error:
         say(f"warning: {error}")
     try:
@@ -96,7 +94,7 @@ def version(folders: list[Path]) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a .jsonl file. A column that `_measures` something keeps only numbers."""
+    """The rows of a .jsonl file. Columns that hold numbers (see `_measures`) lose all other values."""
     try:
         with parsing(path, "a log"):
             found, bad = read_rows(path)

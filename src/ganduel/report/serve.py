@@ -1,4 +1,4 @@
-"""A report while runs go on, for the browsers of this machine: `gan-report watch=true`."""
+"""Serve a report to the browsers of this machine while runs go on: `gan-report watch=true`."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Page:
 
     def newest(self) -> bytes:
         with self.lock:
-            version = self.version()  # before the page: files that change meanwhile then make another page
+            version = self.version()  # taken before the page is made, so that a later change makes another page
             if version != self.made:
                 self.text, self.made = self.make().encode(errors="backslashreplace"), version
             return self.text

@@ -18,9 +18,9 @@ OWN = "name", "settings_from", "overwrite", "accept_changes", "json"  # keys tha
 def again(overrides: Sequence[str]) -> list[str]:
     """The overrides of another run, then `overrides`, which name that run with `settings_from`.
 
-    Overrides are as Hydra takes them. What `overrides` set themselves is left out of the other run's, and so are the
-    keys of a group for which they choose an option. Raises UserError if there is no such run, if the new run has no
-    name, or if this version of ganduel composes other settings from the same overrides.
+    Overrides have Hydra's form. Those of the other run are left out if `overrides` set the same key, or choose an
+    option of its group. Raises UserError if there is no such run, if the new run has no name, or if this version of
+    ganduel composes other settings from the same overrides.
     """
     typed = {_key(override): override for override in parse(overrides)}
     if not typed["settings_from"].value():  # null; or empty, which is refused with all other keys
@@ -51,7 +51,7 @@ def again(overrides: Sequence[str]) -> list[str]:
 
 
 def _key(override: Override) -> str:
-    """Where an override sets something: a key, a group, or the place of a group's options."""
+    """The place that an override sets: a key, a group, or the place of a group's options."""
     return str(override.package or override.key_or_group)
 
 

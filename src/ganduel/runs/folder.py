@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from ganduel import checkpoint
@@ -30,7 +31,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """A context that locks the folder, and removes what a killed process was writing there.
+        """Lock the folder inside the context, and remove the unfinished files of a killed process.
 
         Raises UserError if another process holds the lock.
         """
@@ -74,8 +75,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         try:
-            with parsing(path, "the configuration of a run"):
-                return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+            return read_configuration(path)
         except UserError:
             for state in self._states():
                 with contextlib.suppress(UserError):
@@ -84,7 +84,7 @@ class RunFolder:
             raise
 
     def stored_features(self) -> str:
-        """The feature extractor of the latest start or resumption; "auto" if nothing says it."""
+        """The feature extractor of the latest start or resumption; "auto" if it is not known."""
         with contextlib.suppress(UserError), parsing(self.path, "a run"):
             return str(self.stored_config()["metric"]["features"])
         return "auto"
@@ -163,7 +163,8 @@ class RunFolder:
         Lines that are no rows go to another file beside it, and a message says so.
         """
         path = self.path / name
-        rows, bad = read_rows(path)
+        with parsing(path, "a log"):
+            rows, bad = read_rows(path)
         if bad:
             aside = path.with_name(f"{name}.damaged")
             with writing(aside), open(aside, "ab") as file:
@@ -174,8 +175,20 @@ class RunFolder:
             write_text(path, "".join(line.decode("utf-8") + "\n" for line in kept))
 
 
+def read_configuration(path: Path) -> dict[str, Any]:
+    """What a config.yaml says; an empty one says nothing.
+
+    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
+    """
+    with parsing(path, "the configuration of a run"):
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases")
+        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
+
+
 def _holds_runs(path: Path) -> bool:
-    """Whether a folder is one of a run, or has one somewhere below."""
+    """Whether a folder is that of a run, or holds one at any depth."""
     return path.is_dir() and any(any(path.rglob(name)) for name in (LOCK, "config.yaml"))
 
 

@@ -112,7 +112,9 @@ class Logbook:
             say(f"step {row['step']:,}/{self.bar.total:,}  {notes}")
 
     def curve(self, name: str, value: float) -> None:
-        """Add a point to a curve of TensorBoard, at the number of images seen. The first says what the curve means."""
+        """Add a point to a curve of TensorBoard, at the number of images seen. The first point also describes the
+        curve.
+        """
         point = scalar(name, value)
         if name not in self.described:
             point.value[0].metadata.summary_description = meaning(name)
@@ -126,7 +128,7 @@ class Logbook:
             self.curve(f"metric/{name}", value)
 
     def picture(self, name: str, image: Tensor, images_seen: int) -> None:
-        """`image` is (3, H, W), uint8."""
+        """Add a picture (3, H, W), uint8, to TensorBoard."""
         self.board.write(lambda writer: writer.add_image(name, image, images_seen))
 
     def hyperparameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:

@@ -13,11 +13,12 @@ from ganduel import checkpoint
 from ganduel.config.renamed import current
 from ganduel.config.schema import METRICS, Train, deciding, plain
 from ganduel.data import order
-from ganduel.data.loading import ImageSet, to_bytes
+from ganduel.data.image_set import ImageSet, to_bytes
 from ganduel.evaluation.evaluate import check_walks, describe, evaluate, needs_features, versions
 from ganduel.evaluation.extractors import find_features
 from ganduel.evaluation.modes import check_modes
 from ganduel.game import SHOWN
+from ganduel.no_trace import no_trace
 from ganduel.pictures import save_png, tile
 from ganduel.runs.folder import RunFolder, differences
 from ganduel.runs.health import Health
@@ -45,7 +46,7 @@ class Recorder:
 
     def __init__(self, config: Train, overrides: list[str], run: RunFolder, trainer: Trainer):
         self.config = config
-        # `allow` is never stored: whoever opens a checkpoint decides which packages to admit.
+        # `allow` is never stored: the person who opens a checkpoint decides which packages to admit.
         self.stored = {key: value for key, value in plain(config).items() if key != "allow"}
         self.overrides = [o for o in overrides if not o.startswith(("allow=", "--config-dir="))]
         self.run, self.trainer = run, trainer
@@ -152,7 +153,8 @@ class Recorder:
         """
         if self.main:
             trainer = self.trainer
-            made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
+            with no_trace(trainer, evaluated=trainer.game.discriminators):
+                made, columns = trainer.game.show(trainer.ema.generators, trainer.images, trainer.micro_batch)
             self._picture("fakes", self.kimg, to_bytes(made), columns)
             self._write_judgement()
 
@@ -176,7 +178,7 @@ class Recorder:
 
     @property
     def measuring_share(self) -> float:
-        """The share of the time since this process began to train that measurements have taken."""
+        """The share of this process's training time that measurements have taken."""
         return self.measuring / max(self.watch.running, 1e-9)
 
     def measure(self) -> None:
@@ -264,10 +266,11 @@ class Recorder:
         if self.interrupted():
             raise Abandoned
 
-    def save(self) -> None:
+    def save(self, *, numbered: bool = True) -> None:
         """Save the whole state as latest.pt, and the networks alone in a file named after the images seen.
 
-        Raises UserError if a loss or a weight is not finite.
+        Without `numbered`, save the state alone. An interruption does so: a file of a step at which no other run saves
+        would displace one of those that `keep` counts. Raises UserError if a loss or a weight is not finite.
         """
         self.check_finite()  # a state that is not finite must not replace a good one
         if self.main:
@@ -275,7 +278,15 @@ class Recorder:
             self.log.flush()
             self.run.save(content)
             self.saved = self.step
-            self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
+            if numbered:
+                self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
+
+    def save_networks(self) -> None:
+        """Save the networks alone, as `save` does. If a process was killed between its two files, this writes the
+        second one.
+        """
+        if self.main:
+            self.run.save_networks(self.content(), f"{self.kimg}.pt", self.config.keep)
 
     def check_finite(self) -> None:
         """Raise UserError if a loss or a weight is not finite. The text names it."""

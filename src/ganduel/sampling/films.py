@@ -34,8 +34,8 @@ def save_gif(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -> Path:
     """Write frames (3, H, W), uint8, as an MP4 and return its path. It is in H.264, which all players know.
 
-    `scale` is as in `save_gif`, but by default even where it is not 1: H.264 stores one colour per 2x2 pixels. Raises
-    UserError if `out` has another suffix or imageio-ffmpeg is missing.
+    `scale` is as in `save_gif`, but the default is 1 or even: H.264 stores one colour per 2x2 pixels. Raises UserError
+    if `out` has another suffix or imageio-ffmpeg is missing.
     """
     path = chosen(out, ".mp4", "mode.video=mp4 writes a .mp4 file")
     ffmpeg = installed("imageio_ffmpeg", "video", "mode.video=mp4")
@@ -61,9 +61,9 @@ def save_mp4(frames: Iterable[Tensor], out: Path, fps: int, scale: int | None) -
 
 
 def _scaled(frames: Iterable[Tensor], scale: int | None, multiple: int) -> Iterator[Tensor]:
-    """Frames whose every pixel is a square of `scale` pixels. By default it is a multiple of `multiple`, or 1."""
+    """The frames, each pixel as a square of `scale` pixels. By default, `scale` is a multiple of `multiple`, or 1."""
     for frame in frames:
-        if scale is None:  # as the first frame needs it
+        if scale is None:  # chosen for the first frame
             side = min(frame.shape[1:])
             scale = 1 if side >= SIDE else multiple * math.ceil(SIDE / (multiple * side))
         yield frame.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)

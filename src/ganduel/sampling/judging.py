@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganduel import batches, build, sharing
 from ganduel.config.schema import Where, typed
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.game import SHOWN, Batch, Duel, Game, LatentGame
 from ganduel.losses import AdversarialLoss
 from ganduel.no_trace import no_trace

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from ganduel.data.loading import to_bytes
+from ganduel.data.image_set import to_bytes
 from ganduel.game import WITH_MAPPING
 from ganduel.pictures import check_grid, save_picture, tile
 from ganduel.sampling.films import save_gif, save_mp4

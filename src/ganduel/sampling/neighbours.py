@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ganduel.config.schema import Where, typed
-from ganduel.data.loading import ImageSet
+from ganduel.data.image_set import ImageSet
 from ganduel.evaluation.extractors import efficientnet_besides, find_features, seen_by_discriminator
 from ganduel.evaluation.look_alikes import BATCH, EXACT, pooled
 from ganduel.pictures import check_grid, save_picture
@@ -19,7 +19,7 @@ from ganduel.system.errors import UserError
 from ganduel.system.terminal import progress, say
 
 HELD = 2**26  # pixel values that are compared at once
-USUAL = 1000  # held-out images, as a reference for the distances
+USUAL = 1000  # held-out images whose distances are shown for comparison
 By = Literal["auto", "pixels", "efficientnet", "efficientnet_lite2"]
 
 

@@ -1,7 +1,7 @@
-"""Builds the networks of a checkpoint, which anyone may have written.
+"""Build the networks of a checkpoint. Anyone may have written the file.
 
 A file of some bytes may ask for networks of any size. So they are first built without memory, on PyTorch's device
-"meta", and compared with what the file holds.
+"meta", and compared with the tensors in the file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from ganduel import build
 from ganduel.game import Game
 
 MOST_LAYERS = 100  # modules of a game for each tensor of its file
-MOST_BYTES = 2**30  # size of what a game computes when it is built, and files do not store
+MOST_BYTES = 2**30  # of the buffers that a game computes when it is built; files do not store them
 JUDGES = "discriminators.", "augment."
 
 
@@ -51,7 +51,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 @contextmanager
 def _at_most(layers: int) -> Iterator[None]:
-    """End a building of networks that have more layers than this, with ValueError."""
+    """Raise ValueError as soon as the networks that are built inside have more layers."""
     count = 0
 
     def look(parent: nn.Module, name: str, child: nn.Module | None) -> None:

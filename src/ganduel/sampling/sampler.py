@@ -14,7 +14,7 @@ from ganduel import checkpoint
 from ganduel.augment.affine import mirrored
 from ganduel.config.renamed import current
 from ganduel.config.schema import MOST_SEEDS
-from ganduel.data.loading import normalise, to_bytes
+from ganduel.data.image_set import normalise, to_bytes
 from ganduel.game import Game, Generator, LatentGame
 from ganduel.sampling.restore import restored
 from ganduel.system.device import available, in_batches, out_of_memory
@@ -55,7 +55,7 @@ class Sampler:
         is "random", "constant" or "none", or a list with one per layer; None leaves it as trained. `label` is the class
         of all images; None draws a class per image.
 
-        Raises UserError if the file cannot be loaded or the model does not have what a setting needs.
+        Raises UserError if the file cannot be loaded or a setting does not suit the model.
         """
         self.path = checkpoint.find(path)
         exported = self.path.suffix == checkpoint.EXPORTED
@@ -301,7 +301,7 @@ def in_tiles(generator: nn.Module, images: Tensor, side: int) -> Tensor:
 
 
 def spans(length: int, side: int) -> list[tuple[int, int]]:
-    """The (start, end) of as few pieces of `side` as cover `length` and overlap by `OVERLAP` or more."""
+    """The (start, end) of the fewest pieces of `side` that cover `length` and overlap by at least `OVERLAP`."""
     if length <= side:
         return [(0, length)]
     more = math.ceil((length - side) / (side - OVERLAP))

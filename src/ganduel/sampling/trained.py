@@ -7,7 +7,8 @@ from typing import Any
 from ganduel import build
 from ganduel.config.schema import Data, Where, typed
 from ganduel.data.archives import PACKED
-from ganduel.data.loading import ImageSet, Pair, open_images, suited
+from ganduel.data.image_set import ImageSet, Pair
+from ganduel.data.loading import open_images, suited
 from ganduel.data.packing import complete, packed_path
 from ganduel.data.prepare import prepare
 from ganduel.data.streaming import place
@@ -20,8 +21,9 @@ def trained_on(
 ) -> tuple[ImageSet | Pair, Path]:
     """The training images of a checkpoint, and the folder of their packed copy.
 
-    `where` has the keys root, packed and stream. None means the place during training, except for stream: shards are
-    opened only where `where` names them. Raises UserError if the images are not found or are not the same.
+    `where` has the keys root, packed and stream. None means the place during training. Only for stream it means none:
+    shards are opened only if `where` names their place. Raises UserError if the images are not found or are not the
+    same.
     """
     trained = sampler.config["data"]
     data = typed(Data, trained | {"stream": where.stream})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ganduel.data.formats import image_suffixes, is_image, upright
-from ganduel.data.transform import SMALLEST, from_file, in_mode, to_array, unusable
+from ganduel.data.resize import SMALLEST, from_file, in_mode, to_array, unusable
 from ganduel.pictures import save_png
 from ganduel.sampling.sampler import Sampler
 from ganduel.system.device import out_of_memory

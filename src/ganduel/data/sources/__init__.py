@@ -9,35 +9,19 @@ it, because the unpacking may have been interrupted. A set without categories ha
 the builder refuses any other value.
 """
 
-from ganduel.data.sources._afhq import afhq
-from ganduel.data.sources._celeba import celeba
-from ganduel.data.sources._cifar10 import cifar10
-from ganduel.data.sources._digits import digits
-from ganduel.data.sources._fashion_mnist import fashion_mnist
-from ganduel.data.sources._folder import folder
-from ganduel.data.sources._folder_pair import folder_pair
-from ganduel.data.sources._lsun import lsun
-from ganduel.data.sources._lsun_bedroom_sample import lsun_bedroom_sample
-from ganduel.data.sources._mnist import mnist
-from ganduel.data.sources._places import places
-from ganduel.data.sources._points import grid, ring
-from ganduel.data.sources._shared import Originals, Points, Source
-
-__all__ = [
-    "Originals",
-    "Points",
-    "Source",
-    "afhq",
-    "celeba",
-    "cifar10",
-    "digits",
-    "fashion_mnist",
-    "folder",
-    "folder_pair",
-    "grid",
-    "lsun",
-    "lsun_bedroom_sample",
-    "mnist",
-    "places",
-    "ring",
-]
+from ganduel.data.sources._afhq import afhq as afhq
+from ganduel.data.sources._celeba import celeba as celeba
+from ganduel.data.sources._cifar10 import cifar10 as cifar10
+from ganduel.data.sources._digits import digits as digits
+from ganduel.data.sources._fashion_mnist import fashion_mnist as fashion_mnist
+from ganduel.data.sources._folder import folder as folder
+from ganduel.data.sources._folder_pair import folder_pair as folder_pair
+from ganduel.data.sources._lsun import lsun as lsun
+from ganduel.data.sources._lsun_bedroom_sample import lsun_bedroom_sample as lsun_bedroom_sample
+from ganduel.data.sources._mnist import mnist as mnist
+from ganduel.data.sources._places import places as places
+from ganduel.data.sources._points import grid as grid
+from ganduel.data.sources._points import ring as ring
+from ganduel.data.sources._shared import Originals as Originals
+from ganduel.data.sources._shared import Points as Points
+from ganduel.data.sources._shared import Source as Source

@@ -39,9 +39,8 @@ JPEG = (".jpg", ".jpeg")
 def cifar10(root: str, category: None, labels: Kind) -> Source:
     """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test photographs of 32x32 pixels, in ten classes.
 
-    The set is the official archive of Python pickles, or what it holds, as torchvision unpacks it; nothing that a
-    pickle names is run. Or it is a tree of images with a folder for each class, as `folder` reads it. A missing set is
-    downloaded. Raises UserError.
+    The set is the official archive of Python pickles, that archive unpacked, or a tree of images with a folder for
+    each class, as `folder` reads it. Nothing in a pickle is run. A missing set is downloaded. Raises UserError.
     """
 
     def keep(name: str) -> bool:

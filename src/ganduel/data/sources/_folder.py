@@ -33,7 +33,7 @@ PARTS = {
 
 
 class Labels(NamedTuple):
-    """The labels of all images, or None, with their names; and where they come from, or why there are none."""
+    """The labels of all images, or None, with their names and a text on their origin, or on why there are none."""
 
     values: np.ndarray | None
     names: Sequence[str]

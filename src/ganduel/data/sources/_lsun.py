@@ -14,8 +14,8 @@ VAL = 300  # images of every validation part
 def lsun(root: str, category: str) -> Source:
     """A category of LSUN (Yu et al. 2015) in its published form.
 
-    That is the database `<category>_train_lmdb` and, optionally, `<category>_val_lmdb`. A zipped database is unpacked
-    once, beside its zip, because LMDB needs a real file. LSUN must be downloaded by hand.
+    This form is the database `<category>_train_lmdb` and, optionally, `<category>_val_lmdb`. A zipped database is
+    unpacked once, beside its zip, because LMDB needs a real file. LSUN must be downloaded by hand.
     """
     top = Path(root)
     named = (top / "data.mdb").is_file()

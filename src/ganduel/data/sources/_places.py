@@ -25,7 +25,7 @@ REMOTE = Remote(
         )
     ],
 )
-REMOTES = {  # those without addresses are fetched by hand
+REMOTES = {  # a set without addresses must be fetched by hand
     "standard": REMOTE,
     "challenge": Remote("Places365-Challenge", PAGE, [File("train_256_places365challenge.tar", [], None)]),
     "places205": Remote(
@@ -98,9 +98,9 @@ def _classes(folders: Sequence[str]) -> set[str]:
 
 
 def _expected(top: Path, category: str, split: str, found: int) -> dict[str, int]:
-    """The number of training images of a category in the official list or, without it, what is known of the number.
+    """The number of training images of a category: from the official list, else from `SPLITS`.
 
-    {} if the images that were `found` may be all of them.
+    {} if the number is unknown, and the images that were `found` may be all of them.
     """
     name, least, most, known = SPLITS[split]
     if lists := near(top, name):

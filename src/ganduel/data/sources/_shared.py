@@ -28,8 +28,8 @@ class Originals:
     label_names: Sequence[str] = ()  # of the classes or of the attributes
     labels_from: str = ""  # where the labels come from, or why there are none
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)  # reason -> suffix -> number of files
-    note: str = ""  # what whoever trains on these images should know
-    points: "Points | None" = None  # of a set of points, which are stored as they are; `read` is not called then
+    note: str = ""  # a warning for people who train on these images
+    points: "Points | None" = None  # only of a set of points: they are stored unchanged, and `read` is not called
 
 
 class Points(NamedTuple):
