@@ -168,3 +168,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def spelt(value: Any) -> str:
+    """A value as one types it; "" for one that the user has to give."""
+    if isinstance(value, list | tuple | ListConfig):
+        return f"[{','.join(map(spelt, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return "" if value == "???" else f'"{value}"' if " " in str(value) else str(value)

@@ -8,8 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ganduel.config.help import spelt
-from ganduel.config.keys import leaves
+from ganduel.config.keys import leaves, spelt
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
 from ganduel.runs.folder import read_configuration
 from ganduel.system.errors import UserError
