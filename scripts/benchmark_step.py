@@ -5,9 +5,9 @@
     python scripts/benchmark_step.py model=points
     python scripts/benchmark_step.py --compare "model=dcgan" "model=dcgan precision=bf16"
 
-Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB; model=points has points of data=ring. A
-phase is one optimizer step with its forward and backward passes. An iteration is every phase as often as it is due, the
-drawing of its batches, and the averages.
+Takes the overrides of gan-train. By default, the images are noise, 64x64 RGB; model=points has the points of data=ring.
+A phase is one optimizer step with its forward and backward passes. An iteration is every phase as often as it is due,
+the drawing of its batches, and the averages.
 
 Times are in milliseconds and in kernels. A kernel is the time for forward and backward of one 3x3 convolution, measured
 before and after each phase: (4, 512, 32, 32) to 512 channels, float32. Milliseconds of different machines, hours and

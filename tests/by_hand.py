@@ -101,6 +101,8 @@ def duel(
         "reals": "same",
         "repeat": False,
         "top": 1.0,
+        "unroll": 0,
+        "unroll_rate": 0.1,
     }
     turns = Turns(**usual | moves)
     return Trainer(

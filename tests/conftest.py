@@ -189,7 +189,7 @@ def threads() -> None:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where all tests share the packed digits, a hastily trained classifier of them, and `pair`."""
-    digit_classifier.STEPS, digit_classifier.BATCH = 100, 32
+    digit_classifier.STEPS, digit_classifier.LONGER, digit_classifier.BATCH = 100, 1, 32
     folder = tmp_path_factory.mktemp("packed")
     root = pair(tmp_path_factory.mktemp("pair"))
     data = compose_config("train", [*PAIR, f"data.root={root}", f"data.packed={folder}"]).data

@@ -241,6 +241,13 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
     assert not any((tmp_path / "cwd").iterdir())
 
 
+@pytest.mark.parametrize("name", ["x/checkpoints", "x/samples/y"])
+def test_no_run_lies_in_the_files_of_another(fails: Fails, name: str) -> None:
+    """Whoever starts the outer one anew would move the inner one away, or leave its own checkpoints behind."""
+    folder = name.split("/")[1]
+    fails("train", [*TINY, f"name={name}"], f"name={name} is not allowed; {folder} is a folder of the run")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -5,6 +5,7 @@ import torch
 
 from ganduel import checkpoint
 from ganduel.system.errors import UserError
+from ganduel.system.files import Damaged
 
 CONTENT = {
     "config": {"a": 1, "b": [1.5, None, "x"], "c": {}},
@@ -49,6 +50,19 @@ def test_the_checksum_sees_every_change():
         )
     }
     assert len(sums) == 8
+
+
+def test_damage_outside_of_all_values_is_damage(tmp_path):
+    """The name of a tensor's device does not matter to us, but plain `torch.load` stumbles over a wrong one."""
+    path = tmp_path / "x.pt"
+    checkpoint.save(path, CONTENT)
+    content = path.read_bytes()
+    assert content.count(b"cpu") == 1
+    path.write_bytes(content.replace(b"cpu", b"cqu"))
+    with pytest.raises(RuntimeError):
+        torch.load(path, weights_only=True)
+    with pytest.raises(Damaged, match=r"x.pt: is damaged, .*CRC"):
+        checkpoint.load(path, needs=("config", "state"))
 
 
 def test_only_plain_values_are_saved(tmp_path):

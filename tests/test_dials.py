@@ -180,7 +180,7 @@ def test_a_stored_run_of_before_goes_on():
     assert found == {
         "scheduler": {**cosine, "hold": 0.0, "start": None, "end": 1e-5},
         "schedule": {},
-        "turns": {"n_critic": 1, "reals": "same", "repeat": False, "top": 1.0},
+        "turns": {"n_critic": 1, "reals": "same", "repeat": False, "top": 1.0, "unroll": 0, "unroll_rate": 0.1},
     }
     assert current(found) == found
 

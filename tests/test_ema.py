@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ganduel import schedules
+from ganduel.clock import Clock
 from ganduel.ema import EMA, decay
 
 
@@ -48,6 +50,15 @@ def test_ramp():
     assert ema.decay(images=100, images_seen=2000) == pytest.approx(0.5)  # a half-life of 5 % of 2,000
     assert ema.decay(images=100, images_seen=1_000_000) == pytest.approx(0.5**0.1)
     assert ema.decay(images=100, images_seen=0) == 0  # follows at once
+
+
+def test_a_ramp_is_a_schedule_of_the_half_life():
+    """From 0, along a line, to the half-life after the time half-life / ramp, as docs/schedules.md says."""
+    ramp = schedules.linear("20 kimg", hold=0.0, start=0.0, end=None, warmup=None)
+    for images_seen in (0, 100, 2_000, 19_900, 20_000, 1_000_000):
+        now = ramp(Clock(100, 1, 1000, images_seen=images_seen), 1000.0)
+        moved, usual = EMA(network(), half_life=now, ramp=None), EMA(network(), half_life=1000, ramp=0.05)
+        assert moved.decay(100, images_seen) == pytest.approx(usual.decay(100, images_seen))
 
 
 def test_without_an_average_the_weights_themselves_are_sampled(trainer):

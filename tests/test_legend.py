@@ -11,6 +11,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from ganduel.runs import legend
 from ganduel.runs.legend import meaning
+from ganduel.runs.logbook import short
 from ganduel.system.terminal import Bar, bar_line
 
 ROOT = Path(__file__).parents[1]
@@ -91,3 +92,10 @@ def test_the_bar_on_a_terminal():
     last = file.getvalue().split("\r")[-1]
     assert last.startswith(" 50%  5/10  ") and last.rstrip().endswith("fid 85.2  G 0.874") and len(last) <= 50
     bar.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5114.2, "5,114"), (-1234.5, "-1,234"), (84.12, "84.1"), (0.00123, "0.00123"), (2e6, "2e+06")]
+)
+def test_numbers_of_the_bar(value, text):
+    assert short(value) == text

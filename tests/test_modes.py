@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ganduel.data.image_set import ImageSet
 from ganduel.data.loading import open_images
 from ganduel.data.points import PointSet
 from ganduel.data.prepare import prepare
-from ganduel.evaluation import modes
+from ganduel.evaluation import digit_classifier, modes
 from ganduel.evaluation.modes import of_classes, of_points, reverse_kl
 from ganduel.models.points import Discriminator
 from ganduel.system.errors import UserError
@@ -167,6 +168,22 @@ def test_what_does_not_fit_together(overrides, says, packed, monkeypatch) -> Non
         trainer, _ = setup.assemble(config, CPU)
         Recorder(config, [], RunFolder(Path("runs/x")), trainer)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_modes_have_a_classifier_of_their_own_that_trains_longer(tmp_path, monkeypatch) -> None:
+    steps: list[int] = []
+
+    def train(images: object, count: int) -> tuple[torch.nn.Module, float]:
+        steps.append(count)
+        return torch.nn.Linear(1, 1), 0.9 + len(steps) / 100
+
+    monkeypatch.setattr(digit_classifier, "train", train)
+    monkeypatch.setattr(digit_classifier, "STEPS", 10)
+    monkeypatch.setattr(digit_classifier, "LONGER", 7)
+    images: Any = SimpleNamespace(about={"content": "0123456789"})
+    found = [digit_classifier.digit_weights(images, tmp_path, use) for use in ("features", "modes", "modes")]
+    assert steps == [10, 70]
+    assert [accuracy for _, accuracy in found] == pytest.approx([0.91, 0.92, 0.92])
 
 
 # The networks and their plots

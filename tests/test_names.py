@@ -18,6 +18,7 @@ from ganduel.config.keys import LISTS, listed, parse, quote
 from ganduel.config.schema import SCHEMAS, marked
 from ganduel.data.archives import Folder
 from ganduel.evaluation import folders
+from ganduel.system.errors import UserError
 from ganduel.system.terminal import LONGEST, printable, say, tell
 
 # Pieces that mean something to Hydra's grammar, to OmegaConf, to a shell or to a terminal, and a byte that is no UTF-8.
@@ -118,6 +119,13 @@ def test_a_sweep_over_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_name_is_no_number(name: str) -> None:
     assert compose("train", [quote(f"name={name}")]).name == name
     assert compose("data", [quote(f"data.name={name}")]).data.name == name
+
+
+@pytest.mark.parametrize("name", ["(a)", "a(b", "a)b", "a(b)c", "((("])
+def test_a_name_with_brackets_is_refused_by_its_rule(name: str) -> None:
+    """And not by the words of a parser."""
+    with pytest.raises(UserError, match=r"^name=.* is not allowed; it takes letters, digits"):
+        compose("train", [quote(f"name={name}")])
 
 
 def test_a_name_may_still_be_made_of_others() -> None:

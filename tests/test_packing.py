@@ -607,6 +607,28 @@ def test_sixteen_bits_that_are_hardly_used_are_told(largest: int, mode: str) -> 
     assert not isinstance(image, str) and image.mode == mode
 
 
+@pytest.mark.parametrize("colour", [4, 2, 6], ids=["grey and alpha", "RGB", "RGBA"])
+@pytest.mark.parametrize(("largest", "bits"), [(4095, " of 12 bits"), (65535, "")])
+def test_sixteen_bits_of_a_channel_that_are_hardly_used_are_told(largest: int, bits: str, colour: int) -> None:
+    """Pillow cannot write such a PNG, so this is one by hand, 8x8."""
+    pixel = struct.pack(">H", largest) * {4: 1, 2: 3, 6: 3}[colour] + b"\xff\xff" * (colour > 2)
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, colour, 0, 0, 0))
+    file += chunk(b"IDAT", zlib.compress((b"\0" + pixel * 8) * 8)) + chunk(b"IEND", b"")
+    image = prepare(RGB, False, [file])[0]
+    assert not isinstance(image, str) and image.mode == ("RGB" if colour == 2 else "RGBA") + bits
+
+
+@pytest.mark.parametrize("value", [-1, 70000])
+def test_integers_that_16_bits_do_not_hold_are_rejected(value: int) -> None:
+    """They would become black or white without a word."""
+    pixels = np.full((8, 8), 7, np.int32)
+    pixels[2, 3] = value
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "tiff")
+    (reason,) = prepare(RGB, False, [file.getvalue()])
+    assert isinstance(reason, str) and str(value) in reason and "16 bits" in reason
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".jp2", ".tga", ".qoi", ".ico", ".pbm"])
 def test_whatever_pillow_reads_is_packed(tmp_path: Path, suffix: str) -> None:
     if suffix not in image_suffixes():

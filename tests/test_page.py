@@ -458,6 +458,13 @@ def test_wide_ranges_are_logarithmic():
     assert not logarithmic(1, 0.001, name="accuracy/fake") and not logarithmic(7)
 
 
+def test_a_caption_names_the_first_of_many_settings(tmp_path):
+    for i in range(2):
+        typed = " ".join(f"{key}={i}" for key in "abcdefg")
+        write_run(tmp_path / str(i), typed, dict.fromkeys("abcdefg", i), [line(1, 0.5, 0.5, 1, 1)])
+    assert "1: a=1, b=1, c=1, 4 more</h3>" in page.page(*read_runs([tmp_path]))
+
+
 def test_repeated_seeds_have_a_mean_and_a_deviation(tmp_path):
     """By hand: 10, 12 and 17 have the mean 13 and the standard deviation sqrt((9 + 1 + 16) / 2)."""
     for i, (rate, fid) in enumerate([(0.1, 10.0), (0.1, 12.0), (0.1, 17.0), (0.2, 30.0)]):

@@ -293,6 +293,13 @@ def test_the_file_is_asked_for(capsys):
     assert capsys.readouterr().err == "error: input is missing: give it as input=VALUE\n"
 
 
+def test_a_checkpoint_of_ganduel_needs_no_import(tmp_path, capsys):
+    path = tmp_path / "best.pt"
+    torch.save({"format": 1}, path)
+    assert cli.command("import", [f"input={path}"]) == 1
+    assert f"error: {path} is a file of PyTorch, not a pickle of StyleGAN2-ADA or R3GAN;" in capsys.readouterr().err
+
+
 def test_functions_of_the_reader_cannot_be_changed(tmp_path):
     """A pickle may set attributes of what it is given."""
     path = tmp_path / "network.pkl"

@@ -24,6 +24,7 @@ from ganduel.commands import cli, sweep
 from ganduel.commands.train import interruptions
 from ganduel.report import runs
 from ganduel.runs.folder import RunFolder
+from ganduel.runs.recorder import Recorder
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, locked, numbered, parsing, read_rows, writing
 from ganduel.system.terminal import Steady, say
@@ -58,6 +59,42 @@ def test_what_is_no_damage_stays_what_it_is():
     assert not isinstance(told.value, Damaged)
     with pytest.raises(KeyboardInterrupt), parsing("a", "b"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EISDIR])
+def test_a_bad_sector_is_damage(number):
+    with pytest.raises(Damaged, match=r"^a\.pt: is damaged"), parsing("a.pt", "a checkpoint"):
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "config.yaml"])
+def test_a_pipe_in_place_of_a_file_is_not_read(tmp_path, capsys, name):
+    run = RunFolder(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)  # who reads it waits for ever
+    runs.read(tmp_path)
+    assert f"{tmp_path / name}: cannot be read (it is no regular file)" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no regular file"):
+        run.cut_back(name, 2) if name == "stats.jsonl" else run.stored_config()
+
+
+def test_a_checkpoint_on_a_bad_sector_falls_back(tmp_path, monkeypatch):
+    run, bad, read = RunFolder(tmp_path), tmp_path / "checkpoints" / "latest.pt", torch.load
+    for step in (1, 2):
+        run.save({"config": {}, "data": {}, "step": step, "images_seen": 8, "state": {}})
+
+    def load(file, *arguments, **settings):
+        if file == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, *arguments, **settings)
+
+    monkeypatch.setattr(torch, "load", load)
+    seen: list[int] = []
+    found, (warning,) = run.resume(lambda content: seen.append(content["step"]))
+    assert found and seen == [1] and "Input/output error" in warning
+    run.save({"config": {}, "data": {}, "step": 3, "images_seen": 8, "state": {}})
+    assert bad.with_suffix(".damaged").exists() and (tmp_path / "checkpoints" / "previous.pt").exists()
 
 
 def test_a_failed_write_names_the_file_and_the_way_out(tmp_path):
@@ -113,6 +150,50 @@ def test_a_state_that_cannot_be_used_falls_back(train, capsys, how):
     assert_equal(state("runs/whole")["state"], state(RUN)["state"])
 
 
+def numbered_checkpoints(name: str) -> list[str]:
+    return [path.name for path in numbered(Path("runs") / name / "checkpoints", ".pt")]
+
+
+class Killed(BaseException):
+    """SIGKILL in the middle of a function."""
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_kill_between_the_two_files_of_a_checkpoint(train, monkeypatch, step):
+    """The state is there, and its numbered file is not. In the end, the files are those of an undisturbed run."""
+    settings = ("every.checkpoint=2 steps", "every.sample=8 steps", "duration=8 steps", "keep=2")
+    assert train("name=whole", *settings) == 0
+    write = RunFolder.save_networks
+
+    def save_networks(self: RunFolder, content: dict[str, Any], *arguments: Any) -> None:
+        if content["step"] == step:
+            raise Killed
+        write(self, content, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(RunFolder, "save_networks", save_networks)
+        train("name=cut", *settings)
+    assert train("name=cut", *settings) == 0
+    assert numbered_checkpoints("cut") == numbered_checkpoints("whole") and len(numbered_checkpoints("cut")) == 2
+
+
+def test_an_interruption_displaces_no_numbered_checkpoint(train, monkeypatch):
+    settings = ("every.checkpoint=2 steps", "every.sample=8 steps", "duration=6 steps", "keep=2")
+    write = Recorder.write_statistics
+
+    def signalled(self: Recorder) -> None:
+        write(self)
+        if self.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "write_statistics", signalled)
+        assert train(*settings, "every.log=1 steps") == 128 + signal.SIGTERM
+    assert state(RUN)["step"] == 5
+    assert train(*settings, "every.log=1 steps") == 0
+    assert numbered_checkpoints("tiny") == ["000000.032kimg.pt", "000000.048kimg.pt"]
+
+
 BAD = (
     b"\xff\xfe",
     b"3",
@@ -147,12 +228,19 @@ def test_bad_lines_of_a_log_are_set_aside_and_named(log, capsys):
     assert capsys.readouterr().err == ""
 
 
+# A short file that stands for 9^40 values, by aliases of aliases
+BILLION_LAUGHS = b"x0: &x0 [a]\n" + b"".join(
+    b"x%d: &x%d [%s]\n" % (i, i, b",".join([b"*x%d" % (i - 1)] * 9)) for i in range(1, 41)
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("config.yaml", b"a: [b\n"),
         ("config.yaml", b"- 1\n"),
         ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", BILLION_LAUGHS),
         ("overrides.txt", b"\xff\xfe\n"),
         ("stats.jsonl", b'{"step": 1, "images": 8\n'),
         ("stats.jsonl", b'{"step": 4, "images": 32, "loss/G": "x"}\n'),
@@ -266,6 +354,31 @@ def test_signals_while_it_imports(tiny, library, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == code and "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed(tmp_path, data_folder, closed):
+    """As under `>&-`, and in some daemons: a command does its work, and its exit code is right."""
+    start = [sys.executable, "-c", "from ganduel.commands.start import data; data()", "data=folder", "workers=1"]
+    settings = [f"data.root={data_folder}", "data.resolution=8", f"data.packed={tmp_path / 'packed'}"]
+    for wrong, code in ([], 0), (["data.resolution=-1"], 1):
+        arguments = [*start, *settings, *wrong]
+        process = subprocess.Popen(arguments, stdout=-1, stderr=-1, preexec_fn=lambda: [os.close(n) for n in closed])
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == code and b"Traceback" not in errors, errors
+    assert any((tmp_path / "packed").glob("*.json"))
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_a_text_that_finds_no_room_is_one_line(monkeypatch, capsys, flag):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code = cli.command("data", [flag])
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert code == 1 and capsys.readouterr().err == "error: data: No space left on device; make room and run again\n"
 
 
 def test_tensorboard_without_room_ends_no_run(train, capsys, monkeypatch):

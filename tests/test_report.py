@@ -10,7 +10,7 @@ import yaml
 
 from ganduel.commands import cli, report
 from ganduel.config.schema import Report
-from ganduel.report.runs import differing_settings, markdown, read
+from ganduel.report.runs import differing_settings, markdown, over_seeds, read
 
 
 def write_run(path: Path, typed: str, config: dict, stats: list[dict] = (), metrics: list[dict] = ()) -> Path:
@@ -138,6 +138,27 @@ def test_settings_that_differ_although_the_same_was_typed(tmp_path):
     ]
 
 
+def test_means_over_seeds(tmp_path):
+    """The last values of two groups. Of 1, 2 and 6, the mean is 3; the squares of the differences sum to 14, so the
+    standard deviation is the root of 7 and its error the root of 7 / 3. A run that measured nothing is left out."""
+    folders = []
+    for loss, values in (("hinge", [1.0, 2.0, 6.0, None]), ("wasserstein", [0.5])):
+        for seed, value in enumerate(values):
+            typed = f"loss={loss} seed={seed} name={loss}-{seed}"
+            measured = (
+                [] if value is None else [{"by": "gan-train", "step": 1, "images": 8, "modes": x} for x in (9.0, value)]
+            )
+            config = {"loss": {"_target_": loss}, "seed": seed, "name": f"{loss}-{seed}"}
+            folders.append(write_run(tmp_path / loss / str(seed), typed, config, metrics=measured))
+    runs, rows = report.read_runs(folders)
+    assert over_seeds(runs, rows) == [
+        {"loss": "hinge", "runs": 3, "modes": "3 ± 1.5"},
+        {"loss": "wasserstein", "runs": 1, "modes": "0.5"},
+    ]
+    runs, rows = report.read_runs(folders[3:])
+    assert over_seeds(runs, rows) == []  # no two runs differ in their seeds alone
+
+
 def test_the_line_being_written_is_left_out(tmp_path):
     run = write_run(tmp_path / "a", "", {}, [line(1, 0.5, 0.5, 1.0, 1.0)])
     with open(run / "stats.jsonl", "a") as file:
@@ -177,3 +198,15 @@ def test_no_pytorch():
     """A table of text files must not take seconds."""
     code = "import sys, ganduel.commands.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_settings_that_are_lists(tmp_path, capsys):
+    """They are told as one types them, and may differ between runs of several seeds."""
+    fids = [{"by": "gan-train", "step": 1, "images": 10, "fid": 2.0}]
+    for i, (betas, fused) in enumerate([([0.5, 0.9], True), ([0.5, 0.9], True), ([0.0, 0.9], False)]):
+        config = {"optimizer": {"betas": betas, "fused": fused}, "seed": i}
+        write_run(tmp_path / str(i), "", config, [line(1, 0.5, 0.5, 1, 1)], fids)
+    assert cli.command("report", [str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "| [0.5,0.9] | true | 1 |" in text and "| [0.0,0.9] | false | 2 |" in text
+    assert "| [0.5,0.9] | true | 2 | 2 ± 0 |" in text  # two seeds

@@ -16,9 +16,15 @@ D0, D1, G0, G1 = Turn("D", 0, 0), Turn("D", 1, 1), Turn("G", 0, 1), Turn("G", 1,
     [("G", (1, 1), Turn("G", 0, 0), D0), ("D", (1, 1), D0, Turn("G", 0, 0)), ("D", (2, 2), D1, G0)],
 )
 def test_the_last_turn_of_the_first_player_gives_to_the_next(first, turns, giver, taker):
-    shared = sharing.Sharing(None, Turns(*turns, first, None, None, share=True, reals="same", repeat=False, top=1.0))
+    shared = sharing.Sharing(
+        None,
+        Turns(*turns, first, None, None, share=True, reals="same", repeat=False, top=1.0, unroll=0, unroll_rate=0.1),
+    )
     assert (shared.giver, shared.taker) == (giver, taker)
-    alone = sharing.Sharing(None, Turns(*turns, first, None, None, share=False, reals="same", repeat=False, top=1.0))
+    alone = sharing.Sharing(
+        None,
+        Turns(*turns, first, None, None, share=False, reals="same", repeat=False, top=1.0, unroll=0, unroll_rate=0.1),
+    )
     assert alone.giver is alone.taker is None
     for turn in (giver, taker):
         assert alone.maker(turn) == turn and alone.new(turn) and not alone.keeps_graph(turn)
@@ -27,11 +33,15 @@ def test_the_last_turn_of_the_first_player_gives_to_the_next(first, turns, giver
 
 def test_g_makes_again_what_d_made():
     """With the seeds and the dropout of D's last turn; all other turns make fakes of their own."""
-    shared = sharing.Sharing(None, Turns(2, 2, "D", None, None, share=True, reals="same", repeat=False, top=1.0))
+    shared = sharing.Sharing(
+        None, Turns(2, 2, "D", None, None, share=True, reals="same", repeat=False, top=1.0, unroll=0, unroll_rate=0.1)
+    )
     assert [shared.maker(turn) for turn in (D0, D1, G0, G1)] == [D0, D1, D1, G1]
     assert [shared.new(turn) for turn in (D0, D1, G0, G1)] == [True, True, False, True]
     assert [shared.keeps_graph(turn) for turn in (D0, D1, G0, G1)] == [False, True, False, False]
-    first = sharing.Sharing(None, Turns(1, 1, "G", None, None, share=True, reals="same", repeat=False, top=1.0))
+    first = sharing.Sharing(
+        None, Turns(1, 1, "G", None, None, share=True, reals="same", repeat=False, top=1.0, unroll=0, unroll_rate=0.1)
+    )
     for turn in (Turn("G", 0, 0), D0):  # D meets G's fakes, but its own seeds augment them
         assert first.maker(turn) == turn and first.new(turn) and not first.keeps_graph(turn)
 

@@ -74,7 +74,7 @@ def test_slips(command, arguments, instead, capsys):
 def test_a_folder_for_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    told = "photos is no option of data, but it is there. Type: gan-train model=wgan data=folder data.root=photos"
+    told = "photos is a folder, not an option of data. Type: gan-train model=wgan data=folder data.root=photos"
     assert answer("train", ["model=wgan", "data=photos"], []) == told
     assert answer("train", ["photos/"], []).endswith("Type: gan-train data=folder data.root=photos/")
     Path("mnist").mkdir()

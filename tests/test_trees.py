@@ -392,6 +392,28 @@ def test_a_tar_that_is_cut_between_members(tmp_path: Path, members: int, compres
         open_tree(path).find(is_jpg)
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress], ids=["tar", "gz", "bz2"])
+def test_joined_tars_lose_no_images(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    """`cat a.tar b.tar`: whoever stops at the end mark of the first loses the second."""
+    parts = [as_tar(tmp_path / f"{i}.tar", {f"{i}.jpg": b"x"}).read_bytes() for i in range(2)]
+    (tmp_path / "both.tar").write_bytes(b"".join(map(compress, parts)))
+    with pytest.raises(UserError, match=r"both\.tar goes on after its end, as if several archives were joined"):
+        open_tree(tmp_path / "both.tar").find(is_jpg)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}], ids=["map", "1.0"]
+)
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_headers_that_tarfile_cannot_parse_are_damage(tmp_path: Path, headers: dict[str, str], mode: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:  # type: ignore[call-overload]
+        member = tarfile.TarInfo("a.jpg")
+        member.size, member.pax_headers = 4, headers
+        archive.addfile(member, io.BytesIO(b"abc\n"))
+    with pytest.raises(UserError, match=r"^data.root: .*a.tar is damaged or cut off"):
+        open_tree(tmp_path / "a.tar").find(is_jpg)
+
+
 def test_a_tar_with_a_damaged_header_inside(tmp_path: Path) -> None:
     path = as_tar(tmp_path / "x.tar", {f"{i}.jpg": bytes(512) for i in range(4)})
     raw = bytearray(path.read_bytes())

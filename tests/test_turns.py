@@ -6,14 +6,26 @@ import numpy as np
 import pytest
 import torch
 from by_hand import RATE_G, D, G, close, duel, latents, slope, weights, with_one
-from conftest import rows
+from conftest import largest_difference, rows
 
 from ganduel import schedules
+from ganduel.augment import Chain
 from ganduel.clock import Clock, Duration
+from ganduel.game import AugmentedDiscriminator, Duel
+from ganduel.losses import wasserstein
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate, Turns
 
-UNGATED = {"loss_floor": None, "accuracy_ceiling": None, "share": False, "reals": "same", "repeat": False, "top": 1.0}
+UNGATED = {
+    "loss_floor": None,
+    "accuracy_ceiling": None,
+    "share": False,
+    "reals": "same",
+    "repeat": False,
+    "top": 1.0,
+    "unroll": 0,
+    "unroll_rate": 0.1,
+}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +59,7 @@ def test_a_clock_in_words():
     clock = Clock(images_per_iteration=640, steps_per_iteration=2, images_per_epoch=3200)
     assert clock.describe(8) == "16 steps = 5.1 kimg = 1.6 epochs"
     assert clock.describe(1000) == "2,000 steps = 640.0 kimg = 200.0 epochs"
+    assert Clock(16, 1, 1617).describe(3) == "3 steps = 0.048 kimg = 0.03 epochs"  # 48 / 1617 = 0.0297
     assert clock.images(Duration.parse("2.5 kimg", "duration")) == 2500
     assert clock.images(Duration.parse("0.5 epochs", "duration")) == 1600
 
@@ -163,7 +176,17 @@ def test_gates_are_made_only_where_asked_for():
     for ceiling in (-0.5, 0, 1, 1.5):
         with pytest.raises(ValueError, match=f"accuracy_ceiling={ceiling} must be a share"):
             Turns(
-                1, 1, "D", loss_floor=None, accuracy_ceiling=ceiling, share=False, reals="same", repeat=False, top=1.0
+                1,
+                1,
+                "D",
+                loss_floor=None,
+                accuracy_ceiling=ceiling,
+                share=False,
+                reals="same",
+                repeat=False,
+                top=1.0,
+                unroll=0,
+                unroll_rate=0.1,
             )
 
 
@@ -194,7 +217,7 @@ def test_a_gate_that_stays_closed_does_not_hold_up_the_run(train):
 def test_with_g_first_only_a_turn_each_can_share_fakes():
     for turns in ((2, 1), (1, 2)):
         with pytest.raises(ValueError, match="share=true with G first is for one turn each: set n_critic=1"):
-            Turns(*turns, "G", None, None, share=True, reals="same", repeat=False, top=1.0)
+            Turns(*turns, "G", None, None, share=True, reals="same", repeat=False, top=1.0, unroll=0, unroll_rate=0.1)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +247,64 @@ def test_g_learns_from_these_alone():
         step = slope(theta, G(A, z[best])).T @ with_one(z[best]) / count
         assert moved == close(A + RATE_G * step)
         assert one.readings()["turns/top"] == count / 4
+
+
+class Scaled(torch.nn.Module):
+    """The Dirac-GAN's D: x -> psi x."""
+
+    def __init__(self, psi: float):
+        super().__init__()
+        self.psi = torch.nn.Parameter(torch.tensor(psi))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.psi * x.flatten()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_g_sees_d_after_its_next_steps(steps):
+    """The Dirac-GAN (Mescheder et al. 2018) with Wasserstein's loss: the data are 0, G makes theta, D loses psi theta.
+
+    So k steps lead to psi - k r theta, G loses -(psi - k r theta) theta, and its gradient is 2 k r theta - psi.
+    """
+    theta, psi, rate = torch.tensor([3.0], requires_grad=True), 0.5, 0.1
+    network = Scaled(psi)
+    network.requires_grad_(False)  # as in G's turn
+    judge = AugmentedDiscriminator(network, Chain(), torch.zeros(1, dtype=torch.int64))
+    one = Duel("", judge, torch.zeros(1), theta, lambda source, *_: source, judge.seed)
+    turns = Turns(1, 1, "D", **UNGATED | {"unroll": steps, "unroll_rate": rate})
+    turns.ahead(one, wasserstein())(one.fake).neg().sum().backward()
+    assert theta.grad.item() == pytest.approx(2 * steps * rate * 3.0 - psi)
+    assert network.psi.item() == psi and network.psi.grad is None
+    with torch.no_grad():  # as in validation
+        assert turns.ahead(one, wasserstein()) is judge
+
+
+def test_the_steps_ahead_leave_no_statistics():
+    """BatchNorm in D learns from the batches of D and G, as without the steps."""
+    network = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
+    judge = AugmentedDiscriminator(network, Chain(), torch.zeros(4, dtype=torch.int64))
+    source = torch.arange(4.0)[:, None]
+    one = Duel("", judge, -source, source, lambda source, *_: source, judge.seed)
+    later = Turns(1, 1, "D", **UNGATED | {"unroll": 2}).ahead(one, wasserstein())
+    assert network[1].num_batches_tracked == 0 and network[1].track_running_stats
+    later(one.fake)
+    assert network[1].num_batches_tracked == 1
+
+
+def test_unrolling_changes_the_way_of_g_alone(trainer):
+    """In the first iteration D moves first, so that it does not see the difference."""
+    plain, unrolled = trainer(), trainer("turns.unroll=2")
+    for one in (plain, unrolled):
+        one.iterate()
+    for networks in ("discriminators", "generators"):
+        apart = [getattr(one.game, networks).state_dict() for one in (plain, unrolled)]
+        assert (largest_difference(*apart) > 0) == (networks == "generators")
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(-1, 0.1), (1, 0.0)])
+def test_steps_ahead_that_cannot_be(steps, rate):
+    with pytest.raises(ValueError, match=f"unroll={steps} must be 0 or more steps of D, and unroll_rate={rate} above"):
+        Turns(1, 1, "D", **UNGATED | {"unroll": steps, "unroll_rate": rate})
 
 
 @pytest.mark.parametrize("top", [0.0, -0.5, 1.5])

@@ -65,8 +65,10 @@ class Clock:
         """The time after `ahead` more iterations, as text in all units."""
         steps = self.steps + ahead * self.steps_per_iteration
         images = self.images_seen + ahead * self.images_per_iteration
-        epochs = images / self.images_per_epoch
-        return f"{steps:,} steps = {images / 1000:,.1f} kimg = {epochs:,.1f} epochs"
+        kimg, epochs = (
+            f"{x:,.1f}" if x >= 0.05 else f"{x:.2g}" for x in (images / 1000, images / self.images_per_epoch)
+        )
+        return f"{steps:,} steps = {kimg} kimg = {epochs} epochs"
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,10 @@ def build_trainer(
 
 def accelerate(trainer: Trainer, config: Train) -> None:
     """Compile networks and capture CUDA graphs, if the configuration asks for it."""
+    if config.compile and trainer.turns.unroll:
+        raise UserError(
+            "compile=true: compiled networks cannot be differentiated twice, as turns.unroll needs; set compile=false"
+        )
     if config.compile:
         trainer.executor = Compiled(trainer.executor)
     if config.cuda_graphs is not False:

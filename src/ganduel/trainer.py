@@ -56,7 +56,7 @@ class Player:
             view.grad = None if parameter.grad is None else as_it_lies(parameter.grad, parameter)
         self.scaler.step(self.optimizer)  # it first divides the gradients by its scale
         self.scaler.update()
-        self.optimizer.zero_grad()  # of the views; `advance` clears those of the parameters
+        self.optimizer.zero_grad()  # of the views; `gradients` clears those of the parameters
         with torch.no_grad():
             for projection in self.projections:
                 projection.fn([*self.parameters])
@@ -77,10 +77,19 @@ Outcome = tuple[list[list[Duel]], Stats]
 """The result of a phase: the duels of each micro batch (none if the gate was closed), and the step's statistics."""
 
 
+class Gradients(NamedTuple):
+    """A phase whose gradients are computed, before its optimizer step."""
+
+    met: list[list[Duel]]  # the duels of each micro batch
+    stats: Stats
+    verdict: Tensor | None  # what a gate asks for: D's adversarial loss and accuracy, (2,)
+
+
 class Executor:
     """Runs phases directly. Other executors run them in another way, with the same results.
 
-    `trainer.executor = Other(trainer.executor)` installs another executor, which calls the one before.
+    `trainer.executor = Other(trainer.executor)` installs another executor, which calls the one before. It changes how
+    whole phases run (`advance`), or only how their gradients are computed (`gradients`).
     """
 
     warm_up = 1  # the first iterations, which take longer than later ones
@@ -91,7 +100,11 @@ class Executor:
 
     def advance(self, move: Move) -> Outcome:
         """One optimizer step of a phase."""
-        return self.trainer.advance(move)
+        return self.trainer.update(move, self.gradients(move))
+
+    def gradients(self, move: Move) -> Gradients:
+        """The gradients of a phase, in the parameters."""
+        return self.trainer.gradients(move)
 
     def forget(self) -> None:
         """Drop all references to the memory of the present state. Called before another state is loaded."""
@@ -244,8 +257,8 @@ class Trainer:
                 adapt(means)
         return met
 
-    def advance(self, move: Move) -> Outcome:
-        """The optimizer step of a phase, over all micro batches. Only the executor calls it.
+    def gradients(self, move: Move) -> Gradients:
+        """Compute the gradients of a phase, over all micro batches and processes. Only the executor calls it.
 
         It takes no number from the clock: `iterate` has set those before. So an executor can capture it.
         """
@@ -273,10 +286,16 @@ class Trainer:
                 )
                 verdicts += [each.verdict for each in numbers if each.verdict is not None]
         distributed.average_gradients(player.parameters)
-        closed = phase.gate is not None and self.ask(phase.gate, torch.stack(verdicts).mean(0), stats)
-        if not closed:
-            player.step()
-        return [] if closed else met, stats
+        return Gradients(met, stats, torch.stack(verdicts).mean(0) if verdicts else None)
+
+    def update(self, move: Move, gradients: Gradients) -> Outcome:
+        """The optimizer step with the gradients of a phase, if the gate is open. Only the executor calls it."""
+        met, stats, verdict = gradients
+        gate = move.phase.gate
+        if gate is not None and verdict is not None and self.ask(gate, verdict, stats):
+            return [], stats
+        move.player.step()
+        return met, stats
 
     def reseed(self, seed: int, part: int) -> None:
         """Seed PyTorch's generator for micro batch number `part`. Only dropout uses this generator."""
@@ -317,8 +336,9 @@ class Trainer:
         losses = {}
         fakes = [duel.fake for duel in duels]
         for duel, fake in zip(duels, fakes, strict=True):
-            real = duel.discriminator(duel.real) if self.loss.relativistic else None
-            losses[f"G{duel.name}"] = self.loss.generator(*self.turns.best(duel.discriminator(fake), real))
+            judge = self.turns.ahead(duel, self.loss)
+            real = judge(duel.real) if self.loss.relativistic else None
+            losses[f"G{duel.name}"] = self.loss.generator(*self.turns.best(judge(fake), real))
         losses = merged(losses, self.game.auxiliary_losses(batch, duels))
         total = {"total/G": torch.stack([*losses.values()]).sum()} if len(losses) > 1 else {}
         return Numbers(losses, total)

@@ -1,9 +1,17 @@
 """Which player moves when: the order of turns in an iteration, and the gate that makes D wait."""
 
+import copy
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.func import functional_call
+
+from ganduel.game import AugmentedDiscriminator, Duel
+from ganduel.losses import AdversarialLoss
+from ganduel.regularizers import still
 
 
 class Turn(NamedTuple):
@@ -41,10 +49,11 @@ class Turns:
     changes only if its `Gate` is open. With `share`, the second player's first turn reuses the fakes of the turn before
     (see `sharing`).
 
-    G's loss takes the share `top` of its fakes; see `best`.
+    G's loss takes the share `top` of its fakes; see `best`. It sees D after `unroll` more steps; see `ahead`.
 
-    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), if `top` is not in (0, 1], or if
-    the players share fakes and either G moves first and a player has more than one turn, or `reals` is "next".
+    Raises ValueError if a number of turns is below 1, if the ceiling is not in (0, 1), if `top` is not in (0, 1], if
+    `unroll` is negative, if `unroll_rate` is not above 0, or if the players share fakes and either G moves first and a
+    player has more than one turn, or `reals` is "next".
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class Turns:
         reals: Literal["same", "next"],
         repeat: bool,
         top: float,
+        unroll: int,
+        unroll_rate: float,
     ):
         if n_critic < 1 or n_generator < 1:
             raise ValueError(f"n_critic={n_critic} and n_generator={n_generator} must be at least 1")
@@ -65,6 +76,8 @@ class Turns:
             raise ValueError(f"accuracy_ceiling={accuracy_ceiling} must be a share between 0 and 1, or null")
         if not 0 < top <= 1:
             raise ValueError(f"top={top} must be a share of the fakes, above 0 and at most 1")
+        if unroll < 0 or unroll_rate <= 0:
+            raise ValueError(f"unroll={unroll} must be 0 or more steps of D, and unroll_rate={unroll_rate} above 0")
         if share and first == "G" and (n_critic, n_generator) != (1, 1):
             raise ValueError("share=true with G first is for one turn each: set n_critic=1 and n_generator=1")
         if share and reals == "next":
@@ -74,6 +87,7 @@ class Turns:
         gated = loss_floor is not None or accuracy_ceiling is not None
         self.gate = Gate(loss_floor, accuracy_ceiling) if gated else None
         self.n_critic, self.n_generator, self.share, self.top = n_critic, n_generator, share, top
+        self.unroll, self.unroll_rate = unroll, unroll_rate
         self.batches = 1 if repeat else n_critic
         of_d = [Turn("D", i, min(i, self.batches - 1)) for i in range(n_critic)]
         of_reals = self.batches if reals == "next" else self.batches - 1 if first == "D" else 0
@@ -95,3 +109,25 @@ class Turns:
         count = max(1, math.ceil(self.top * len(fake) * (1 - 1e-12)))  # in floats, 0.07 * 100 is slightly above 7
         chosen = fake.reshape(len(fake), -1).mean(dim=1).topk(count).indices
         return fake[chosen], None if real is None else real[chosen]
+
+    def ahead(self, duel: Duel, loss: AdversarialLoss) -> AugmentedDiscriminator:
+        """D as it will be after `unroll` more steps, for G's loss (Metz et al. 2017, "Unrolled GANs").
+
+        The steps are gradient descent of D's main loss at `unroll_rate`, on the duel's images. G's gradient goes
+        through them, so G learns what D would answer. D itself stays. Without gradients, as in validation, and with
+        `unroll` = 0, this is D as it is. Each micro batch and each process unrolls its own images.
+        """
+        if not self.unroll or not torch.is_grad_enabled():
+            return duel.discriminator
+        network, later = duel.discriminator.network, copy.copy(duel.discriminator)
+        assert isinstance(network, torch.nn.Module)
+        weights = {name: w.detach().requires_grad_() for name, w in network.named_parameters()}
+        with still(network):
+            for _ in range(self.unroll):
+                later.network = partial(functional_call, network, weights)
+                of_d = loss.discriminator(*later.both(duel.real, duel.fake), None)
+                steps = torch.autograd.grad(of_d, [*weights.values()], create_graph=True)
+                pairs = zip(weights.items(), steps, strict=True)
+                weights = {name: w - self.unroll_rate * step for (name, w), step in pairs}
+        later.network = partial(functional_call, network, weights)
+        return later

@@ -104,17 +104,17 @@ def command(name: str, arguments: list[str]) -> int:
 
 
 def _command(name: str, arguments: list[str]) -> int:
-    if "--version" in arguments:
-        print(f"ganduel {__version__}")
-        return 0
     line = None
     try:
+        if "--version" in arguments:
+            print(f"ganduel {__version__}", flush=True)
+            return 0
         try:
             line = read(name, arguments)
         except ValueError as error:
             return _fail(str(error), 2)
         if line.help:
-            print(help_text(name, line.overrides))
+            print(help_text(name, line.overrides), flush=True)
             return 0
         if line.through_hydra:
             if line.sweep:

@@ -1,5 +1,6 @@
 """The entry points of all commands. They prepare for signals before anything else is imported, Hydra included."""
 
+import os
 import signal
 import sys
 from functools import partial
@@ -8,10 +9,25 @@ from typing import NoReturn
 
 def _start(name: str) -> NoReturn:
     """Run a command on the arguments of this process, and end it."""
+    open_streams()
     early_signals(name)
     from ganduel.commands import cli
 
     sys.exit(cli.command(name, sys.argv[1:]))
+
+
+def open_streams() -> None:
+    """Open the null device in place of each standard stream that is closed, as under `2>&-` and some daemons.
+
+    Otherwise Python has no stream to write to, and the next file that is opened gets the stream's number: whatever a
+    library prints there would end up in that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so this one
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r", errors="backslashreplace"))
 
 
 def early_signals(name: str) -> None:

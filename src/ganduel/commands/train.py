@@ -127,6 +127,8 @@ class Training:
         resumed = recorder.restore()
         self.plan()
         recorder.open(self.total, apart=min(self.every["every.sample"], self.every["every.checkpoint"]))
+        if resumed and (trainer.iteration % self.every["every.checkpoint"] == 0 or trainer.iteration == self.total):
+            recorder.save_networks()
         pausing = recorder.watch.pausing
         tasks = [
             Task(self.every["every.validation"], pausing(recorder.validate)),
@@ -168,7 +170,7 @@ class Training:
         urgency = distributed.agree(max((SIGNALS.index(number) + 1 for number in signals), default=0))
         signals.clear()
         if urgency:
-            self.recorder.save()
+            self.recorder.save(numbered=False)
             number = SIGNALS[urgency - 1]
             if number not in ENDING:
                 if number in owners:

@@ -25,6 +25,7 @@ from ganduel.system.errors import UserError
 from ganduel.system.files import ARCHIVES
 
 PARTS = "data", "loss", "optimizer", "scheduler", "turns", "model"  # groups with one option each
+OF_A_RUN = "checkpoints", "samples"  # folders in a run's folder that no other run may take
 OWN_SETS = "folder", "zip", "folder_pair"  # options of data for the user's own images
 
 
@@ -158,6 +159,8 @@ def finish(config: DictConfig) -> Any:
     name = plain.get("name")
     if name is not None and not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", name):
         raise UserError(f"name={name} is not allowed; it takes letters, digits and, after them, . _ + - /")
+    if inside := {*OF_A_RUN} & {*(name or "").split("/")[1:]}:
+        raise UserError(f"name={name} is not allowed; {inside.pop()} is a folder of the run that it would lie in")
     return typed(schema, plain)
 
 

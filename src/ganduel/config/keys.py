@@ -56,7 +56,7 @@ def quote(argument: str, *, sweep: bool = False) -> str:
         return f"{key}=[{','.join(_paths(value[1:-1]))}]"
     if plain in PATHS and plain not in LISTS:
         return f"{key}={','.join(_paths(value)) if sweep else _path(value)}"
-    if plain in TEXTS and not re.search(r"\$\{|[,(]", value):  # else an interpolation or a sweep
+    if plain in TEXTS and not re.search(r"\$\{|,|^\w+\(.*\)$", value):  # else an interpolation or a sweep
         return f"{key}={literal(value)}"
     return argument
 

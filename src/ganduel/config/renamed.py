@@ -68,7 +68,7 @@ def current(config: Mapping[str, Any]) -> dict[str, Any]:
     if scheduler.get("_target_") == "ganduel.schedules.cosine" and "floor" in scheduler:
         scheduler |= {"hold": 0.0, "start": None, "end": scheduler.pop("floor")}
     if made.get("turns"):
-        made["turns"] = {"reals": "same", "repeat": False, "top": 1.0, **made["turns"]}
+        made["turns"] = {"reals": "same", "repeat": False, "top": 1.0, "unroll": 0, "unroll_rate": 0.1, **made["turns"]}
     for key, target, value in ADDED:
         if (part := model.get("generator") or {}).get("_target_") == target:
             part.setdefault(key, value)

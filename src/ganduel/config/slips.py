@@ -242,8 +242,9 @@ class Correction:
             self.says.append(f"{word} has another name here")
             self.words += MEANT[key][simple].split()
         elif key == "data" and value and value not in options("data") and is_place(value):
-            there = "but it is there" if Path(value).expanduser().exists() else "and it is not there"
-            self.says.append(f"{value} is no option of data, {there}")
+            place = Path(value).expanduser()
+            kind = "a folder" if place.is_dir() else "a file" if place.exists() else "a path where nothing is"
+            self.says.append(f"{value} is {kind}, not an option of data")
             self.words += own_images(value)
         elif key == "ckpt" and value and not Path(value).expanduser().exists() and Path("runs", value).is_dir():
             self.says.append(f"{value} is in runs")

@@ -69,11 +69,18 @@ def open_tree(path: Path) -> Tree:
         start = file.read(6)
     if start.startswith(b"PK"):
         return Zip(path)
-    if start.startswith(tuple(OPENERS)) or tarfile.is_tarfile(path):
+    if start.startswith(tuple(OPENERS)) or _begins_like_tar(path):
         return Tar(path)
     if path.name.lower().endswith(ARCHIVES):
         raise _damaged(path, "it does not begin like one")
     raise UserError(f"data.root: {path} is neither a folder nor a zip or tar archive; give one with data.root=PATH")
+
+
+def _begins_like_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # of a header that it cannot parse: `Tar` says what is wrong with it
+        return True
 
 
 class Folder:
@@ -260,7 +267,7 @@ class Tar:
                 weakref.finalize(self, self._spool.close)
             found: set[str] = set()
             most = max(SUSPECT, RATIO_OF_ALL * self.path.stat().st_size)
-            for member in _headers(file):
+            for member in _headers(file, self.path):
                 name = _checked(member.name, self.path)
                 end = member.offset_data + member.size
                 if member.isdir() or _hidden(*name.split("/")) or not keep(name):
@@ -305,10 +312,11 @@ class Tar:
             return file.read(size)
 
 
-def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+def _headers(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
     """Yield every member of a tar without keeping them.
 
     Raises EOFError if the archive is cut off or has a damaged header. `tarfile` alone would take either for the end.
+    Raises UserError if another archive follows the end, as after `cat`.
     """
     with tarfile.TarFile(fileobj=_ShortHeaders(file)) as tar:  # type: ignore[arg-type]
         while (member := tar.next()) is not None:
@@ -317,8 +325,12 @@ def _headers(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError(f"no member and no end mark at byte {tar.offset:,}")
-    while file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
-        pass
+    while block := file.read(BLOCK):  # read to the end of the compressed data, because its checksum is there
+        if block.strip(b"\0"):
+            raise UserError(
+                f"data.root: {path} goes on after its end, as if several archives were joined; unpack each into one "
+                "folder, and name that folder"
+            )
 
 
 class _ShortHeaders:

@@ -6,12 +6,13 @@ Many processes import this module, so it must not import PyTorch: that takes sec
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,7 +22,8 @@ from ganduel.data.formats import animated, opened, turn, upright, without_metada
 T = TypeVar("T")
 STORED = ["WEBP", "JPEG"]  # formats of compressed packed images
 SMALLEST = 4  # pixels a side: smaller images are rejected
-DARK_BITS = 14  # a 16-bit image whose largest pixel needs no more bits is reported: it becomes dark
+DARK_BITS = 14  # 16-bit images whose largest pixel needs no more bits are reported: they become dark
+WIDE = re.compile(r"(RGB|LA)[AaX]*;16[BLN]")  # Pillow's names of pixels that have 16 bits for each of several channels
 LOOK = 16  # cells a side of the difference hash
 FILTERS = {
     "box": Image.Resampling.BOX,
@@ -88,12 +90,15 @@ class Recipe:
 def in_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert an image to "L" or "RGB". 16-bit pixels are scaled to 8 bits. Transparent pixels become white.
 
-    Raises ValueError for floating-point pixels.
+    Raises ValueError for pixels whose range is unknown: floating-point numbers, and integers that 16 bits do not hold.
     """
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is unknown")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow has several such modes
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        pixels = np.asarray(image)
+        if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
+            raise ValueError(f"pixels from {pixels.min()} to {pixels.max()}, which are not the 0 to 65535 of 16 bits")
+        image = Image.fromarray((pixels // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -185,11 +190,26 @@ def _facts(recipe: Recipe, image: Image.Image) -> tuple[str, str, bool, Image.Im
     """An original's size, its mode, whether it is a JPEG that may be stored as it is, and the packed image."""
     size, mode = f"{image.width}x{image.height}", image.mode
     mode += " animated" * animated(image)
-    if image.mode.startswith("I") and (bits := int(np.asarray(image).max(initial=0)).bit_length()) <= DARK_BITS:
+    if (bits := _bits(image)) is not None and bits <= DARK_BITS:
         mode += f" of {bits} bits"
     packed = recipe.apply(image)
     packed.load()  # it may still be the file, which is about to be closed
     return size, mode, image.format == "JPEG" and not recipe.changes(image), packed
+
+
+def _bits(image: Image.Image) -> int | None:
+    """The bits that the largest pixel of a 16-bit image needs; None for an image of 8 bits.
+
+    Pillow keeps all bits of grey images, and the upper 8 of each channel of others. Transparency does not count.
+    """
+    if image.mode.startswith("I"):
+        return int(np.asarray(image).max(initial=0)).bit_length()
+    tiles: list[Any] = getattr(image, "tile", [])
+    if not tiles or not WIDE.search(str(tiles[0][3])):  # how the file stores a pixel
+        return None
+    extrema: Any = image.getextrema()  # a pair for each channel
+    largest = max(int(high) for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A")
+    return largest.bit_length() + 8
 
 
 def from_file(file: Path | bytes, use: Callable[[Image.Image], T]) -> T:

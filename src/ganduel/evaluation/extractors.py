@@ -197,7 +197,7 @@ def find_features(kind: str, weights: str | None, images: ImageSet | Pair | None
             checkpoint.read(path, "a file of weights")  # checks it, because torch-fidelity would run code in the file
         return Features(kind, path)
     if kind == "digits" and isinstance(images, ImageSet):
-        path, accuracy = digit_weights(images, folder)
+        path, accuracy = digit_weights(images, folder, "features")
         return Features(kind, path, f"classifier right on {accuracy:.1%} of held-out images")
     published, otherwise = PUBLISHED[kind], ", or name it with metric.weights=FILE"
     path = hub() / "checkpoints" / published.file

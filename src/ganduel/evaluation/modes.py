@@ -55,7 +55,7 @@ def measure_modes(
         points, about = _collected(make, count, batch), images.about["plane"]
         return {} if points is None else of_points(points.flatten(1), torch.tensor(about["centres"]), about["std"]), ""
     single = images.single if isinstance(images, StackSet) else images
-    path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache))
+    path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache, "modes"))
     classifier = load_classifier(path).to(images.device)
     labels = _collected(lambda numbers: digits(classifier, make(numbers)), count, batch)
     note = f"modes by a classifier right on {accuracy:.2%} of held-out digits"

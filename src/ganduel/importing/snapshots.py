@@ -6,6 +6,7 @@ This module runs nothing of a file, and reads only its tensors and plain values.
 
 import io
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises UserError for a file that asks for more than published ones do. Nothing of it has run then.
     """
+    if zipfile.is_zipfile(path):
+        raise UserError(f"{path} is a file of PyTorch, not {PICKLE}; ganduel's own need no import: give them as ckpt=")
     try:
         with parsing(path, PICKLE), open(path, "rb") as file:
             content = _Snapshot(file).load()

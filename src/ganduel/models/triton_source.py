@@ -7,13 +7,15 @@ Feature maps are matrices here: one row for each pixel of each image, one column
 import triton.language as tl
 from triton import jit
 
+SIZES = ["height", "width", "rows", "columns", "before", "total"]  # one kernel for all of them, as each takes a second
 
-@jit
+
+@jit(do_not_specialize=SIZES)
 def low_pass(
-    x, y, taps, channels, height, width, rows, columns, total,
-    UP: tl.constexpr, DOWN: tl.constexpr, BEFORE: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+    x, y, taps, channels, height, width, rows, columns, before, total,
+    UP: tl.constexpr, DOWN: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """y[n, i, j] = sum of taps[a, b] * x[n, (i DOWN + a - BEFORE) / UP, (j DOWN + b - BEFORE) / UP], where that is a
+    """y[n, i, j] = sum of taps[a, b] * x[n, (i DOWN + a - before) / UP, (j DOWN + b - before) / UP], where that is a
     pixel."""
     pixel = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
     channel = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
@@ -21,10 +23,10 @@ def low_pass(
     known, inside = (channel < channels)[None, :], pixel < total
     found = tl.zeros((HIGH, WIDE), tl.float32)
     for a in tl.static_range(4):
-        i = row * DOWN + a - BEFORE
+        i = row * DOWN + a - before
         in_rows = inside & (i >= 0) & (i % UP == 0) & (i // UP < height)
         for b in tl.static_range(4):
-            j = column * DOWN + b - BEFORE
+            j = column * DOWN + b - before
             wanted = in_rows & (j >= 0) & (j % UP == 0) & (j // UP < width)
             at = ((image * height + i // UP) * width + j // UP) * channels
             value = tl.load(x + at[:, None] + channel[None, :], mask=wanted[:, None] & known, other=0.0)
@@ -33,7 +35,7 @@ def low_pass(
     tl.store(y + at, found.to(y.dtype.element_ty), mask=inside[:, None] & known)
 
 
-@jit
+@jit(do_not_specialize=["total"])
 def activate(
     x, bias, channels, total, slope, limit, BIAS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
@@ -49,7 +51,7 @@ def activate(
     tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
 
 
-@jit
+@jit(do_not_specialize=["total"])
 def activate_backward(
     gradient, y, result, channels, total, slope, limit, HIGH: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip

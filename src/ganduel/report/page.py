@@ -31,6 +31,7 @@ POINT = 16  # bytes of one point of a curve
 COLOURS = 8  # number of colours of runs in page.css
 SIDE = 1024  # the largest width or height of a picture, in pixels
 SHARP = 512  # smaller pictures are enlarged to about this size, in whole numbers, so that their pixels stay squares
+FEW = 3  # settings that a caption names if there are more than one more
 FRAMES = 16  # the most pictures over time of one run; fewer if there are many runs
 
 
@@ -59,8 +60,10 @@ def page(runs: Sequence[RunLog], rows: Sequence[Row], live: bool = False) -> str
     labels, keys = run_names(runs), list(rows[0])[1 : list(rows[0]).index(RESULTS)]
     told = []
     for label, row in zip(labels, rows, strict=True):
-        settings = ", ".join(f"{key}={row[key]}" for key in keys if row[key] is not None)
-        told.append(f"{label}: {settings}" if settings else label)
+        settings = [f"{key}={row[key]}" for key in keys if row[key] is not None]
+        if len(settings) > FEW + 1:
+            settings[FEW:] = [f"{len(settings) - FEW} more"]
+        told.append(f"{label}: {', '.join(settings)}" if settings else label)
     sources = ("uplot/uPlot.min.css", "page.css"), ("uplot/uPlot.iife.min.js", "page.js")
     style, script = ("".join((TEMPLATE.parent / n).read_text(encoding="utf-8") for n in some) for some in sources)
     numeric = {name: all(isinstance(row[name], int | float | None) for row in rows) for name in shown(rows)}

@@ -8,10 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from ganduel.config.help import spelt
 from ganduel.config.keys import leaves
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
+from ganduel.runs.folder import read_configuration
 from ganduel.system.errors import UserError
 from ganduel.system.files import parsing, read_rows
 from ganduel.system.terminal import say
@@ -67,8 +67,7 @@ def read(path: Path) -> RunLog:
     config: Any = {}
     typed: list[str] = []
     try:
-        with parsing(path / "config.yaml", "the configuration of a run"):
-            config = dict(leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))  # type: ignore[arg-type]
+        config = dict(leaves(read_configuration(path / "config.yaml")))
     except UserError as error:
         say(f"warning: {error}")
     try:
@@ -130,7 +129,9 @@ def differing_settings(runs: list[RunLog]) -> list[Row]:
     def value(run: RunLog, key: str) -> Any:
         if key in run.config:
             found = run.config[key]
-            return "null" if found is None else "[]" if found == {} else found
+            if found is None or isinstance(found, bool | list):
+                return spelt(found)
+            return "[]" if found == {} else found
         return run.typed.get(key, run.config.get(f"{key}.name"))  # a group: the typed option, else its own name
 
     def differing(of: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from ganduel import checkpoint
@@ -74,8 +75,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         try:
-            with parsing(path, "the configuration of a run"):
-                return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+            return read_configuration(path)
         except UserError:
             for state in self._states():
                 with contextlib.suppress(UserError):
@@ -163,7 +163,8 @@ class RunFolder:
         Lines that are no rows go to another file beside it, and a message says so.
         """
         path = self.path / name
-        rows, bad = read_rows(path)
+        with parsing(path, "a log"):
+            rows, bad = read_rows(path)
         if bad:
             aside = path.with_name(f"{name}.damaged")
             with writing(aside), open(aside, "ab") as file:
@@ -172,6 +173,18 @@ class RunFolder:
         if path.exists():
             kept = [line for row, line in rows if row.get("by", "gan-train") != "gan-train" or row["step"] <= step]
             write_text(path, "".join(line.decode("utf-8") + "\n" for line in kept))
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """What a config.yaml says; an empty one says nothing.
+
+    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
+    """
+    with parsing(path, "the configuration of a run"):
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases")
+        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
 
 
 def _holds_runs(path: Path) -> bool:

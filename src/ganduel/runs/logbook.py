@@ -62,6 +62,11 @@ class Board:
             self.hook(failed)
 
 
+def short(value: float) -> str:
+    """A number of three digits or more, without an exponent up to a million."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 class Logbook:
     """Writes the logs of one run from `step` on. Entries that an interrupted run wrote after `step` are cut off."""
 
@@ -94,8 +99,8 @@ class Logbook:
         for name, value in row.items():
             if "/" in name:
                 self.curve(name, value)
-        losses = {name.split("/")[1]: f"{value:.3g}" for name, value in row.items() if name.startswith("loss/")}
-        values = {name: f"{value:.3g}" for name, value in metrics.items()}
+        losses = {name.split("/")[1]: short(value) for name, value in row.items() if name.startswith("loss/")}
+        values = {name: short(value) for name, value in metrics.items()}
         speed = row["speed/images_per_second"]
         pace = {"img/s": f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"}
         trouble = {"health": status["health"]} if status["health"] != "ok" else {}

@@ -266,10 +266,11 @@ class Recorder:
         if self.interrupted():
             raise Abandoned
 
-    def save(self) -> None:
+    def save(self, *, numbered: bool = True) -> None:
         """Save the whole state as latest.pt, and the networks alone in a file named after the images seen.
 
-        Raises UserError if a loss or a weight is not finite.
+        Without `numbered`, save the state alone. An interruption does so: a file of a step at which no other run saves
+        would displace one of those that `keep` counts. Raises UserError if a loss or a weight is not finite.
         """
         self.check_finite()  # a state that is not finite must not replace a good one
         if self.main:
@@ -277,7 +278,15 @@ class Recorder:
             self.log.flush()
             self.run.save(content)
             self.saved = self.step
-            self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
+            if numbered:
+                self.run.save_networks(content, f"{self.kimg}.pt", self.config.keep)
+
+    def save_networks(self) -> None:
+        """Save the networks alone, as `save` does. If a process was killed between its two files, this writes the
+        second one.
+        """
+        if self.main:
+            self.run.save_networks(self.content(), f"{self.kimg}.pt", self.config.keep)
 
     def check_finite(self) -> None:
         """Raise UserError if a loss or a weight is not finite. The text names it."""

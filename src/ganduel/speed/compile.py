@@ -11,7 +11,7 @@ import torch
 from ganduel.game import Batch, Duel
 from ganduel.phases import Numbers
 from ganduel.system.errors import UserError
-from ganduel.trainer import Executor, Move, Outcome
+from ganduel.trainer import Executor, Gradients, Move
 
 
 class Networks(NamedTuple):
@@ -33,10 +33,10 @@ class Compiled(Executor):
         self.warm_up, self.separate = executor.warm_up, executor.separate
         self.networks: dict[str, Networks] = {}  # compiled, by the names of the duels
 
-    def advance(self, move: Move) -> Outcome:
+    def gradients(self, move: Move) -> Gradients:
         phase = move.phase
         terms = [t._replace(fn=partial(self.quicker, t.fn)) if t.mixed else t for t in phase.terms]
-        return self.inner.advance(move._replace(phase=phase._replace(terms=terms)))
+        return self.inner.gradients(move._replace(phase=phase._replace(terms=terms)))
 
     def forget(self) -> None:
         self.inner.forget()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from filelock import FileLock, Timeout
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import printable, say
 
+# What readers of a file raise for its content (no number, EINVAL), for a bad sector, and for a folder in its place
+OF_THE_FILE = None, errno.EINVAL, errno.EIO, errno.EISDIR
 NO_LOCKS = errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL  # of file systems without locks
 
 
@@ -31,19 +34,22 @@ def parsing(path: Path | str, what: str, way_out: str = "") -> Iterator[None]:
 
     A parser may raise any type of exception for damaged or hostile bytes. Here each becomes Damaged, one line: the file
     is damaged or is not `what`, the reason, and the `way_out`. A file that the system refuses to read is a UserError of
-    its own. Warnings of the parser are dropped.
+    its own, and so is a device or a pipe, which may never end. Warnings of the parser are dropped.
     """
     end = f"; {way_out}" if way_out else ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UserError(f"{path}: cannot be read (it is no regular file)")
             yield
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file{end}") from None
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # what Python's own readers raise for the content of a file
+        if error.errno in OF_THE_FILE:
             raise Damaged(f"{path}: is damaged, or is not {what} ({brief(error)}){end}") from error
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:
