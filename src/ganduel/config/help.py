@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganduel.config.comments import comments, headings, lead
 from ganduel.config.explain import explain
-from ganduel.config.keys import LIST_GROUPS, config_dir, flatten, options
+from ganduel.config.keys import LIST_GROUPS, config_dir, flatten, options, spelt
 from ganduel.system.errors import UserError
 
 WIDTH = 80  # columns of the text
@@ -103,15 +103,6 @@ def settable(config: Any, known: dict[str, str]) -> Iterator[tuple[str, str]]:
             except OmegaConfBaseException:  # it follows from a key that is missing
                 value = "???"
         yield key, spelt(value)
-
-
-def spelt(value: Any) -> str:
-    """A value as one types it; "" for one that the user has to give."""
-    if isinstance(value, list | tuple) or OmegaConf.is_list(value):
-        return f"[{','.join(map(spelt, value))}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return "" if value == "???" else f'"{value}"' if " " in str(value) else str(value)
 
 
 def row(name: str, text: str, middle: int) -> str:

@@ -1,4 +1,4 @@
-"""The folder of the configuration files, the arguments of a command line, and a configuration: its file, its leaves."""
+"""The folder of the configuration files, the arguments of a command line, and the leaves of a configuration."""
 
 import os
 import re
@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from ganduel.config.schema import LIST_KEYS, LISTS, PARTS, PATHS, SEVERAL, TEXTS
 from ganduel.system.errors import UserError
-from ganduel.system.files import parsing
 
 LIST_GROUPS = (
     "regularizer",
@@ -164,21 +162,18 @@ def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def read_configuration(path: Path) -> dict[str, Any]:
-    """What a config.yaml says; an empty one says nothing.
-
-    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
-    """
-    with parsing(path, "the configuration of a run"):
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it has aliases")
-        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
-
-
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides. Raises ValueError if one does not follow Hydra's grammar."""
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def spelt(value: Any) -> str:
+    """A value as one types it; "" for one that the user has to give."""
+    if isinstance(value, list | tuple | ListConfig):
+        return f"[{','.join(map(spelt, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return "" if value == "???" else f'"{value}"' if " " in str(value) else str(value)

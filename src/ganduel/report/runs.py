@@ -8,11 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ganduel.config.help import spelt
-from ganduel.config.keys import leaves, read_configuration
+from ganduel.config.keys import leaves, spelt
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
 from ganduel.system.errors import UserError
-from ganduel.system.files import parsing, read_rows
+from ganduel.system.files import parsing, read_configuration, read_rows
 from ganduel.system.terminal import say
 
 Row = dict[str, Any]
