@@ -104,7 +104,7 @@ ONLY = {
 STEPS = 8  # iterations after which weights are compared: all phases are captured by then, and replayed
 SETTINGS_OF_GRAPHS = "precision=fp16", "optimizer=sgd", "optimizer=rmsprop"  # to be captured, too
 APART = 0.3  # limit of the distance between two trainings, as a share of the way of their weights
-SLOWEST = 24  # kernels to name
+SLOWEST = 8  # kernels to name
 # family -> (overrides, kimg) of a training on digits, 32x32 grey
 DIGITS = {
     "dcgan": (["model=dcgan"], 200),

@@ -278,6 +278,11 @@ def table(every: dict[str, list[Mutant]], results: list[Result]) -> str:
     return "\n".join(rows)
 
 
+def explained(change: str, page: str) -> bool:
+    """Whether a page lists a change. Its lines may be broken anywhere."""
+    return " ".join(change.split()) in " ".join(page.split())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", action="append", choices=TESTS, help="only this module; may be given again")
@@ -299,10 +304,10 @@ def main() -> int:
                     results.append(result)
     print(file=sys.stderr)
     print(table(every, results))
-    explained = PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     new = 0
     for result in sorted(r for r in results if r.outcome == "survived"):
-        known = result.change in explained
+        known = explained(result.change, page)
         new += not known
         print(f"\n{file(result.mutant.module)}:{result.line}{' (explained)' if known else ''}\n- {result.change}")
     return int(new > 0)

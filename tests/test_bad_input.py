@@ -241,6 +241,11 @@ def test_name(fails: Fails, tmp_path: Path, name: str) -> None:
     assert not any((tmp_path / "cwd").iterdir())
 
 
+@pytest.mark.parametrize("folder", [".", ".."])
+def test_a_folder_is_no_published_network(fails: Fails, folder: str) -> None:
+    fails("import", [f"input={folder}"], f"input={folder} is a folder; name the file")
+
+
 @pytest.mark.parametrize("name", ["x/checkpoints", "x/samples/y"])
 def test_no_run_lies_in_the_files_of_another(fails: Fails, name: str) -> None:
     """Whoever starts the outer one anew would move the inner one away, or leave its own checkpoints behind."""

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ganduel import randomness
 from ganduel.augment import Chain
-from ganduel.game import AugmentedDiscriminator, Generator, LatentGame, PointGame
+from ganduel.data.image_set import ImageSet
+from ganduel.game import AugmentedDiscriminator, Game, Generator, LatentGame, PointGame
 
 
 class Comparing(nn.Module):
@@ -81,6 +82,48 @@ def test_packs_and_what_is_refused():
     with pytest.raises(ValueError, match=r"pack=2 with classes=3: .* set model\.pack=1 or model\.classes=0"):
         game(classes=3, pack=2)
     assert game(pack=2).pack == 2 and game(classes=3).classes == 3
+
+
+class OfClass(Flat):
+    """The image of a class is its number."""
+
+    classes = 3
+
+    def map_latent(self, latent: Tensor, seed: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(latent) if label is None else label[:, None].expand_as(latent).float()
+
+
+class Labelled(ImageSet):
+    """Four training images of a set of six, and their labels."""
+
+    def __init__(self, labels: Tensor | None) -> None:
+        self.labels, self.train = labels, torch.tensor([1, 2, 3, 5], dtype=torch.int32)
+        self.device = torch.device("cpu")
+
+
+def test_metrics_draw_the_classes_of_the_training_images():
+    """All training images have class 2, the others 0. Without labels, all three classes appear."""
+    one = LatentGame(OfClass(), nn.Flatten(), Chain())
+    for labels, expected in ((torch.tensor([0, 2, 2, 2, 0, 2]), {2}), (None, {0, 1, 2})):
+        (comparison,) = one.comparisons(one.generators, Labelled(labels))
+        made = comparison.make(range(50), 0)
+        assert {*made.flatten().tolist()} == expected and not made.requires_grad
+        assert comparison.walk is None and torch.equal(comparison.real, torch.tensor([1, 2, 3, 5]))
+
+
+def test_a_run_shows_the_images_of_the_first_64_seeds():
+    one = game()
+    shown, columns = one.show(one.generators, Labelled(None), batch=10)
+    assert columns is None and torch.equal(shown[..., 0, 0], randomness.normal(torch.arange(64), (2,), "latent"))
+
+
+def test_a_game_judges_images_one_by_one_unless_it_is_told():
+    class Own(LatentGame):
+        def __init__(self) -> None:
+            Game.__init__(self, {"G": Flat()}, {"D": nn.Flatten()}, Chain())
+
+    points = PointGame(Flat(), nn.Flatten(), Chain(), 1.0)
+    assert Own().pack == LatentGame(Flat(), nn.Flatten(), Chain()).pack == points.pack == 1
 
 
 def test_the_average_of_w_is_taken_by_generators_that_have_one():

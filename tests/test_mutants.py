@@ -56,6 +56,12 @@ def test_the_sample_is_drawn_from_its_seed():
     assert len(drawn) == 30 + 10 + 20  # in proportion, but at least 20 or all
 
 
+def test_a_page_may_break_the_lines_of_a_survivor():
+    change = mutants.Result(mutants.Mutant("area", "x", 0), "survived", 8, "total  += 1", "total -= 1").change
+    assert mutants.explained(change, "It changes nothing:\n\n- `area`: `total  += 1` →\n  `total -= 1`\n")
+    assert not mutants.explained(change, "- `area`: `total  += 1` →\n  `total -= 2`")
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

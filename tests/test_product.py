@@ -14,6 +14,7 @@ import pytest
 from conftest import MODELS, largest_difference
 
 from ganduel.config.keys import config_dir
+from ganduel.models import efficientnet
 from ganduel.system.errors import UserError
 
 Cell = dict[str, str]
@@ -149,6 +150,17 @@ def name(cell: Cell) -> str:
 PAIRS = pairwise(GROUPS)
 PRODUCT = product()
 CLASHES = [PAIRS[0] | dict(pair) for pair in REFUSED]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projected GAN's frozen network with a quarter of the feature maps, and random weights: it takes most of the time.
+
+    tests/test_projected.py has the real one.
+    """
+    variant = efficientnet.VARIANTS["efficientnet"]._replace(width=0.25, depth=0.3)
+    monkeypatch.setitem(efficientnet.VARIANTS, "efficientnet", variant)
+    monkeypatch.setattr(efficientnet, "fold", lambda network, state: None)
 
 
 @pytest.mark.parametrize("cell", PAIRS, ids=name)

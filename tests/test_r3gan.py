@@ -14,7 +14,7 @@ from ganduel import build
 from ganduel.clock import Clock, Duration
 from ganduel.config.compose import compose
 from ganduel.game import LatentGame
-from ganduel.models.r3gan import Block
+from ganduel.models.r3gan import Block, transition
 from ganduel.system.errors import UserError
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "r3gan_res16.npz"
@@ -105,6 +105,17 @@ def test_a_block_is_what_the_paper_says():
     halves = [conv2d(part, w, padding=1) for part, w in zip(inner.chunk(2, 1), w2.chunk(2), strict=True)]
     inner = leaky_relu(torch.cat(halves, 1) + b2[:, None, None], 0.2)
     assert torch.allclose(block(x), x + conv2d(inner, w3), atol=1e-5)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_change_of_size_keeps_a_plain_picture(up):
+    """Away from the edges, whose neighbours are 0. Maps change their number at the smaller size."""
+    picture = torch.full((1, 4, 16, 16), 3.0)
+    changed = transition(4, 4, up=up)(picture)
+    assert changed.shape[2:] == ((32, 32) if up else (8, 8))
+    assert torch.allclose(changed[..., 4:-4, 4:-4] if up else changed[..., 2:-2, 2:-2], torch.tensor(3.0))
+    other = transition(4, 6, up=up)
+    assert [type(layer).__name__ for layer in other] == (["Conv2d", "Resample"] if up else ["Resample", "Conv2d"])
 
 
 def test_initialisation():

@@ -83,6 +83,12 @@ def test_a_run_that_has_just_begun_is_there(pair):
     assert pair[0]["fid, best"] is None and pair[0]["images/s"] is None and pair[0]["steps"] == pair[0]["time"] == 0
 
 
+def test_runs_at_absolute_and_relative_paths(pair, tmp_path):
+    """They have no common folder until all are absolute."""
+    assert cli.command("report", ["sweep/9", str(tmp_path / "sweep" / "10")]) == 0
+    assert (tmp_path / "sweep" / "report.html").exists()
+
+
 def test_markdown():
     rows = [
         {"run": "a|b", "lr": 0.00012346, "kid": None, "time": 3725.6},

@@ -172,7 +172,14 @@ def test_what_are_no_seeds(run, capsys, arguments):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["out=x.jpg"], "a picture is a PNG"), (["mode=images", "out=x.png"], "writes a folder"), (["mode=gird"], "grid")],
+    [
+        (["out=x.jpg"], "a picture is a PNG"),
+        (["out=."], "out=. is a folder; give the name of a file in it, which ends in .png"),
+        (["out=.."], "out=.. is a folder"),
+        (["out=/"], "out=/ is a folder"),
+        (["mode=images", "out=x.png"], "writes a folder"),
+        (["mode=gird"], "grid"),
+    ],
 )
 def test_bad_output(run, capsys, arguments, word):
     assert cli.command("sample", ["ckpt=runs/tiny", *arguments]) == 1

@@ -783,6 +783,7 @@ def test_labels_of_stylegan(tmp_path: Path, labels: Any, expected: Any, dtype: A
         [["00000/img0.png", 3], ["00000/img1.png", "x"]],
         [["00000/img0.png", [0, 2]], ["00000/img1.png", [0, 1]]],
         [["00000/img0.png", [0]], ["00000/img1.png", [0, 1]]],
+        [["00000/img0.png", [[0]]], ["00000/img1.png", [[1]]]],
         5,
     ],
 )

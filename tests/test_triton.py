@@ -93,3 +93,20 @@ def compare(function, x, launched, monkeypatch, kernel, *others):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and theirs.abs().max() > 0
         assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def test_kernels_that_do_not_run_are_said_once(monkeypatch, capsys):
+    """As without a C compiler, which Triton needs to start its kernels."""
+
+    def fail(*arguments, **constants):
+        raise RuntimeError("Failed to find\na C compiler")
+
+    triton_kernels.works.cache_clear()
+    monkeypatch.setattr(triton_kernels, "_launch", fail)
+    assert not triton_kernels.works(torch.device("cpu")) and not triton_kernels.works(torch.device("cpu"))
+    said = capsys.readouterr().err
+    assert said.count("note: triton: its kernels do not run here (Failed to find a C compiler)") == 1
+    triton_kernels.works.cache_clear()
+    monkeypatch.undo()
+    assert triton_kernels.works(torch.device("cpu"))
+    triton_kernels.works.cache_clear()

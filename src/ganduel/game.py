@@ -289,7 +289,7 @@ class LatentGame(Game):
             generator.update_w_average(self.latent(seed), self.label(seed))
 
     def sample(self, generators: nn.ModuleDict, seed: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of the seeds (N,). `label` gives their classes, drawn from `classes` (M,)."""
+        """Images (N, C, H, W) in [-1, 1] of the seeds (N,), of classes that `label` draws from `classes` (M,)."""
         with torch.no_grad():
             return generators["G"](self.latent(seed), seed, self.label(seed, classes)).float()
 
@@ -310,7 +310,6 @@ class LatentGame(Game):
         def seeds(numbers: range, seed: int, stream: str) -> Tensor:
             return randomness.seeds(seed, stream, first=numbers.start, count=len(numbers), device=images.device)
 
-        @torch.no_grad()
         def make(numbers: range, seed: int) -> Tensor:
             return self.sample(generators, seeds(numbers, seed, "metric"), classes)
 

@@ -55,6 +55,8 @@ def chosen(out: Path, suffix: str, reason: str) -> Path:
     Tells the user if there is such a file, which will be replaced. Raises UserError with the `reason` for another
     suffix.
     """
+    if out.name in ("", ".."):  # as in out=.
+        raise UserError(f"out={out} is a folder; give the name of a file in it, which ends in {suffix}")
     path = out if out.suffix else out.with_suffix(suffix)
     if path.suffix != suffix:
         raise UserError(f"out={out}: {reason}; give a name that ends in {suffix}")

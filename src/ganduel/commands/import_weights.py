@@ -22,6 +22,8 @@ from ganduel.system.files import parsing
 def main(config: Import, overrides: list[str]) -> dict[str, Any]:
     """Write the checkpoint. Returns its path, and the settings that give networks of its sizes."""
     source = Path(config.input)
+    if source.is_dir():
+        raise UserError(f"input={source} is a folder; name the file of the published network in it")
     out = Path(config.out) if config.out else source.with_suffix(".pt")
     if out.suffix != ".pt":
         raise UserError(f"out={out}: a checkpoint needs a name that ends in .pt")

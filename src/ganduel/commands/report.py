@@ -32,7 +32,9 @@ def main(config: Report, overrides: list[str]) -> dict[str, Any]:
     With `watch`, it first serves the page until Ctrl-C. Raises UserError.
     """
     folders = [Path(folder) for folder in config.runs]
-    out = Path(config.out) if config.out else Path(os.path.commonpath(folders or [Path()])) / "report.html"
+    mixed = any(folder.is_absolute() for folder in folders)  # absolute and relative paths have no common one
+    around = os.path.commonpath([folder.absolute() if mixed else folder for folder in folders] or [Path()])
+    out = Path(config.out) if config.out else Path(around) / "report.html"
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"out={out}: the report is a page; give a name that ends in .html")
     if config.watch:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -204,12 +204,11 @@ def _bits(image: Image.Image) -> int | None:
     """
     if image.mode.startswith("I"):
         return int(np.asarray(image).max(initial=0)).bit_length()
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # how the file stores a pixel
-    if not WIDE.search(raw):
+    tiles: list[Any] = getattr(image, "tile", [])
+    if not tiles or not WIDE.search(str(tiles[0][3])):  # how the file stores a pixel
         return None
-    largest = max(
-        int(high) for band, (_, high) in zip(image.getbands(), image.getextrema(), strict=True) if band != "A"
-    )
+    extrema: Any = image.getextrema()  # a pair for each channel
+    largest = max(int(high) for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A")
     return largest.bit_length() + 8
 
 

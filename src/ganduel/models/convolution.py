@@ -209,6 +209,9 @@ class _Resampling(Function):
             padded = x.new_zeros(len(x), *size, channels).permute(0, 3, 1, 2)  # in channels_last
             padded[:, :, before : size[0] - after : up, before : size[1] - after : up] = x
             x, before = padded, 0
+        if x.is_cuda:  # cuDNN takes 2.5 times as long in channels_last
+            y = conv2d(x.contiguous(), taps.expand(channels, 1, 4, 4), stride=down, padding=before, groups=channels)
+            return y.contiguous(memory_format=torch.channels_last)
         return conv2d(x, taps.expand(channels, 1, 4, 4), stride=down, padding=before, groups=channels)
 
     @staticmethod

@@ -182,7 +182,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
         with own_precision(images.device) as half:
-            x = self.input(cast(images, images.shape[-1], half))
+            x = self.input(images.to(half, memory_format=torch.channels_last))
             for name, stage in self.stages.items():
                 x = stage(cast(x, int(name), half))
                 if name in self.down:

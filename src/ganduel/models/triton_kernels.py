@@ -6,10 +6,13 @@ add in float32.
 """
 
 import importlib.util
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ganduel.system.terminal import say
 
 TAPS = 4  # side of the filter
 TILE = 2048  # values that a program of the filter or the activation computes
@@ -21,7 +24,24 @@ installed = importlib.util.find_spec("triton") is not None
 
 def available(x: Tensor) -> bool:
     """Whether the kernels take x: feature maps (N, C, H, W) or vectors (N, C) on CUDA, of at most 32 bits."""
-    return enabled and installed and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if not (enabled and installed and x.is_cuda) or torch.compiler.is_compiling():
+        return False
+    return x.dtype in (torch.float32, torch.bfloat16, torch.float16) and works(x.device)
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether kernels run on a device. If they do not, a line says why, once.
+
+    Triton needs a GPU of compute capability 7.0 and, to start its kernels, a C compiler.
+    """
+    try:
+        activate_(torch.ones(1, 1, device=device), None, 0.2, None)
+    except Exception as error:  # of Triton, of the driver or of the compiler: PyTorch does the same more slowly
+        reason = " ".join(str(error).split())[:200]
+        say(f"note: triton: its kernels do not run here ({reason}); PyTorch works instead, but StyleGAN2 is slower")
+        return False
+    return True
 
 
 def resample(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int]) -> Tensor:

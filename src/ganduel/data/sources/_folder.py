@@ -141,7 +141,7 @@ def _listed_labels(tree: Tree, name: str, names: Sequence[str]) -> Labels | None
                 )
             labels = labels.astype(np.int64)
         kind, largest = (np.int64, None) if labels.ndim == 1 else (np.uint8, 1)
-        if labels.dtype.kind != "i" or labels.min() < 0 or (largest and labels.max() > largest):
+        if labels.dtype.kind != "i" or labels.ndim > 2 or labels.min() < 0 or (largest and labels.max() > largest):
             raise ValueError("labels are classes from 0 or lists of 0 and 1")
         return Labels(labels.astype(kind), [], basename(name))
     except MemoryError:
