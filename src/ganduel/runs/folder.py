@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from ganduel import checkpoint
-from ganduel.config.keys import leaves
+from ganduel.config.keys import leaves, read_configuration
 from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
 from ganduel.system.files import Damaged, locked, make_folder, numbered, parsing, read_rows, sync, write_text, writing
@@ -173,18 +172,6 @@ class RunFolder:
         if path.exists():
             kept = [line for row, line in rows if row.get("by", "gan-train") != "gan-train" or row["step"] <= step]
             write_text(path, "".join(line.decode("utf-8") + "\n" for line in kept))
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """What a config.yaml says; an empty one says nothing.
-
-    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
-    """
-    with parsing(path, "the configuration of a run"):
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it has aliases")
-        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
 
 
 def _holds_runs(path: Path) -> bool:
