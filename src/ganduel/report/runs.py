@@ -11,7 +11,7 @@ from typing import Any
 from ganduel.config.keys import leaves, read_configuration, spelt
 from ganduel.config.schema import FEATURES, METRICS, PLAIN, Train, marked
 from ganduel.system.errors import UserError
-from ganduel.system.files import parsing, read_rows
+from ganduel.system.files import parsing, read_configuration, read_rows
 from ganduel.system.terminal import say
 
 Row = dict[str, Any]

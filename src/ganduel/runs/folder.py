@@ -13,7 +13,18 @@ from ganduel import checkpoint
 from ganduel.config.keys import leaves, read_configuration
 from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
-from ganduel.system.files import Damaged, locked, make_folder, numbered, parsing, read_rows, sync, write_text, writing
+from ganduel.system.files import (
+    Damaged,
+    locked,
+    make_folder,
+    numbered,
+    parsing,
+    read_configuration,
+    read_rows,
+    sync,
+    write_text,
+    writing,
+)
 from ganduel.system.terminal import say
 
 LOCK = ".lock"

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
 
 from ganduel.system.errors import UserError
 from ganduel.system.terminal import printable, say
@@ -84,6 +86,18 @@ class Rows(NamedTuple):
 
     rows: list[tuple[dict[str, Any], bytes]]
     bad: list[bytes]
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """What a config.yaml says; an empty one says nothing.
+
+    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
+    """
+    with parsing(path, "the configuration of a run"):
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases")
+        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
 
 
 def read_rows(path: Path) -> Rows:
