@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from ganduel.config.schema import LIST_KEYS, LISTS, PARTS, PATHS, SEVERAL, TEXTS
 from ganduel.system.errors import UserError
-from ganduel.system.files import parsing
 
 LIST_GROUPS = (
     "regularizer",
@@ -179,15 +177,3 @@ def spelt(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return "" if value == "???" else f'"{value}"' if " " in str(value) else str(value)
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """What a config.yaml says; an empty one says nothing.
-
-    Raises UserError if it is damaged or has aliases. We write none, and a few of them can stand for billions of values.
-    """
-    with parsing(path, "the configuration of a run"):
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it has aliases")
-        return dict(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]

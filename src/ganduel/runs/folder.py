@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganduel import checkpoint
-from ganduel.config.keys import leaves, read_configuration
+from ganduel.config.keys import leaves
 from ganduel.config.schema import Train, marked
 from ganduel.system.errors import UserError
 from ganduel.system.files import (
