@@ -82,6 +82,8 @@ def within(**rules: Rules) -> Rules:
 
 @dataclass
 class Every:
+    """Intervals, such as "10 kimg". None means one that suits the duration."""
+
     log: str | None
     validation: str | None
     sample: str | None
@@ -91,6 +93,8 @@ class Every:
 
 @dataclass
 class Metric:
+    """Which metrics a run measures, on how many images, by which features."""
+
     which: list[str] = field(metadata=one_of(*METRICS))
     samples: int | None = field(metadata=limited(2))
     features: str = field(metadata=one_of("auto", *FEATURES))
@@ -101,6 +105,8 @@ class Metric:
 
 @dataclass
 class Health:
+    """The limits of the health checks (`runs.health`). None switches a check off."""
+
     checks: int = field(metadata=limited(1))
     lasting: int = field(metadata=limited(1))
     spread: float | None = field(metadata=limited(0))
@@ -115,12 +121,16 @@ class Health:
 
 @dataclass
 class Ema:
+    """The moving average of the generators (`ema`)."""
+
     half_life: str | None
     ramp: float | None = field(metadata=limited(0))
 
 
 @dataclass
 class Stack:
+    """Stacks of grey images (`data.stacks`). With `count` None there are none."""
+
     count: int | None = field(metadata=limited(1))
     seed: int
     of: str = field(metadata=one_of("train", "all"))
@@ -128,6 +138,8 @@ class Stack:
 
 @dataclass
 class Data:
+    """Which images a run has, and how they are packed and loaded."""
+
     name: str = field(metadata=TEXT)
     source: dict[str, Any] = field(metadata=within(root=ASIDE))
     category: str | None = field(metadata=TEXT)
@@ -241,6 +253,8 @@ class Sample:
 
 @dataclass
 class FidMetric:
+    """Which metrics gan-fid measures, on how many images, by which features."""
+
     which: list[str] = field(metadata=one_of(*METRICS) | SOME)
     samples: Any = field(metadata=limited(2) | LISTED)  # a number, or a list of them
     reals: str = field(metadata=one_of("all", "equal"))
