@@ -37,10 +37,10 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in zip(sizes, widths, strict=False):
             layers += [nn.Linear(before, pieces * after), nn.Unflatten(1, (pieces, after)), Largest()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.maxout = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.layers(points).flatten()
+        return self.maxout(points).flatten()
 
 
 class Largest(nn.Module):
