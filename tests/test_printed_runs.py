@@ -38,7 +38,7 @@ LEFT_OUT = {
     "allow=mine": "needs files of its page: test_docs.py writes them and runs it as printed",
     "input=FILE|init_from=FILE": "needs a published network of gigabytes; input=dogs.pkl runs",
     r"^(pip|make|python3? -m venv)\b": "installs, or builds",
-    r"^(tensorboard|pytest)\b": "a program of others",
+    r"^(GANDUEL_EXAMPLES=all )?(tensorboard|pytest)\b": "a program of others",
     r"^python (-c|make_images|scripts/(?!draw_pair))": "a script, which other tests run",
 }
 MAKES = ("gan-data", "gan-train", "gan-import")  # before the programs that read what these leave
