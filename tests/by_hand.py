@@ -32,7 +32,19 @@ CPU = torch.device("cpu")
 N, SEED = 4, 7
 HELD_OUT = 10  # images
 RATE_D, RATE_G = 0.1, 0.3
-
+ALTERNATING: dict[str, Any] = {  # settings of `Turns`: one turn each, D's first
+    "n_critic": 1,
+    "n_generator": 1,
+    "first": "D",
+    "loss_floor": None,
+    "accuracy_ceiling": None,
+    "share": False,
+    "reals": "same",
+    "repeat": False,
+    "top": 1.0,
+    "unroll": 0,
+    "unroll_rate": 0.1,
+}
 
 # The duel as the trainer sees it.
 
@@ -91,20 +103,7 @@ def duel(
         own = {n: r for n, r in penalties.items() if isinstance(r, Regularizer) and r.player == player}
         return build.optimizer(settings, f"optimizer.{player}", [], networks, own, CPU)
 
-    usual = {
-        "n_critic": 1,
-        "n_generator": 1,
-        "first": "D",
-        "loss_floor": None,
-        "accuracy_ceiling": None,
-        "share": False,
-        "reals": "same",
-        "repeat": False,
-        "top": 1.0,
-        "unroll": 0,
-        "unroll_rate": 0.1,
-    }
-    turns = Turns(**usual | moves)
+    turns = Turns(**ALTERNATING | moves)
     return Trainer(
         game,
         loss or losses.wasserstein(),

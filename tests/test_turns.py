@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import RATE_G, D, G, close, duel, latents, slope, weights, with_one
+from by_hand import ALTERNATING, RATE_G, D, G, close, duel, latents, slope, weights, with_one
 from conftest import largest_difference, rows
 
 from ganduel import schedules
@@ -16,16 +16,7 @@ from ganduel.losses import wasserstein
 from ganduel.system.errors import UserError
 from ganduel.turns import Gate, Turns
 
-UNGATED = {
-    "loss_floor": None,
-    "accuracy_ceiling": None,
-    "share": False,
-    "reals": "same",
-    "repeat": False,
-    "top": 1.0,
-    "unroll": 0,
-    "unroll_rate": 0.1,
-}
+UNGATED = {key: value for key, value in ALTERNATING.items() if key not in ("n_critic", "n_generator", "first")}
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class Every:
 
 @dataclass
 class Metric:
-    """Which metrics a run measures, on how many images, by which features."""
+    """The metrics of a run, the number of images, and the feature extractor."""
 
     which: list[str] = field(metadata=one_of(*METRICS))
     samples: int | None = field(metadata=limited(2))
@@ -253,7 +253,7 @@ class Sample:
 
 @dataclass
 class FidMetric:
-    """Which metrics gan-fid measures, on how many images, by which features."""
+    """The metrics of gan-fid, the number of images, and the feature extractor."""
 
     which: list[str] = field(metadata=one_of(*METRICS) | SOME)
     samples: Any = field(metadata=limited(2) | LISTED)  # a number, or a list of them

@@ -23,9 +23,7 @@ VERSION = 1  # of the network and its training: metrics of different versions ar
 SIZE = 28  # pixels a side of the classifier's input
 WIDTH = 64  # features per image
 STEPS, BATCH, RATE = 300, 128, 1e-2
-LONGER = (
-    7  # times as many steps to count modes by: a stack is misread if one of its digits is, and then looks like a mode
-)
+LONGER = 7  # times as many steps to count modes: one misread digit makes a stack look like another mode
 
 
 class DigitClassifier(nn.Module):
@@ -70,7 +68,8 @@ def check_features(kind: str, weights: str | None, images: ImageSet | Pair | Non
 def digit_weights(images: ImageSet, folder: Path, use: Literal["features", "modes"]) -> tuple[Path, float]:
     """The file of a classifier for this labelled set, and its accuracy on held-out images, from 0 to 1.
 
-    If the file does not exist yet or is damaged, the classifier is trained and saved in `folder`, `LONGER` for modes.
+    If the file does not exist yet or is damaged, the classifier is trained and saved in `folder`. For modes, the
+    training is `LONGER`.
     """
     path = folder / f"digit-{use}-{VERSION}-{images.about['content'][:8]}.pt"
     try:

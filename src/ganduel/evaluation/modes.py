@@ -33,7 +33,7 @@ def check_modes(comparisons: list[Comparison], which: list[str]) -> None:
             raise UserError(f"metric.which: {', '.join(others)} measures images, and these are points; it takes modes")
         if "modes" not in which or isinstance(images, PointSet):
             continue
-        single = images.single if isinstance(images, StackSet) else images
+        single = _single(images)
         if single.shape[0] != 1 or single.modes != CLASSES:
             raise UserError(
                 "metric.which: modes needs points (data=ring, data=grid), grey images of ten classes (data=mnist), or "
@@ -54,12 +54,17 @@ def measure_modes(
     if isinstance(images, PointSet):
         points, about = _collected(make, count, batch), images.about["plane"]
         return {} if points is None else of_points(points.flatten(1), torch.tensor(about["centres"]), about["std"]), ""
-    single = images.single if isinstance(images, StackSet) else images
+    single = _single(images)
     path, accuracy = distributed.in_turn(lambda: digit_weights(single, cache, "modes"))
     classifier = load_classifier(path).to(images.device)
     labels = _collected(lambda numbers: digits(classifier, make(numbers)), count, batch)
     note = f"modes by a classifier right on {accuracy:.2%} of held-out digits"
     return {} if labels is None else of_classes(labels, images.modes), note
+
+
+def _single(images: ImageSet) -> ImageSet:
+    """The set of single digits that a set of stacks is made of; any other set is its own."""
+    return images.single if isinstance(images, StackSet) else images
 
 
 def _collected(find: Callable[[range], Tensor], count: int, batch: int) -> Tensor | None:
